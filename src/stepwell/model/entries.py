@@ -1,0 +1,259 @@
+"""The bodies of journal entries: one struct a kind (source: KERNEL, entry kinds).
+
+`key` and the write number are columns of the entry and not repeated here. A payload is `Raw` JSON. Each body says by
+whom it may be written: `worker` entries come in through `Record`, all others are made by the kernel itself.
+"""
+
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+NULL = Raw(b"null")
+
+
+class Body(Struct, omit_defaults=True, gc=False):
+    """Base of all bodies. `deliverable`: the workflow sees it, and it wakes a parked run."""
+
+    kind: ClassVar[str] = ""
+    deliverable: ClassVar[bool] = False
+    worker: ClassVar[bool] = False
+
+
+class RunCreated(Body):
+    """The first entry: everything the run row starts from."""
+
+    kind: ClassVar[str] = "run.created"
+    run_kind: str
+    name: str
+    version: str = ""
+    pool: str = "default"
+    pool_key: str | None = None
+    priority: int = 0
+    by: str = ""
+    input: Raw | UnsetType = UNSET
+    event_no: int | None = None
+    event: str | None = None
+    replay: int = 0
+    replays: str | None = None  # the run that this one is a replay of
+    parent_no: int | None = None
+    parent_key: str | None = None
+    root_no: int | None = None
+    tags: Raw | UnsetType = UNSET
+    deadline: int | None = None
+    continues: str | None = None
+
+
+class AttemptStarted(Body):
+    """A worker has leased task `task`."""
+
+    kind: ClassVar[str] = "attempt.started"
+    task: int
+    task_kind: str
+    attempt: int
+    epoch: int
+    worker: str
+    version: str = ""
+
+
+class AttemptEnded(Body):
+    """A lease ended without the end of its task: `reason` is expired, failed or released."""
+
+    kind: ClassVar[str] = "attempt.ended"
+    task: int
+    task_kind: str
+    attempt: int
+    reason: str
+    error: Raw | UnsetType = UNSET
+    next_at: int | None = None
+
+
+class StepCompleted(Body):
+    kind: ClassVar[str] = "step.completed"
+    deliverable: ClassVar[bool] = True
+    worker: ClassVar[bool] = True
+    result: Raw = NULL
+    attempts: int = 1
+
+
+class StepFailed(Body):
+    kind: ClassVar[str] = "step.failed"
+    deliverable: ClassVar[bool] = True
+    worker: ClassVar[bool] = True
+    error: Raw = NULL
+    attempts: int = 1
+
+
+class StepRetried(Body):
+    kind: ClassVar[str] = "step.retried"
+    worker: ClassVar[bool] = True
+    attempt: int
+    next_at: int
+    error: Raw = NULL
+
+
+class ActionScheduled(Body):
+    """A task for any worker that has `function`. The task's number is the number of this entry."""
+
+    kind: ClassVar[str] = "action.scheduled"
+    worker: ClassVar[bool] = True
+    function: str
+    args: Raw = NULL
+    pool: str = "default"
+    pool_key: str | None = None
+    priority: int = 0
+    due_at: int | None = None
+    retry: Raw | UnsetType = UNSET
+
+
+class ActionCompleted(Body):
+    kind: ClassVar[str] = "action.completed"
+    deliverable: ClassVar[bool] = True
+    task: int
+    result: Raw = NULL
+
+
+class ActionFailed(Body):
+    kind: ClassVar[str] = "action.failed"
+    deliverable: ClassVar[bool] = True
+    task: int
+    error: Raw = NULL
+
+
+class ChildStarted(Body):
+    """A run that this one started; attached children are told of a cancel and tell their end."""
+
+    kind: ClassVar[str] = "child.started"
+    worker: ClassVar[bool] = True
+    child: str
+    name: str
+    version: str = ""
+    input: Raw = NULL
+    attached: bool = True
+    pool: str = "default"
+    pool_key: str | None = None
+    priority: int = 0
+
+
+class ChildEnded(Body):
+    kind: ClassVar[str] = "child.ended"
+    deliverable: ClassVar[bool] = True
+    child: str
+    status: str
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+class TimerFired(Body):
+    kind: ClassVar[str] = "timer.fired"
+    deliverable: ClassVar[bool] = True
+    worker: ClassVar[bool] = True
+    due_at: int
+
+
+class PatchMarked(Body):
+    kind: ClassVar[str] = "patch.marked"
+    worker: ClassVar[bool] = True
+    id: str
+
+
+class SignalReceived(Body):
+    kind: ClassVar[str] = "signal.received"
+    deliverable: ClassVar[bool] = True
+    name: str
+    payload: Raw = NULL
+    error: Raw | UnsetType = UNSET
+    dedup: str | None = None
+    by: str = ""
+
+
+class CancelRequested(Body):
+    kind: ClassVar[str] = "cancel.requested"
+    deliverable: ClassVar[bool] = True
+    by: str = ""
+    reason: str = ""
+
+
+class RunParked(Body):
+    kind: ClassVar[str] = "run.parked"
+    attempt: int
+    waits: list[str] = []
+    due_at: int | None = None
+    due_key: str | None = None
+
+
+class RunHeld(Body):
+    kind: ClassVar[str] = "run.held"
+    reason: str
+    by: str = ""
+    diff: str = ""
+
+
+class RunReleased(Body):
+    kind: ClassVar[str] = "run.released"
+    by: str = ""
+
+
+class RunCompleted(Body):
+    kind: ClassVar[str] = "run.completed"
+    result: Raw = NULL
+    result_status: str | None = None
+
+
+class RunFailed(Body):
+    kind: ClassVar[str] = "run.failed"
+    error: Raw = NULL
+    result: Raw | UnsetType = UNSET
+    result_status: str | None = None
+
+
+class RunCanceled(Body):
+    kind: ClassVar[str] = "run.canceled"
+    by: str = ""
+    reason: str = ""
+    terminated: bool = False
+
+
+class RunContinued(Body):
+    kind: ClassVar[str] = "run.continued"
+    to: str
+    to_no: int
+
+
+class RunRestarted(Body):
+    """A new generation, which keeps the entries up to `keep_seq`; it may bring another input."""
+
+    kind: ClassVar[str] = "run.restarted"
+    generation: int
+    keep_seq: int
+    by: str = ""
+    input: Raw | UnsetType = UNSET
+
+
+#: Every body class by its kind.
+KINDS: dict[str, type[Body]] = {cls.kind: cls for cls in Body.__subclasses__()}
+DELIVERABLE: frozenset[str] = frozenset(kind for kind, cls in KINDS.items() if cls.deliverable)
+ENDS: frozenset[str] = frozenset(("run.completed", "run.failed", "run.canceled", "run.continued"))
+
+encode = msgspec.json.Encoder().encode
+_DECODERS = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
+
+
+def decode_body(kind: str, data: str) -> Body:
+    """The body of an entry of `kind`, from its JSON."""
+    return _DECODERS[kind].decode(data)
+
+
+def body_json(data: str) -> Any:
+    """The body of an entry as plain JSON values, for people and the wire."""
+    return msgspec.json.decode(data)
+
+
+def raw(text: str | None) -> Raw:
+    """JSON text as a payload; no text is null."""
+    return NULL if text is None else Raw(text.encode())
+
+
+def text_of(payload: Raw | UnsetType) -> str | None:
+    """A payload as JSON text, for a row; absent is None."""
+    return None if payload is UNSET else bytes(payload).decode()
