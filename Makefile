@@ -63,6 +63,7 @@ $(PYTHON_READY): requirements/dev.txt pyproject.toml scripts/setup
 
 # npm begins by removing node_modules. Newer npm holds back install scripts, so bun's own is named here.
 $(NODE_READY): package.json package-lock.json
+	@command -v npm >/dev/null || { echo "set-up: Stepwell's demo and tests need Node.js with npm; install it" >&2; exit 1; }
 	npm ci --ignore-scripts --no-audit --no-fund
 	node node_modules/bun/install.js
 	node_modules/.bin/bun --version
