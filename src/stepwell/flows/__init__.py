@@ -1,0 +1,1 @@
+"""Flow packages: manifests, discovery, matching, and running one step as a process."""

@@ -164,6 +164,7 @@ class Leased(Struct, gc=False):
     lease_until: int
     seen: int
     now: int
+    input: str | None = None
     key: str | None = None
     name: str | None = None
     args: str | None = None
@@ -211,7 +212,7 @@ class Recorded(Struct, gc=False):
 
 
 class Mutate(Command):
-    """Runs mutation `function` in the kernel's transaction and records its result. Errors: as Record, unknown_function."""
+    """Runs mutation `function` in the kernel's transaction. Errors: as Record, unknown_function."""
 
     lease: Lease
     n: int
@@ -336,7 +337,7 @@ class Beats(Struct, gc=False):
 
 
 class Say(Command):
-    """Appends output chunks (kind, text) of a leased attempt; `at` is how many the run had. Errors: stale, out_of_step."""
+    """Appends output (kind, text) of a leased attempt; `at` is how much the run had. Errors: stale, out_of_step."""
 
     lease: Lease
     at: int
@@ -471,16 +472,4 @@ class Worked(Struct, gc=False):
     more: bool = False
 
 
-Reply = (
-    Accepted
-    | Revision
-    | Started
-    | Claimed
-    | Recorded
-    | Done
-    | Beats
-    | Said
-    | Signaled
-    | RunState
-    | Worked
-)
+Reply = Accepted | Revision | Started | Claimed | Recorded | Done | Beats | Said | Signaled | RunState | Worked

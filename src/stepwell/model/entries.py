@@ -1,7 +1,7 @@
 """The bodies of journal entries: one struct a kind (source: KERNEL, entry kinds).
 
 `key` and the write number are columns of the entry and not repeated here. A payload is `Raw` JSON. Each body says by
-whom it may be written: `worker` entries come in through `Record`, all others are made by the kernel itself.
+whom it may be written: `recordable` ones come in through `Record`, all others are made by the kernel itself.
 """
 
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ class Body(Struct, omit_defaults=True, gc=False):
 
     kind: ClassVar[str] = ""
     deliverable: ClassVar[bool] = False
-    worker: ClassVar[bool] = False
+    recordable: ClassVar[bool] = False
 
 
 class RunCreated(Body):
@@ -38,6 +38,7 @@ class RunCreated(Body):
     replays: str | None = None  # the run that this one is a replay of
     parent_no: int | None = None
     parent_key: str | None = None
+    parent_gen: int = 0
     root_no: int | None = None
     tags: Raw | UnsetType = UNSET
     deadline: int | None = None
@@ -71,7 +72,7 @@ class AttemptEnded(Body):
 class StepCompleted(Body):
     kind: ClassVar[str] = "step.completed"
     deliverable: ClassVar[bool] = True
-    worker: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     result: Raw = NULL
     attempts: int = 1
 
@@ -79,14 +80,14 @@ class StepCompleted(Body):
 class StepFailed(Body):
     kind: ClassVar[str] = "step.failed"
     deliverable: ClassVar[bool] = True
-    worker: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     error: Raw = NULL
     attempts: int = 1
 
 
 class StepRetried(Body):
     kind: ClassVar[str] = "step.retried"
-    worker: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     attempt: int
     next_at: int
     error: Raw = NULL
@@ -96,7 +97,7 @@ class ActionScheduled(Body):
     """A task for any worker that has `function`. The task's number is the number of this entry."""
 
     kind: ClassVar[str] = "action.scheduled"
-    worker: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     function: str
     args: Raw = NULL
     pool: str = "default"
@@ -124,7 +125,7 @@ class ChildStarted(Body):
     """A run that this one started; attached children are told of a cancel and tell their end."""
 
     kind: ClassVar[str] = "child.started"
-    worker: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     child: str
     name: str
     version: str = ""
@@ -147,13 +148,13 @@ class ChildEnded(Body):
 class TimerFired(Body):
     kind: ClassVar[str] = "timer.fired"
     deliverable: ClassVar[bool] = True
-    worker: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     due_at: int
 
 
 class PatchMarked(Body):
     kind: ClassVar[str] = "patch.marked"
-    worker: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
     id: str
 
 

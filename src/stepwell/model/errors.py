@@ -1,4 +1,4 @@
-"""The errors that callers see: one class per stable code, the same on CLI, HTTP and wire (source: KERNEL, error codes)."""
+"""The errors that callers see: one class per stable code, the same on CLI, HTTP and wire (source: KERNEL)."""
 
 from typing import Any, ClassVar
 
@@ -73,9 +73,10 @@ class Stale(StepwellError):
 
 
 class Unseen(StepwellError):
-    """A park was refused since entries came that the worker has not seen. Field: `entries`."""
+    """A park was refused since entries came that the worker has not seen: attribute `entries`."""
 
     code, status = "unseen", 409
+    entries: list[Any]
     default_hint = "Deliver the entries, then decide again."
 
 
@@ -83,7 +84,9 @@ class OutOfStep(StepwellError):
     """A write number is neither the next nor a repeat of the last."""
 
     code, status = "out_of_step", 409
-    default_hint = "The worker lost count: release the lease and let it be claimed again. This is a bug; please report it."
+    default_hint = (
+        "The worker lost count: release the lease, let it be claimed again, and report this bug."
+    )
 
 
 class Ended(StepwellError):

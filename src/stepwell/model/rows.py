@@ -37,6 +37,7 @@ class Run(Struct, gc=False):
     journal_bytes: int = 0
     parent_no: int | None = None
     parent_key: str | None = None
+    parent_gen: int = 0  # the parent's generation that started this run
     root_no: int | None = None
     next_no: int | None = None  # the run that continues this one
     event_no: int | None = None

@@ -1,0 +1,12 @@
+"""The runners by the name that `runner = ` gives. Another one is a file here and a line below."""
+
+from stepwell.flows.runners.base import Runner
+from stepwell.flows.runners.bun import BunRunner
+from stepwell.flows.runners.command import CommandRunner
+from stepwell.flows.runners.python import PythonRunner
+
+RUNNERS: dict[str, Runner] = {
+    "bun": BunRunner(),
+    "command": CommandRunner(),
+    "python": PythonRunner(),
+}

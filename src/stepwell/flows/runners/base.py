@@ -1,0 +1,53 @@
+"""What a runner is, and how it finds its tool."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct, field
+
+from stepwell.flows.package import Flow, Step
+from stepwell.model.errors import Unavailable
+
+
+class Tools(Struct, frozen=True):
+    """Where programs are: `configured` paths by name first, then `node_modules/.bin` of `dirs`, then `search_path`.
+
+    `search_path` has the form of `PATH`; None means that nothing is searched there.
+    """
+
+    configured: Mapping[str, str] = field(default_factory=dict)
+    dirs: tuple[Path, ...] = ()
+    search_path: str | None = None
+
+    def find(self, name: str) -> str | None:
+        """The path of a program, or None."""
+        if name in self.configured:
+            return shutil.which(self.configured[name], path=self.search_path or "")
+        places = [str(directory / "node_modules" / ".bin") for directory in self.dirs]
+        return shutil.which(name, path=os.pathsep.join([*places, *([self.search_path] if self.search_path else [])]))
+
+    def need(self, name: str, hint: str) -> str:
+        """The path of a program. Raises `Unavailable` with `hint`, which says how to install it."""
+        found = self.find(name)
+        if found is None:
+            raise Unavailable(f"the program {name} was not found", hint=hint, tool=name)
+        return found
+
+
+class Runner(Protocol):
+    """Turns a step into a command line. `takes_command`: runs `script` or `command` itself, without an interpreter."""
+
+    @property
+    def takes_command(self) -> bool: ...
+
+    def argv(self, flow: Flow, step: Step, tools: Tools) -> list[str]:
+        """The program and its arguments. Raises `Unavailable` when a tool is missing."""
+        ...
+
+
+def script_path(flow: Flow, step: Step) -> str:
+    """The absolute path of a step's script."""
+    return str(flow.root / (step.script or ""))

@@ -1,0 +1,15 @@
+"""`runner = "bun"`: the script as it is, run by Bun (source: seed, Runners)."""
+
+from stepwell.flows.package import Flow, Step
+from stepwell.flows.runners.base import Tools, script_path
+
+
+class BunRunner:
+    """`bun <script>`."""
+
+    takes_command = False
+
+    def argv(self, flow: Flow, step: Step, tools: Tools) -> list[str]:
+        """The command line. Raises `Unavailable` when there is no bun."""
+        bun = tools.need("bun", "Install it with `npm install bun`, or configure the path of bun.")
+        return [bun, script_path(flow, step)]

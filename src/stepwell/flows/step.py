@@ -1,0 +1,123 @@
+"""Runs one step for one event: context in, process, output, result or failure out."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from stepwell.flows.context import Runtime, step_environ, step_stdin
+from stepwell.flows.events import FlowEvent
+from stepwell.flows.executors.direct import Exit, OnOutput, Stream, execute
+from stepwell.flows.package import Flow, Step
+from stepwell.flows.result import FlowResult, ResultFault, ResultScanner
+from stepwell.flows.runners import RUNNERS
+from stepwell.flows.runners.base import Tools
+from stepwell.model.errors import Invalid, StepwellError
+
+MAX_TAIL_BYTES = 4_096
+
+FailureType = Literal["exit", "timeout", "canceled", "no_result", "bad_result", "too_large", "spawn"]
+
+
+class StepFailure(Struct, frozen=True):
+    """Why a step failed. `stderr` is the end of what it printed there, 4 KiB at most; `hint` says what to do."""
+
+    type: FailureType
+    message: str
+    exit_code: int | None = None
+    stderr: str = ""
+    hint: str = ""
+
+
+class Outcome(Struct, frozen=True):
+    """Either a result or an error; never both, never neither."""
+
+    result: FlowResult | None = None
+    error: StepFailure | None = None
+
+
+async def run_step(
+    flow: Flow,
+    step: Step,
+    event: FlowEvent,
+    *,
+    runtime: Runtime,
+    environ: Mapping[str, str],
+    tools: Tools,
+    on_output: OnOutput,
+    cancel: asyncio.Event,
+    kill_grace_ms: int,
+) -> Outcome:
+    """Run a step to its end. What can go wrong with the step is in the answer; only `on_output` can raise."""
+    try:
+        argv = _argv(flow, step, tools)
+    except StepwellError as error:
+        return Outcome(error=StepFailure("spawn", error.message, hint=error.hint))
+    said = _Said(on_output)
+    ended = await execute(
+        argv,
+        cwd=flow.root / (step.cwd or ""),
+        env=step_environ(step, event, runtime, environ),
+        stdin=step_stdin(flow, step, event, runtime),
+        timeout_ms=step.timeout_ms,
+        kill_grace_ms=kill_grace_ms,
+        on_output=said.take,
+        cancel=cancel,
+    )
+    return _outcome(step, ended, said)
+
+
+def _argv(flow: Flow, step: Step, tools: Tools) -> list[str]:
+    runner = RUNNERS.get(step.runner)
+    if runner is None:
+        raise Invalid(f"there is no runner {step.runner!r}", hint=f"Use one of {', '.join(sorted(RUNNERS))}.")
+    return runner.argv(flow, step, tools)
+
+
+class _Said:
+    """Passes output on, looking for the result in stdout and keeping the end of stderr."""
+
+    def __init__(self, on_output: OnOutput) -> None:
+        self._on_output = on_output
+        self._tail = ""
+        self.scanner = ResultScanner()
+
+    def take(self, stream: Stream, text: str) -> None:
+        if stream == "stdout":
+            self.scanner.feed(text)
+        else:
+            self._tail = (self._tail + text)[-MAX_TAIL_BYTES:]
+        self._on_output(stream, text)
+
+    def stderr(self) -> str:
+        return self._tail.encode(errors="replace")[-MAX_TAIL_BYTES:].decode(errors="ignore")
+
+
+def _outcome(step: Step, ended: Exit, said: _Said) -> Outcome:
+    result = said.scanner.finish()
+    failure = _process_failure(step, ended)
+    if failure is None and isinstance(result, ResultFault):
+        hint = 'End stdout with one line FLOW_RESULT {"status": "completed"}.'
+        failure = (result.type, result.message, hint)
+    if failure is None and isinstance(result, FlowResult):
+        return Outcome(result=result)
+    assert failure is not None
+    kind, message, hint = failure
+    return Outcome(error=StepFailure(kind, message, ended.code, said.stderr(), hint))
+
+
+def _process_failure(step: Step, ended: Exit) -> tuple[FailureType, str, str] | None:
+    if ended.spawn_error is not None:
+        return "spawn", ended.spawn_error, "Check the script's #! line, its permissions and the step's cwd."
+    if ended.canceled:
+        return "canceled", "the step was canceled", "Restart the run to do it again."
+    if ended.timed_out:
+        return "timeout", f"the step ran into its timeout of {step.timeout_ms} ms", "Raise timeout_ms, or do less."
+    if ended.code is None:
+        return "exit", "the step's process cannot be ended", "Look for a process that hangs in the kernel."
+    if ended.code < 0:
+        return "exit", f"the step was ended by signal {-ended.code}", "See what it printed to stderr."
+    if ended.code:
+        return "exit", f"the step exited with {ended.code}", "See what it printed to stderr."
+    return None

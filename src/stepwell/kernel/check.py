@@ -1,0 +1,71 @@
+"""Checks of what comes in: each refuses with a typed error that names the field, the size and the limit (law 10)."""
+
+from stepwell.model.errors import Invalid, TooLarge
+from stepwell.model.ids import MAX_ID_BYTES, MAX_NAME_BYTES
+from stepwell.model.rows import Run
+from stepwell.model.settings import Settings
+
+
+def text(field: str, value: str, limit: int, *, empty: bool = False) -> None:
+    """A short text that people and databases can hold: bounded, no control characters, valid Unicode."""
+    if not isinstance(value, str):
+        raise Invalid(f"{field} must be a string, not {type(value).__name__}", field=field)
+    if not value and not empty:
+        raise Invalid(f"{field} must not be empty", field=field)
+    if len(value) * 4 > limit:
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise Invalid(f"{field} is not valid Unicode", field=field, hint="Remove lone surrogates.") from None
+        if size > limit:
+            raise TooLarge(f"{field} has {size:,} bytes, the limit is {limit:,}", what=field, size=size, limit=limit)
+    if not value.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise Invalid(f"{field} holds a control character", field=field, hint="Use printable characters only.")
+
+
+def run_id(value: str) -> None:
+    """A run's, event's or request's id."""
+    text("id", value, MAX_ID_BYTES)
+
+
+def name(field: str, value: str, *, empty: bool = False) -> None:
+    """The name of a workflow, pool, signal, scope, worker."""
+    text(field, value, MAX_NAME_BYTES, empty=empty)
+
+
+def payload(settings: Settings, what: str, value: str | None) -> None:
+    """JSON text within the bound of a payload."""
+    if value is None:
+        return
+    limit = settings.payload_bytes
+    if len(value) * 4 > limit and (size := len(value.encode())) > limit:
+        raise TooLarge(
+            f"{what} has {size:,} bytes, the limit is {limit:,}",
+            what=what,
+            size=size,
+            limit=limit,
+            hint="Keep large data elsewhere and pass a reference, or raise STEPWELL_PAYLOAD_BYTES.",
+        )
+
+
+def room(settings: Settings, run: Run, entries: int, size: int) -> None:
+    """Whether the run's journal takes this much more."""
+    hint = "Continue as a new run (continue_as_new) before the journal gets this long."
+    if run.head_seq + entries > settings.journal_entries:
+        raise TooLarge(
+            f"the journal of {run.id} would have {run.head_seq + entries:,} entries, the limit is "
+            f"{settings.journal_entries:,}",
+            what="journal_entries",
+            size=run.head_seq + entries,
+            limit=settings.journal_entries,
+            hint=hint,
+        )
+    if run.journal_bytes + size > settings.journal_bytes:
+        raise TooLarge(
+            f"the journal of {run.id} would have {run.journal_bytes + size:,} bytes, the limit is "
+            f"{settings.journal_bytes:,}",
+            what="journal_bytes",
+            size=run.journal_bytes + size,
+            limit=settings.journal_bytes,
+            hint=hint,
+        )

@@ -1,0 +1,70 @@
+"""`decide`: the one door to the rules. A refusal, or an unforeseen exception, changes nothing."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from stepwell.kernel import control, events, internal, leases, output, pools, runs, writes
+from stepwell.kernel.unit import Reading, Unit
+from stepwell.model import commands as c
+from stepwell.model.errors import Internal, StepwellError, Unseen
+
+log = logging.getLogger("stepwell.kernel")
+
+Rule = Callable[[Unit, Any, int], Any]
+
+RULES: dict[type[c.Command], Rule] = {
+    c.AcceptEvent: events.accept_event,
+    c.ReplayEvent: events.replay_event,
+    c.SyncManifests: events.sync_manifests,
+    c.StartRun: runs.start_run,
+    c.Restart: runs.restart,
+    c.Claim: leases.claim,
+    c.Release: leases.release,
+    c.Sync: leases.sync,
+    c.Record: writes.record,
+    c.Mutate: writes.mutate,
+    c.Park: writes.park,
+    c.Finish: writes.finish,
+    c.Fail: writes.fail,
+    c.Say: output.say,
+    c.Signal: control.signal,
+    c.Cancel: control.cancel,
+    c.Terminate: control.terminate,
+    c.HoldRun: control.hold_run,
+    c.ReleaseRun: control.release_run,
+    c.SetPool: pools.set_pool,
+    c.Sweep: internal.sweep,
+    c.Fire: internal.fire_due,
+    c.Deliver: internal.deliver_messages,
+    c.Promote: internal.promote,
+    c.Prune: internal.prune,
+}
+
+
+def decide(unit: Unit, command: c.Command, now: int) -> Any:
+    """The reply of one command, or the error that refuses it; the unit has the changes, or none."""
+    mark = unit.mark()
+    try:
+        return RULES[type(command)](unit, command, now)
+    except StepwellError as refusal:
+        unit.rollback(mark)
+        if isinstance(refusal, Unseen):
+            _bring_unseen(unit, refusal)
+        return refusal
+    except Exception as surprise:
+        unit.rollback(mark)
+        log.exception("command %s raised", type(command).__name__)
+        return Internal(f"{type(command).__name__}: {type(surprise).__name__}: {surprise}")
+
+
+def decide_all(unit: Unit, batch: Iterable[c.Command], now: int) -> list[Any]:
+    """The replies of a batch, in order."""
+    return [decide(unit, command, now) for command in batch]
+
+
+def _bring_unseen(unit: Unit, refusal: Unseen) -> None:
+    """A refused park brings the entries that it has not seen."""
+    refusal.entries = []
+    run_no, seen, until = (refusal.fields.pop(name) for name in ("run_no", "seen", "until"))
+    unit.readings.append(Reading(refusal, "entries", "missed", run_no, seen, until))

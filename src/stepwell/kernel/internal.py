@@ -1,0 +1,135 @@
+"""What the lane asks of itself: bounded commands over what the store's indexes found. Each may be run twice."""
+
+import msgspec
+
+from stepwell.kernel.control import hold, request_cancel
+from stepwell.kernel.journal import append, deliver, fire
+from stepwell.kernel.leases import give_back
+from stepwell.kernel.runs import end
+from stepwell.kernel.tasks import lost_at, move
+from stepwell.kernel.unit import Unit
+from stepwell.model.commands import Deliver, Fire, Promote, Prune, Sweep, Worked
+from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, RunHeld, SignalReceived, decode_body, raw
+from stepwell.model.rows import Message, Run
+
+
+def sweep(unit: Unit, command: Sweep, now: int) -> Worked:
+    """`Sweep`: expired leases, cancels past their grace, runs past their deadline."""
+    work = unit.work
+    for key in work.expired:
+        task = unit.tasks.get(key)
+        if task is not None and task.state == "leased" and (task.lease_until or 0) < now:
+            _expire(unit, key, now)
+    for number in work.overdue:
+        run = unit.runs.get(number)
+        if run is not None and not run.terminal:
+            _overdue(unit, run, now)
+    count = len(work.expired) + len(work.overdue)
+    return Worked(count, count >= command.limit)
+
+
+def _expire(unit: Unit, key: tuple[int, int], now: int) -> None:
+    task = unit.tasks.edit(key)
+    run = unit.runs.rows[key[0]]
+    wrote = task.kind == "turn" and run.write_no > 0
+    task.lost = 1 if wrote else task.lost + 1
+    give_back(unit, task, now, "expired", lost_at(task, now))
+    if task.lost >= unit.settings.lost_leases:
+        why = f"{task.lost} leases in a row were lost without a trace"
+        hold(unit, unit.runs.rows[key[0]], RunHeld("poison", by="kernel", diff=why), now)
+
+
+def _overdue(unit: Unit, run: Run, now: int) -> None:
+    if run.deadline is not None and run.deadline <= now:
+        end(unit, run.no, RunFailed(raw('{"type":"Timeout","message":"the run is past its deadline"}')), now)
+        return
+    task = unit.tasks.rows[(run.no, run.turn)]
+    grace = unit.settings.cancel_grace_ms + (unit.settings.kill_grace_ms if run.kind == "step" else 0)
+    if run.cancel_at is None or task.state != "leased":
+        return
+    if max(run.cancel_at, task.leased_at or 0) + grace <= now:
+        end(unit, run.no, RunCanceled(by="kernel", reason="past the grace of its cancel", terminated=True), now)
+
+
+def fire_due(unit: Unit, command: Fire, now: int) -> Worked:
+    """`Fire`: a parked turn gets its timer; what backs off or was delayed gets ready."""
+    for key in unit.work.due:
+        task = unit.tasks.get(key)
+        if task is None or task.state != "due" or task.due_at is None or task.due_at > now:
+            continue
+        if task.due_key is not None:
+            fire(unit, key[0], now)
+        else:
+            move(unit, key, "ready", now)
+    return Worked(len(unit.work.due), len(unit.work.due) >= command.limit)
+
+
+def deliver_messages(unit: Unit, command: Deliver, now: int) -> Worked:
+    """`Deliver`: append and delete in one commit, first in first out for each receiver."""
+    for message in unit.work.messages:
+        run = unit.runs.get(message.to_no)
+        if run is not None:
+            _hand_over(unit, run, message, now)
+        unit.delivered.append(message.no)
+    return Worked(len(unit.work.messages), len(unit.work.messages) >= command.limit)
+
+
+def _hand_over(unit: Unit, run: Run, message: Message, now: int) -> None:
+    if run.terminal:
+        if run.next_no is not None and message.kind == "signal":
+            unit.sent.append(
+                Message(0, run.scope, run.next_no, message.from_no, message.from_seq, "signal", None, now, message.data)
+            )
+        return
+    if message.kind == "cancel":
+        request_cancel(unit, run, "parent", msgspec.json.decode(message.data).get("reason", ""), now)
+    elif message.kind == "signal":
+        deliver(unit, run.no, decode_body(SignalReceived.kind, message.data), now)
+    elif message.kind == "child.ended":
+        generation, _, key = (message.key or "0:").partition(":")
+        if int(generation) == run.generation:
+            body = decode_body(ChildEnded.kind, message.data)
+            if run.hold is None:
+                deliver(unit, run.no, body, now, key=key)
+            else:
+                append(unit, run.no, body, now, key=key)
+
+
+def promote(unit: Unit, command: Promote, now: int) -> Worked:
+    """`Promote`: blocked tasks of a key, as many as it has free slots."""
+    free: dict[tuple[str, str, str | None], int] = {}
+    moved = 0
+    for key in unit.work.blocked:
+        task = unit.tasks.get(key)
+        if task is None or task.state != "blocked":
+            continue
+        pool = unit.pools.get((task.scope, task.pool))
+        slot_key = (task.scope, task.pool, task.pool_key)
+        if pool is not None and pool.key_limit is not None:
+            left = free.setdefault(slot_key, pool.key_limit - (unit.used.get(slot_key) or 0))
+            if left <= 0:
+                continue
+            free[slot_key] = left - 1
+        order = task.order
+        move(unit, key, "ready", now).order = order
+        moved += 1
+    return Worked(moved, moved > 0 and len(unit.work.blocked) >= command.limit)
+
+
+def prune(unit: Unit, command: Prune, now: int) -> Worked:
+    """`Prune`: whole ended runs, events without runs, requests and changes past their retention."""
+    work = unit.work
+    for number in work.prune_runs:
+        run = unit.runs.get(number)
+        if run is None or not run.terminal:
+            continue
+        unit.pruned_runs.append(number)
+        floor = unit.floors.get(run.scope) or 0
+        unit.floors.put(run.scope, max(floor, run.ended_at or 0))
+    for event in work.prune_events:
+        unit.events.drop(event)
+    for request in work.prune_requests:
+        unit.requests.drop(request)
+    unit.pruned_changes = work.prune_changes
+    count = max(len(work.prune_runs), len(work.prune_events), len(work.prune_requests))
+    return Worked(count, count >= command.limit)

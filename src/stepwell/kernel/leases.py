@@ -1,0 +1,219 @@
+"""Leases: claiming, fencing, heartbeats, giving back (laws 3 and 4)."""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import zip_longest
+
+import msgspec
+
+from stepwell.kernel import check
+from stepwell.kernel.journal import append
+from stepwell.kernel.tasks import move, slot, take
+from stepwell.kernel.unit import Reading, TaskKey, Unit, claim_signature
+from stepwell.model import errors
+from stepwell.model.commands import Beats, Claim, Claimed, Done, Lease, Leased, Release, Sync, Synced
+from stepwell.model.entries import AttemptEnded, AttemptStarted
+from stepwell.model.ids import lease_token, token_hash
+from stepwell.model.rows import Request, Run, Task
+
+_Answer = list[tuple[int, int, int]]
+
+
+def claim(unit: Unit, command: Claim, now: int) -> Claimed:
+    """`Claim`: leases ready tasks, of each scope in turn, by (priority, order); nobody waits behind a full key."""
+    _check_claim(unit, command)
+    key = (command.scope or "*", "claim:" + hashlib.sha256(command.request.encode()).hexdigest())
+    before = unit.requests.get(key)
+    if before is not None:
+        return _again(unit, command, before, now)
+    claimed = Claimed([], now)
+    shut: set[tuple[str, str]] = set()
+    for task_key in _in_turn(unit, command):
+        task = unit.tasks.rows[task_key]
+        pool = (task.scope, task.pool)
+        if task.state != "ready" or pool in shut:
+            continue
+        if len(claimed.tasks) >= command.limit:
+            claimed.more = True
+            break
+        verdict = slot(unit, task, now)
+        if verdict == "free":
+            leased = grant(unit, task_key, command.worker, command.lease_ms, command.request, command.version, now)
+            claimed.tasks.append(leased)
+        elif verdict == "key_full":
+            move(unit, task_key, "blocked", now)
+            claimed.more = True
+        else:
+            shut.add(pool)
+    if claimed.tasks:
+        answer: _Answer = [(one.lease.run_no, one.lease.k, one.lease.epoch) for one in claimed.tasks]
+        until = now + command.lease_ms
+        unit.requests.put(key, Request(*key, "", msgspec.json.encode(answer).decode(), until))
+    return claimed
+
+
+def _check_claim(unit: Unit, command: Claim) -> None:
+    check.name("worker", command.worker)
+    check.run_id(command.request)
+    limit, bounds = unit.settings.claim_limit, (1_000, 1_800_000)
+    if not 1 <= command.limit <= limit:
+        raise errors.Invalid(f"limit must be from 1 to {limit}, not {command.limit}", field="limit")
+    if not bounds[0] <= command.lease_ms <= bounds[1]:
+        raise errors.Invalid(f"lease_ms must be from {bounds[0]:,} to {bounds[1]:,}", field="lease_ms")
+
+
+def _in_turn(unit: Unit, command: Claim) -> Iterator[TaskKey]:
+    """Candidates: one of each scope in turn, the first scope rotates; within a scope by priority and order."""
+    by_scope: dict[str, list[TaskKey]] = {}
+    for group in unit.candidates.get(claim_signature(command), ()):
+        for key in group:
+            by_scope.setdefault(unit.tasks.rows[key].scope, []).append(key)
+    if not by_scope:
+        return
+    for keys in by_scope.values():
+        keys.sort(key=lambda key: (unit.tasks.rows[key].priority, unit.tasks.rows[key].order, key))
+    names = sorted(by_scope)
+    turn = unit.rotation % len(names)
+    queues = [by_scope[name] for name in names[turn:] + names[:turn]]
+    for row in zip_longest(*queues):
+        yield from (key for key in row if key is not None)
+
+
+def _again(unit: Unit, command: Claim, before: Request, now: int) -> Claimed:
+    """The answer of a claim that came before: the leases of it that are still live."""
+    claimed = Claimed([], now)
+    for run_no, k, epoch in msgspec.json.decode(before.reply, type=_Answer):
+        task = unit.tasks.get((run_no, k))
+        if task is not None and task.state == "leased" and task.epoch == epoch:
+            token = lease_token(command.request, run_no, k, epoch)
+            claimed.tasks.append(_leased(unit, task, Lease(run_no, k, epoch, token), now))
+    return claimed
+
+
+def grant(unit: Unit, key: TaskKey, worker: str, lease_ms: int, secret: str, version: str, now: int) -> Leased:
+    """Leases a ready task: the next epoch, the next attempt, an entry."""
+    take(unit, unit.tasks.rows[key], now)
+    task = move(unit, key, "leased", now)
+    run_no, k = key
+    task.epoch += 1
+    task.attempt += 1
+    task.write_no = 0
+    task.worker, task.leased_at, task.lease_until = worker, now, now + lease_ms
+    token = lease_token(secret, run_no, k, task.epoch)
+    task.token_hash = token_hash(token)
+    append(unit, run_no, AttemptStarted(k, task.kind, task.attempt, task.epoch, worker, version), now)
+    return _leased(unit, task, Lease(run_no, k, task.epoch, token), now)
+
+
+def _leased(unit: Unit, task: Task, lease: Lease, now: int) -> Leased:
+    run = unit.runs.rows[task.run_no]
+    leased = Leased(
+        lease=lease,
+        run=run,
+        kind=task.kind,
+        attempt=task.attempt,
+        failures=task.failures,
+        lease_until=task.lease_until or now,
+        seen=run.head_seq,
+        now=now,
+        key=task.key,
+        name=task.name,
+        details=task.details,
+        output_n=unit.tasks.rows[(run.no, run.turn)].output_n,
+    )
+    _bring(unit, leased, "input", run.input)
+    _bring(unit, leased, "args", task.args)
+    if run.event_no is not None:
+        unit.readings.append(Reading(leased, "event", "event", event_no=run.event_no))
+    fresh = run.generation == 1 and run.wake_seq == 0 and task.epoch == 1
+    if task.kind == "turn" and not fresh:
+        unit.readings.append(Reading(leased, "journal", "journal", run.no, until=run.head_seq))
+    return leased
+
+
+def _bring(unit: Unit, leased: Leased, field: str, stored: str | None) -> None:
+    if stored is not None and stored.startswith("@"):
+        unit.readings.append(Reading(leased, field, "blob", leased.run.no, hash=stored[1:]))
+    else:
+        setattr(leased, field, stored)
+
+
+def fence(unit: Unit, lease: Lease, n: int) -> tuple[Run, Task, bool]:
+    """The run and task that a lease may write, and whether write `n` is a repeat of the last one.
+
+    A stale epoch, a wrong token or a closed lease is refused before anything is read from the write.
+    """
+    task, run = unit.tasks.get((lease.run_no, lease.k)), unit.runs.get(lease.run_no)
+    if task is None or run is None:
+        raise errors.Unknown("no such task", hint="The run is past its retention, or the lease is of another store.")
+    mine = task.epoch == lease.epoch and task.token_hash == token_hash(lease.token)
+    last = run.write_no if lease.k == run.turn else task.write_no
+    if mine and n == last and n > 0:
+        return run, task, True
+    if not mine or task.state != "leased":
+        raise gone(run, lease)
+    if n != last + 1:
+        raise errors.OutOfStep(f"write {n} of {run.id} follows write {last}", run_id=run.id, n=n, last=last)
+    return run, task, False
+
+
+def gone(run: Run, lease: Lease) -> errors.StepwellError:
+    """The refusal of a lease that is over."""
+    if run.terminal:
+        return errors.Ended(f"run {run.id} is {run.status}", run_id=run.id, status=run.status)
+    return errors.Stale(f"the lease of {run.id}.{lease.k} with epoch {lease.epoch} is over", run_id=run.id)
+
+
+def release(unit: Unit, command: Release, now: int) -> Done:
+    """`Release`: the attempt does not count as a failure, nor as a lost lease."""
+    _, task, repeat = fence(unit, command.lease, command.n)
+    if not repeat:
+        give_back(unit, task, now, "released", now + max(0, command.delay_ms), n=command.n)
+    return answer(unit, command.lease)
+
+
+def give_back(
+    unit: Unit, task: Task, now: int, reason: str, next_at: int, *, error: msgspec.Raw | None = None, n: int = 0
+) -> None:
+    """Ends a lease, not its task: `attempt.ended`, and the task is ready again, or due at `next_at`."""
+    key = (task.run_no, task.k)
+    later = next_at > now
+    body = AttemptEnded(task.k, task.kind, task.attempt, reason, next_at=next_at if later else None)
+    if error is not None:
+        body.error = error
+    append(unit, task.run_no, body, now, n=n if task.k == unit.runs.rows[task.run_no].turn else 0)
+    moved = move(unit, key, "due" if later else "ready", now)
+    moved.write_no = n
+    moved.due_at = next_at if later else None
+
+
+def answer(unit: Unit, lease: Lease) -> Done:
+    """What a write that ends a lease answers, the first time and when it is repeated."""
+    run, task = unit.runs.rows[lease.run_no], unit.tasks.rows[(lease.run_no, lease.k)]
+    next_at = None if task.state == "done" else task.due_at
+    return Done(task.state, run.status, next_at)
+
+
+def sync(unit: Unit, command: Sync, now: int) -> Beats:
+    """`Sync`: one answer for each lease; extends those that are live."""
+    check.name("worker", command.worker)
+    synced = []
+    for beat in command.beats:
+        lease = beat.lease
+        one = Synced(lease.run_no, lease.k)
+        synced.append(one)
+        task, run = unit.tasks.get((lease.run_no, lease.k)), unit.runs.get(lease.run_no)
+        if task is None or run is None:
+            one.error = "unknown"
+            continue
+        if task.epoch != lease.epoch or task.token_hash != token_hash(lease.token) or task.state != "leased":
+            one.error = gone(run, lease).code
+            continue
+        check.payload(unit.settings, "details", beat.details)
+        mine = unit.tasks.edit((lease.run_no, lease.k))
+        mine.lease_until = max(mine.lease_until or 0, now + command.lease_ms)
+        mine.details = mine.details if beat.details is None else beat.details
+        one.lease_until, one.cancel = mine.lease_until, run.cancel_at is not None
+        if task.kind == "turn" and run.wake_seq > beat.seen:
+            unit.readings.append(Reading(one, "missed", "missed", run.no, beat.seen, run.head_seq + 1))
+    return Beats(synced, now)

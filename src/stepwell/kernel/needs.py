@@ -1,0 +1,158 @@
+"""What a command wants loaded, told before anything is read. The load follows this; the rules see nothing else."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import Struct, field
+
+from stepwell.kernel.control import dedup_key
+from stepwell.kernel.unit import TaskKey
+from stepwell.model import commands as c
+from stepwell.model.entries import ChildStarted
+from stepwell.model.ids import flow_run_id
+
+
+class Need(Struct, gc=False):
+    """The keys of a batch. `closing`: runs that may end, so all their open tasks and attached children come too."""
+
+    runs: set[int] = field(default_factory=set)
+    ids: set[tuple[str, str]] = field(default_factory=set)
+    closing: set[int] = field(default_factory=set)
+    closing_ids: set[tuple[str, str]] = field(default_factory=set)
+    tasks: set[TaskKey] = field(default_factory=set)
+    turns: set[int] = field(default_factory=set)
+    child_ids: set[tuple[int, str]] = field(default_factory=set)
+    events: set[tuple[str, str]] = field(default_factory=set)
+    manifests: set[str] = field(default_factory=set)
+    revisions: set[str] = field(default_factory=set)
+    pools: set[tuple[str, str]] = field(default_factory=set)
+    requests: set[tuple[str, str]] = field(default_factory=set)
+    ahead: set[tuple[str, str]] = field(default_factory=set)
+    claims: list[c.Claim] = field(default_factory=list)
+    internal: dict[type[c.Command], int] = field(default_factory=dict)
+    new_runs: int = 0
+    new_events: int = 0
+
+
+def need_of(batch: Iterable[c.Command]) -> Need:
+    """What a batch of commands needs."""
+    need = Need()
+    for command in batch:
+        _NEEDS[type(command)](need, command)
+    return need
+
+
+def _accept(need: Need, command: c.AcceptEvent) -> None:
+    need.events.add((command.scope, command.event.id))
+    need.revisions.add(command.scope)
+    for match in command.matches:
+        need.ids.add((command.scope, flow_run_id(command.scope, command.event.id, match.flow, match.step, 0)))
+    need.new_runs += len(command.matches)
+    need.new_events += 1
+
+
+def _replay(need: Need, command: c.ReplayEvent) -> None:
+    need.events.add((command.scope, command.event_id))
+    need.revisions.add(command.scope)
+    need.new_runs += len(command.matches)
+
+
+def _sync_manifests(need: Need, command: c.SyncManifests) -> None:
+    need.manifests.add(command.scope)
+    need.revisions.add(command.scope)
+
+
+def _start(need: Need, command: c.StartRun) -> None:
+    key = (command.scope, command.id)
+    (need.closing_ids if command.reuse == "replace" else need.ids).add(key)
+    need.new_runs += 1
+    if command.claim_for is not None:
+        need.pools.add((command.scope, command.pool))
+        need.ahead.add((command.scope, command.pool))
+
+
+def _leased(need: Need, lease: c.Lease) -> None:
+    need.runs.add(lease.run_no)
+    need.tasks.add((lease.run_no, lease.k))
+
+
+def _record(need: Need, command: c.Record) -> None:
+    _leased(need, command.lease)
+    for draft in command.entries:
+        if type(draft.body) is ChildStarted:
+            need.child_ids.add((command.lease.run_no, draft.body.child))
+            need.new_runs += 1
+
+
+def _write(need: Need, command: Any) -> None:
+    _leased(need, command.lease)
+
+
+def _turn(need: Need, command: Any) -> None:
+    _leased(need, command.lease)
+    need.turns.add(command.lease.run_no)
+
+
+def _ending(need: Need, command: c.Finish | c.Fail) -> None:
+    _leased(need, command.lease)
+    need.closing.add(command.lease.run_no)
+    if isinstance(command, c.Finish) and isinstance(command.outcome, c.Continued):
+        need.child_ids.add((command.lease.run_no, command.outcome.id))
+        need.new_runs += 1
+
+
+def _sync(need: Need, command: c.Sync) -> None:
+    for beat in command.beats:
+        _leased(need, beat.lease)
+
+
+def _claim(need: Need, command: c.Claim) -> None:
+    need.claims.append(command)
+
+
+def _signal(need: Need, command: c.Signal) -> None:
+    need.ids.add((command.scope, command.run_id))
+    key = dedup_key(command)
+    if key is not None:
+        need.requests.add(key)
+
+
+def _closing(need: Need, command: Any) -> None:
+    need.closing_ids.add((command.scope, command.run_id))
+
+
+def _pool(need: Need, command: c.SetPool) -> None:
+    need.pools.add((command.pool.scope, command.pool.name))
+
+
+def _internal(need: Need, command: Any) -> None:
+    need.internal[type(command)] = max(command.limit, need.internal.get(type(command), 0))
+
+
+_NEEDS: dict[type[c.Command], Callable[[Need, Any], None]] = {
+    c.AcceptEvent: _accept,
+    c.ReplayEvent: _replay,
+    c.SyncManifests: _sync_manifests,
+    c.StartRun: _start,
+    c.Restart: _closing,
+    c.Claim: _claim,
+    c.Release: _turn,
+    c.Sync: _sync,
+    c.Record: _record,
+    c.Mutate: _write,
+    c.Park: _write,
+    c.Finish: _ending,
+    c.Fail: _ending,
+    c.Say: _turn,
+    c.Signal: _signal,
+    c.Cancel: _closing,
+    c.Terminate: _closing,
+    c.HoldRun: _closing,
+    c.ReleaseRun: _closing,
+    c.SetPool: _pool,
+    c.Sweep: _internal,
+    c.Fire: _internal,
+    c.Deliver: _internal,
+    c.Promote: _internal,
+    c.Prune: _internal,
+}

@@ -1,0 +1,101 @@
+"""Tasks: their states, the slots of pools, and the delay before a retry."""
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.kernel.unit import TaskKey, Unit
+from stepwell.model.ids import unit_interval
+from stepwell.model.rows import Task
+from stepwell.model.words import TRANSITIONS, TaskState
+
+
+def move(unit: Unit, key: TaskKey, state: TaskState, now: int) -> Task:
+    """Changes a task's state along the table of transitions; answers the row, for what else the caller sets."""
+    task = unit.tasks.edit(key)
+    assert state in TRANSITIONS[task.state], f"{task.state} -> {state}"
+    if task.state == "leased":
+        count(unit, task, -1)
+        task.worker = task.leased_at = task.lease_until = None
+    elif state == "leased":
+        count(unit, task, 1)
+    task.state = state
+    if state == "ready":
+        task.order = now
+    if state != "due":
+        task.due_at = task.due_key = None
+    return task
+
+
+def count(unit: Unit, task: Task, by: int) -> None:
+    """Keeps the numbers of leased tasks of a limited pool, where the load brought them."""
+    for key in ((task.scope, task.pool, None), (task.scope, task.pool, task.pool_key)):
+        used = unit.used.get(key)
+        if used is not None:
+            unit.used.put(key, used + by)
+        if task.pool_key is None:
+            return
+
+
+def slot(unit: Unit, task: Task, now: int) -> str:
+    """Whether the pool lets a ready task be leased: free, paused, full, key_full or rate."""
+    pool = unit.pools.get((task.scope, task.pool))
+    if pool is None:
+        return "free"
+    if pool.paused:
+        return "paused"
+    if pool.limit is not None and (unit.used.get((task.scope, task.pool, None)) or 0) >= pool.limit:
+        return "full"
+    if pool.key_limit is not None and task.pool_key is not None:
+        used = unit.used.get((task.scope, task.pool, task.pool_key)) or 0
+        if used >= pool.key_limit:
+            return "key_full"
+    if pool.rate is not None and tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at) < 1:
+        return "rate"
+    return "free"
+
+
+def take(unit: Unit, task: Task, now: int) -> None:
+    """Takes a token from a pool with a rate."""
+    pool = unit.pools.get((task.scope, task.pool))
+    if pool is not None and pool.rate is not None:
+        mine = unit.pools.edit((task.scope, task.pool))
+        mine.tokens = tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at) - 1
+        mine.refilled_at = max(now, pool.refilled_at)
+
+
+def tokens(left: float, rate: int, rate_ms: int, elapsed_ms: int) -> float:
+    """What a bucket of `rate` tokens holds, `elapsed_ms` after it held `left`."""
+    return min(float(rate), left + max(elapsed_ms, 0) * rate / rate_ms)
+
+
+class RetryPolicy(Struct, frozen=True, gc=False):
+    """Delay before retry n: initial_ms * factor ** (n - 1) * (0.5 + u), at most max_ms; attempts count the first."""
+
+    max_attempts: int = 1
+    initial_ms: int = 250
+    factor: float = 2.0
+    max_ms: int = 3_600_000
+
+    def delay_ms(self, failures: int, jitter: float) -> int:
+        """After `failures` failures; `jitter` in [0, 1)."""
+        steep = self.factor ** min(failures - 1, 64)
+        return min(self.max_ms, int(min(self.initial_ms * steep, 1e15) * (0.5 + jitter)))
+
+
+_RETRY = msgspec.json.Decoder(RetryPolicy)
+_LOST = RetryPolicy(initial_ms=1_000, max_ms=60_000)
+
+
+def retry_at(task: Task, now: int) -> int | None:
+    """When a task that failed once more is tried again; None: never."""
+    policy = RetryPolicy() if task.retry is None else _RETRY.decode(task.retry)
+    if task.failures >= policy.max_attempts:
+        return None
+    return now + policy.delay_ms(task.failures, unit_interval(task.run_no, task.k, task.attempt))
+
+
+def lost_at(task: Task, now: int) -> int:
+    """When a task whose lease was lost is tried again: at once, then with growing back-off."""
+    if task.lost <= 1:
+        return now
+    return now + _LOST.delay_ms(task.lost - 1, unit_interval(task.run_no, task.k, task.attempt))

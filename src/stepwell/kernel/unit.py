@@ -1,0 +1,244 @@
+"""The unit of work: the rows that a batch loaded, what commands did to them, and the way back to a command's mark."""
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable
+from copy import copy
+from typing import Any, Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from stepwell.model.commands import Claim
+from stepwell.model.errors import UnknownFunction
+from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
+from stepwell.model.settings import Settings
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+MISSING: Any = object()
+NEW, CHANGED, GONE = "new", "changed", "gone"
+TaskKey = tuple[int, int]
+PoolKey = tuple[str, str, str | None]
+Mutations = Callable[[str, str, int], tuple[bool, str]]
+Undo = tuple["Table[Any, Any]", Hashable, Any, str | None]
+
+
+class Table(Generic[K, V]):
+    """Rows by key. Every change is noted in the unit's undo log; `dirty` says what the store has to write."""
+
+    __slots__ = ("_unit", "dirty", "rows")
+
+    def __init__(self, unit: "Unit") -> None:
+        self.rows: dict[K, V] = {}
+        self.dirty: dict[K, str] = {}
+        self._unit = unit
+
+    def get(self, key: K) -> V | None:
+        """The row, or None when it does not exist or was not loaded."""
+        return self.rows.get(key)
+
+    def seed(self, key: K, row: V) -> None:
+        """Takes in a row from the store, unless a command of this batch has it already."""
+        self.rows.setdefault(key, row)
+
+    def put(self, key: K, row: V) -> None:
+        """Adds or replaces a row."""
+        before = self.rows.get(key, MISSING)
+        state = self.dirty.get(key)
+        self._unit.undo.append((self, key, before, state))
+        self.rows[key] = row
+        self.dirty[key] = NEW if state == NEW or (before is MISSING and state != GONE) else CHANGED
+
+    def edit(self, key: K) -> V:
+        """The row as this command may change it: a copy, made once a command."""
+        row = self.rows[key]
+        owned = self._unit.owned
+        if id(row) in owned:
+            return row
+        mine = copy(row)
+        self.put(key, mine)
+        owned.add(id(mine))
+        return mine
+
+    def drop(self, key: K) -> None:
+        """Deletes a row."""
+        state = self.dirty.get(key)
+        self._unit.undo.append((self, key, self.rows.pop(key, MISSING), state))
+        if state == NEW:
+            del self.dirty[key]
+        else:
+            self.dirty[key] = GONE
+
+    def restore(self, key: K, row: Any, state: str | None) -> None:
+        """Takes one change back."""
+        if row is MISSING:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = row
+        if state is None:
+            self.dirty.pop(key, None)
+        else:
+            self.dirty[key] = state
+
+    def written(self, *states: str) -> Iterable[tuple[K, V]]:
+        """Keys and rows that are in one of the states, in the order they got there."""
+        return [(key, self.rows[key]) for key, state in self.dirty.items() if state in states]
+
+    def gone(self) -> list[K]:
+        """Keys of deleted rows."""
+        return [key for key, state in self.dirty.items() if state == GONE]
+
+
+class Reading(Struct, gc=False):
+    """Something that a reply needs and that no rule looks at: read after the flush, before the commit.
+
+    `what` is missed (deliverable entries with `after` < seq < `until`), journal (the kept entries up to `until`),
+    blob (the text of `hash`) or event. The store sets attribute `field` of `reply` to it.
+    """
+
+    reply: Any
+    field: str
+    what: Literal["missed", "journal", "blob", "event"]
+    run_no: int = 0
+    after: int = 0
+    until: int = 0
+    event_no: int = 0
+    hash: str = ""
+
+
+class Work(Struct, gc=False):
+    """What the internal commands of the batch found to do, by the indexes of the store."""
+
+    expired: list[TaskKey] = []
+    overdue: list[int] = []
+    due: list[TaskKey] = []
+    messages: list[Message] = []
+    blocked: list[TaskKey] = []
+    prune_runs: list[int] = []
+    prune_events: list[tuple[str, str]] = []
+    prune_requests: list[tuple[str, str]] = []
+    prune_changes: int = 0
+
+
+class Unit:
+    """One batch's working memory. Stores fill it and write it; only `decide` changes it."""
+
+    def __init__(self, settings: Settings, *, rotation: int = 0, mutations: Mutations | None = None) -> None:
+        self.settings = settings
+        self.mutations = mutations
+        self.rotation = rotation
+        self.undo: list[Undo] = []
+        self.owned: set[int] = set()
+        self.runs: Table[int, Run] = Table(self)
+        self.ids: Table[tuple[str, str], int] = Table(self)
+        self.tasks: Table[TaskKey, Task] = Table(self)
+        self.events: Table[tuple[str, str], Event] = Table(self)
+        self.manifests: Table[tuple[str, str], Manifest] = Table(self)
+        self.revisions: Table[str, int] = Table(self)
+        self.pools: Table[tuple[str, str], Pool] = Table(self)
+        self.used: Table[PoolKey, int] = Table(self)
+        self.requests: Table[tuple[str, str], Request] = Table(self)
+        self.floors: Table[str, int] = Table(self)
+        self.blobs: Table[tuple[int, int, str], Blob] = Table(self)
+        self.entries: list[Entry] = []
+        self.outputs: list[Output] = []
+        self.sent: list[Message] = []
+        self.delivered: list[int] = []
+        self.readings: list[Reading] = []
+        self.pruned_runs: list[int] = []
+        self.pruned_changes = 0
+        self.first_no: dict[str, int] = {}
+        self.open_tasks: dict[int, list[int]] = {}
+        self.children: dict[int, list[int]] = {}
+        self.event_runs: dict[int, list[str]] = {}
+        self.candidates: dict[tuple[Any, ...], list[list[TaskKey]]] = {}
+        self.ready_ahead: dict[tuple[str, str], bool] = {}
+        self.work = Work()
+        self.lists: tuple[list[Any], ...] = (
+            self.entries,
+            self.outputs,
+            self.sent,
+            self.delivered,
+            self.readings,
+            self.pruned_runs,
+        )
+
+    def mark(self) -> tuple[int, ...]:
+        """Begins a command: from here `rollback` finds the way back."""
+        self.undo.clear()
+        self.owned.clear()
+        return tuple(map(len, self.lists))
+
+    def rollback(self, mark: tuple[int, ...]) -> None:
+        """Takes back everything since the mark."""
+        for table, key, row, state in reversed(self.undo):
+            table.restore(key, row, state)
+        for rows, length in zip(self.lists, mark, strict=True):
+            del rows[length:]
+        self.undo.clear()
+        self.owned.clear()
+
+    def spill(self, run_no: int, text: str | None, event_no: int = 0) -> str | None:
+        """How a payload stands in its row: itself, or past the threshold `@` and its hash, with a blob row."""
+        limit = self.settings.blob_over_bytes
+        if text is None or len(text) * 4 <= limit:
+            return text
+        data = text.encode()
+        if len(data) <= limit:
+            return text
+        digest = hashlib.sha256(data).hexdigest()
+        key = (run_no, event_no, digest)
+        if self.blobs.get(key) is None:
+            self.blobs.put(key, Blob(run_no, event_no, digest, text))
+        return "@" + digest
+
+    def call(self, function: str, args: str, now: int) -> tuple[bool, str]:
+        """Runs a mutation: (True, result JSON) or (False, error JSON). The lane says how, where functions are known."""
+        if self.mutations is None:
+            raise UnknownFunction(f"no mutation {function!r} here", function=function)
+        return self.mutations(function, args, now)
+
+    def take_no(self, kind: str) -> int:
+        """The next internal number of a kind (run, event), from the block that the load reserved."""
+        number = self.first_no[kind]
+        self.first_no[kind] = number + 1
+        return number
+
+    def run_by_id(self, scope: str, run_id: str) -> Run | None:
+        """A loaded run by its id."""
+        number = self.ids.get((scope, run_id))
+        return None if number is None else self.runs.get(number)
+
+    def touched(self) -> dict[str, Any]:
+        """What the commit's change row says: runs by scope as [no, first seq, last seq], and tables."""
+        spans: dict[int, list[int]] = {}
+        for entry in self.entries:
+            span = spans.get(entry.run_no)
+            if span is None:
+                spans[entry.run_no] = [entry.run_no, entry.seq, entry.seq]
+            else:
+                span[2] = entry.seq
+        runs: dict[str, list[list[int]]] = {}
+        for number, span in spans.items():
+            runs.setdefault(self.runs.rows[number].scope, []).append(span)
+        tables = [name for name in TABLES if getattr(self, name).dirty]
+        return {"runs": runs, "tables": [*tables, *(["output"] if self.outputs else [])]}
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to flush."""
+        return bool(
+            any(self.lists[:4])
+            or self.pruned_runs
+            or self.pruned_changes
+            or self.runs.dirty
+            or self.tasks.dirty
+            or any(getattr(self, name).dirty for name in (*TABLES, "requests", "floors", "blobs", "revisions"))
+        )
+
+
+TABLES = ("events", "manifests", "pools")
+
+
+def claim_signature(claim: Claim) -> tuple[Any, ...]:
+    """Claims with the same signature choose among the same candidates."""
+    return (claim.pools, claim.requires, claim.scope)

@@ -1,0 +1,289 @@
+"""What a worker writes under its lease: numbered, repeatable, never refused because somebody else wrote (KERNEL)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET
+
+from stepwell.kernel import check
+from stepwell.kernel.journal import append, deliver, fire
+from stepwell.kernel.leases import answer, fence, give_back
+from stepwell.kernel.runs import create, end
+from stepwell.kernel.tasks import move, retry_at
+from stepwell.kernel.unit import Reading, Unit
+from stepwell.model import errors
+from stepwell.model.commands import (
+    Canceled,
+    Completed,
+    Continued,
+    Done,
+    Draft,
+    Fail,
+    Finish,
+    Mutate,
+    Park,
+    Record,
+    Recorded,
+)
+from stepwell.model.entries import (
+    ActionCompleted,
+    ActionFailed,
+    ActionScheduled,
+    ChildStarted,
+    RunCanceled,
+    RunCompleted,
+    RunContinued,
+    RunCreated,
+    RunFailed,
+    RunHeld,
+    RunParked,
+    SignalReceived,
+    StepCompleted,
+    StepFailed,
+    encode,
+    raw,
+    text_of,
+)
+from stepwell.model.rows import Entry, Run, Task
+
+
+def record(unit: Unit, command: Record, now: int) -> Recorded:
+    """`Record`: appends a turn's entries; tasks and children that they name come to be with them."""
+    run, task, repeat = fence(unit, command.lease, command.n)
+    if task.kind != "turn":
+        raise errors.Invalid(
+            "only a workflow's turn records entries", hint="A step or action ends with Finish or Fail."
+        )
+    if not command.entries:
+        raise errors.Invalid("a write without entries", hint="Write at least one entry.")
+    if repeat:
+        return _recorded(unit, run, run.write_seq, len(command.entries), command.seen, now)
+    _check_drafts(unit, run, command.entries)
+    first, wake_seq = run.head_seq + 1, run.wake_seq
+    for draft in command.entries:
+        _RECORD.get(type(draft.body), _plain)(unit, run.no, draft, now, command.n)
+    head = unit.runs.rows[run.no].head_seq
+    if wake_seq > command.seen:
+        return _recorded(unit, run, first, head - first + 1, command.seen, now)
+    return Recorded(first, head, now)
+
+
+def _recorded(unit: Unit, run: Run, first: int, count: int, seen: int, now: int) -> Recorded:
+    recorded = Recorded(first, first + count - 1, now)
+    if seen + 1 < first:
+        unit.readings.append(Reading(recorded, "missed", "missed", run.no, seen, first))
+    return recorded
+
+
+def _check_drafts(unit: Unit, run: Run, drafts: tuple[Draft, ...]) -> None:
+    size = 0
+    for draft in drafts:
+        if not draft.body.recordable:
+            raise errors.Invalid(f"a worker may not write {draft.body.kind!r}", kind=draft.body.kind)
+        if draft.key is not None:
+            check.text("key", draft.key, 1_024)
+        length = len(encode(draft.body))
+        if length > unit.settings.payload_bytes + 1_024:
+            check.payload(unit.settings, draft.body.kind, encode(draft.body).decode())
+        size += length
+    check.room(unit.settings, run, len(drafts), size)
+
+
+def _plain(unit: Unit, run_no: int, draft: Draft, now: int, n: int) -> Entry:
+    return append(unit, run_no, draft.body, now, key=draft.key, n=n)
+
+
+def _schedule_action(unit: Unit, run_no: int, draft: Draft, now: int, n: int) -> Entry:
+    body = draft.body
+    assert isinstance(body, ActionScheduled)
+    check.name("function", body.function)
+    check.name("pool", body.pool)
+    entry = _plain(unit, run_no, draft, now, n)
+    later = body.due_at is not None and body.due_at > now
+    task = Task(
+        run_no=run_no,
+        k=entry.seq,
+        scope=unit.runs.rows[run_no].scope,
+        kind="action",
+        state="due" if later else "ready",
+        pool=body.pool,
+        pool_key=body.pool_key,
+        requires=f"function:{body.function}",
+        priority=body.priority,
+        order=now,
+        due_at=body.due_at if later else None,
+        key=draft.key,
+        name=body.function,
+        args=unit.spill(run_no, text_of(body.args)),
+        retry=text_of(body.retry),
+    )
+    unit.tasks.put((run_no, task.k), task)
+    unit.open_tasks.setdefault(run_no, []).append(task.k)
+    return entry
+
+
+def _start_child(unit: Unit, run_no: int, draft: Draft, now: int, n: int) -> Entry:
+    body = draft.body
+    assert isinstance(body, ChildStarted)
+    parent = unit.runs.rows[run_no]
+    check.run_id(body.child)
+    check.name("name", body.name)
+    if unit.run_by_id(parent.scope, body.child) is not None:
+        raise errors.Exists(f"run {body.child} exists", run_id=body.child)
+    entry = _plain(unit, run_no, draft, now, n)
+    made = RunCreated(
+        run_kind="workflow",
+        name=body.name,
+        version=body.version,
+        pool=body.pool,
+        pool_key=body.pool_key,
+        priority=body.priority,
+        by=parent.id,
+        input=body.input,
+        root_no=parent.root_no or run_no,
+    )
+    if body.attached:
+        made.parent_no, made.parent_key, made.parent_gen = run_no, draft.key, parent.generation
+    child = create(unit, parent.scope, body.child, made, now, requires=f"workflow:{body.name}")
+    if body.attached:
+        unit.children.setdefault(run_no, []).append(child.no)
+    return entry
+
+
+_RECORD: dict[type, Callable[[Unit, int, Draft, int, int], Any]] = {
+    ActionScheduled: _schedule_action,
+    ChildStarted: _start_child,
+}
+
+
+def mutate(unit: Unit, command: Mutate, now: int) -> Recorded:
+    """`Mutate`: runs the function in this transaction; its result, or its error, is recorded in the same commit."""
+    run, task, repeat = fence(unit, command.lease, command.n)
+    if task.kind != "turn":
+        raise errors.Invalid("only a workflow's turn runs mutations")
+    if repeat:
+        return _recorded(unit, run, run.write_seq, 1, command.seen, now)
+    check.payload(unit.settings, "args", command.args)
+    done, text = unit.call(command.function, command.args, now)
+    body = StepCompleted(raw(text)) if done else StepFailed(raw(text))
+    draft = Draft(body, command.key)
+    _check_drafts(unit, run, (draft,))
+    entry = _plain(unit, run.no, draft, now, command.n)
+    return _recorded(unit, run, entry.seq, 1, command.seen, now)
+
+
+def park(unit: Unit, command: Park, now: int) -> Done:
+    """`Park`: refused as `unseen` while there is something to deliver, so there is no moment between."""
+    run, task, repeat = fence(unit, command.lease, command.n)
+    if repeat:
+        return answer(unit, command.lease)
+    if task.kind != "turn":
+        raise errors.Invalid("only a workflow's turn parks")
+    if command.seen < run.wake_seq:
+        raise _unseen(run, command.seen)
+    check.payload(unit.settings, "waits", "".join(command.waits))
+    key = (run.no, task.k)
+    body = RunParked(task.attempt, list(command.waits), command.due_at, command.due_key)
+    append(unit, run.no, body, now, n=command.n)
+    timed = command.due_at is not None and command.due_key is not None
+    moved = move(unit, key, "due" if timed else "parked", now)
+    moved.lost = 0
+    if timed:
+        moved.due_at, moved.due_key = command.due_at, command.due_key
+        fire(unit, run.no, now)
+    elif not command.waits:
+        move(unit, key, "held", now)
+        append(unit, run.no, RunHeld("stalled", diff="the workflow waits for nothing that can happen"), now)
+    return answer(unit, command.lease)
+
+
+def _unseen(run: Run, seen: int) -> errors.Unseen:
+    message = f"run {run.id} has entries after {seen}"
+    return errors.Unseen(message, run_id=run.id, run_no=run.no, seen=seen, until=run.head_seq + 1)
+
+
+def finish(unit: Unit, command: Finish, now: int) -> Done:
+    """`Finish`: the end of a run, or of an action."""
+    run, task, repeat = fence(unit, command.lease, command.n)
+    if repeat:
+        return answer(unit, command.lease)
+    outcome = command.outcome
+    if isinstance(outcome, Continued):
+        _continue(unit, run, outcome, now, command.n)
+    elif task.kind == "action":
+        _finish_action(unit, task, outcome, now)
+    elif isinstance(outcome, Completed):
+        check.payload(unit.settings, "result", outcome.result)
+        end(unit, run.no, RunCompleted(raw(outcome.result), outcome.result_status), now, n=command.n)
+    else:
+        end(unit, run.no, RunCanceled(by="worker", reason=outcome.reason), now, n=command.n)
+    return answer(unit, command.lease)
+
+
+def _finish_action(unit: Unit, task: Task, outcome: Completed | Canceled, now: int) -> None:
+    key = (task.run_no, task.k)
+    move(unit, key, "done", now).write_no = 1
+    if isinstance(outcome, Completed):
+        check.payload(unit.settings, "result", outcome.result)
+        deliver(unit, task.run_no, ActionCompleted(task.k, raw(outcome.result)), now, key=task.key)
+    else:
+        error = raw('{"type":"Canceled","message":"the action was canceled"}')
+        deliver(unit, task.run_no, ActionFailed(task.k, error), now, key=task.key)
+
+
+def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> None:
+    if outcome.seen < run.wake_seq:
+        raise _unseen(run, outcome.seen)
+    if run.open_actions or run.open_children:
+        raise errors.Open(
+            f"run {run.id} has {run.open_actions} actions and {run.open_children} children open",
+            hint="Await or cancel them before the run continues as a new one.",
+        )
+    check.run_id(outcome.id)
+    check.payload(unit.settings, "input", outcome.input)
+    if unit.run_by_id(run.scope, outcome.id) is not None:
+        raise errors.Exists(f"run {outcome.id} exists", run_id=outcome.id)
+    task = unit.tasks.rows[(run.no, run.turn)]
+    made = RunCreated(
+        run_kind="workflow",
+        name=outcome.name or run.name,
+        version=outcome.version,
+        pool=task.pool,
+        pool_key=task.pool_key,
+        priority=task.priority,
+        by=run.id,
+        input=raw(outcome.input),
+        root_no=run.root_no or run.no,
+        continues=run.id,
+        tags=UNSET if run.tags is None else raw(run.tags),
+    )
+    made.parent_no, made.parent_key, made.parent_gen = run.parent_no, run.parent_key, run.parent_gen
+    new = create(unit, run.scope, outcome.id, made, now, requires=outcome.requires or task.requires)
+    for signal in outcome.signals:
+        append(unit, new.no, SignalReceived(signal.name, raw(signal.payload), dedup=signal.dedup), now)
+    end(unit, run.no, RunContinued(outcome.id, new.no), now, n=n)
+
+
+def fail(unit: Unit, command: Fail, now: int) -> Done:
+    """`Fail`: the next attempt, with back-off, or the end."""
+    run, task, repeat = fence(unit, command.lease, command.n)
+    if repeat:
+        return answer(unit, command.lease)
+    check.payload(unit.settings, "error", command.error)
+    check.payload(unit.settings, "result", command.result)
+    key, error = (run.no, task.k), raw(command.error)
+    mine = unit.tasks.edit(key)
+    mine.failures += 1
+    mine.lost = 0
+    next_at = retry_at(mine, now) if command.retry and run.cancel_at is None else None
+    if next_at is not None:
+        give_back(unit, mine, now, "failed", next_at, error=error, n=command.n)
+    elif task.kind == "action":
+        move(unit, key, "done", now).write_no = 1
+        deliver(unit, run.no, ActionFailed(task.k, error), now, key=task.key)
+    else:
+        body = RunFailed(error, result_status=command.result_status)
+        if command.result is not None:
+            body.result = raw(command.result)
+        end(unit, run.no, body, now, n=command.n)
+    return answer(unit, command.lease)
