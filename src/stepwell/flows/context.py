@@ -51,7 +51,7 @@ def step_stdin(flow: Flow, step: Step, event: FlowEvent, runtime: Runtime) -> by
 
 
 def step_environ(step: Step, event: FlowEvent, runtime: Runtime, environ: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment: the default names and the step's `env` out of `environ`, and `CODEX_FLOW_*` of this run."""
+    """The whole environment: the default names and the `env` of the step out of `environ`, and this run's own."""
     allowed = {name: environ[name] for name in (*DEFAULT_ENV, *step.env) if name in environ}
     return {
         **allowed,
