@@ -113,7 +113,9 @@ def _check_text(text: str, what: str) -> int:
 
 def _check_key(key: Any, what: str) -> int:
     if not isinstance(key, str):
-        raise Invalid(f"{what} has a key that is not a text: {key!r:.40}", hint="Use texts as keys.", field=what)
+        raise Invalid(
+            f"{what} has a key that is a {type(key).__name__}, not a text", hint="Use texts as keys.", field=what
+        )
     return _check_text(key, what) + 1
 
 

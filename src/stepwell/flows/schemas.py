@@ -76,12 +76,12 @@ class _Loader:
         parts = urlsplit(uri)
         path = Path(unquote(parts.path))
         if parts.scheme != "file" or parts.netloc or not is_inside(self._root, path):
-            self._refused = f"$ref {uri} leads out of the package"
+            self._refused = f"it refers to {uri}, which is outside of the package"
             raise ValueError(self._refused)
         try:
             return self._read(path)
         except (OSError, StepwellError) as error:
-            self._refused = f"$ref {uri}: {_fault(error)}"
+            self._refused = f"it refers to {uri}: {_fault(error)}"
             raise ValueError(self._refused) from None
 
     def _read(self, path: Path) -> Any:
@@ -136,8 +136,10 @@ def _plain(option: Any) -> str:
 
 
 def _fault(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) else getattr(error, "message", "")
-    return (text or str(error))[:MAX_REASON_CHARS]
+    if isinstance(error, jsonschema_rs.ValidationError):  # the schema does not fit its own meta-schema
+        return _reason(error)[:MAX_REASON_CHARS]
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return (text or "unknown reason")[:MAX_REASON_CHARS]
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -1,0 +1,1 @@
+"""Tests of flow packages, with real files and real processes."""
