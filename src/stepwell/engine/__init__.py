@@ -1,0 +1,1 @@
+"""The engine: lanes that commit, roles that keep time, and the async object that everything else talks to."""

@@ -1,7 +1,7 @@
 """Leases: claiming, fencing, heartbeats, giving back (laws 3 and 4)."""
 
 import hashlib
-from collections.abc import Iterator
+from collections import deque
 from itertools import zip_longest
 
 import msgspec
@@ -22,20 +22,17 @@ _Answer = list[tuple[int, int, int]]
 def claim(unit: Unit, command: Claim, now: int) -> Claimed:
     """`Claim`: leases ready tasks, of each scope in turn, by (priority, order); nobody waits behind a full key."""
     _check_claim(unit, command)
-    key = (command.scope or "*", "claim:" + hashlib.sha256(command.request.encode()).hexdigest())
+    key = claim_key(command)
     before = unit.requests.get(key)
     if before is not None:
         return _again(unit, command, before, now)
     claimed = Claimed([], now)
-    shut: set[tuple[str, str]] = set()
-    for task_key in _in_turn(unit, command):
+    queue = _queue(unit, command)
+    while queue and len(claimed.tasks) < command.limit:
+        task_key = queue.popleft()
         task = unit.tasks.rows[task_key]
-        pool = (task.scope, task.pool)
-        if task.state != "ready" or pool in shut:
+        if task.state != "ready":
             continue
-        if len(claimed.tasks) >= command.limit:
-            claimed.more = True
-            break
         verdict = slot(unit, task, now)
         if verdict == "free":
             leased = grant(unit, task_key, command.worker, command.lease_ms, command.request, command.version, now)
@@ -43,13 +40,17 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
         elif verdict == "key_full":
             move(unit, task_key, "blocked", now)
             claimed.more = True
-        else:
-            shut.add(pool)
+    claimed.more = claimed.more or bool(queue)
     if claimed.tasks:
         answer: _Answer = [(one.lease.run_no, one.lease.k, one.lease.epoch) for one in claimed.tasks]
         until = now + command.lease_ms
         unit.requests.put(key, Request(*key, "", msgspec.json.encode(answer).decode(), until))
     return claimed
+
+
+def claim_key(command: Claim) -> tuple[str, str]:
+    """Under which request a claim is remembered."""
+    return command.scope or "*", "claim:" + hashlib.sha256(command.request.encode()).hexdigest()
 
 
 def _check_claim(unit: Unit, command: Claim) -> None:
@@ -62,21 +63,24 @@ def _check_claim(unit: Unit, command: Claim) -> None:
         raise errors.Invalid(f"lease_ms must be from {bounds[0]:,} to {bounds[1]:,}", field="lease_ms")
 
 
-def _in_turn(unit: Unit, command: Claim) -> Iterator[TaskKey]:
-    """Candidates: one of each scope in turn, the first scope rotates; within a scope by priority and order."""
-    by_scope: dict[str, list[TaskKey]] = {}
-    for group in unit.candidates.get(claim_signature(command), ()):
-        for key in group:
+def _queue(unit: Unit, command: Claim) -> deque[TaskKey]:
+    """The batch's candidates for claims like this one, in the order in which they are leased; made once a batch.
+
+    One of each scope in turn, where the first scope rotates; within a scope by (priority, order).
+    """
+    signature = claim_signature(command)
+    queue = unit.queues.get(signature)
+    if queue is None:
+        by_scope: dict[str, list[TaskKey]] = {}
+        for key in unit.candidates.get(signature, ()):
             by_scope.setdefault(unit.tasks.rows[key].scope, []).append(key)
-    if not by_scope:
-        return
-    for keys in by_scope.values():
-        keys.sort(key=lambda key: (unit.tasks.rows[key].priority, unit.tasks.rows[key].order, key))
-    names = sorted(by_scope)
-    turn = unit.rotation % len(names)
-    queues = [by_scope[name] for name in names[turn:] + names[:turn]]
-    for row in zip_longest(*queues):
-        yield from (key for key in row if key is not None)
+        for keys in by_scope.values():
+            keys.sort(key=lambda key: (unit.tasks.rows[key].priority, unit.tasks.rows[key].order, key))
+        names = sorted(by_scope)
+        turn = unit.rotation % len(names) if names else 0
+        rows = zip_longest(*(by_scope[name] for name in names[turn:] + names[:turn]))
+        queue = unit.queues[signature] = deque(key for row in rows for key in row if key is not None)
+    return queue
 
 
 def _again(unit: Unit, command: Claim, before: Request, now: int) -> Claimed:

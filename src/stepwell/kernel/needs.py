@@ -6,14 +6,17 @@ from typing import Any
 from msgspec import Struct, field
 
 from stepwell.kernel.control import dedup_key
-from stepwell.kernel.unit import TaskKey
+from stepwell.kernel.unit import PoolKey, TaskKey
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
 from stepwell.model.ids import flow_run_id
 
 
 class Need(Struct, gc=False):
-    """The keys of a batch. `closing`: runs that may end, so all their open tasks and attached children come too."""
+    """The keys of a batch. `closing`: runs that may end, so all their open tasks and attached children come too.
+
+    `slots`: where a start may be fused with its first lease.
+    """
 
     runs: set[int] = field(default_factory=set)
     ids: set[tuple[str, str]] = field(default_factory=set)
@@ -27,7 +30,7 @@ class Need(Struct, gc=False):
     revisions: set[str] = field(default_factory=set)
     pools: set[tuple[str, str]] = field(default_factory=set)
     requests: set[tuple[str, str]] = field(default_factory=set)
-    ahead: set[tuple[str, str]] = field(default_factory=set)
+    slots: set[PoolKey] = field(default_factory=set)
     claims: list[c.Claim] = field(default_factory=list)
     internal: dict[type[c.Command], int] = field(default_factory=dict)
     new_runs: int = 0
@@ -68,7 +71,7 @@ def _start(need: Need, command: c.StartRun) -> None:
     need.new_runs += 1
     if command.claim_for is not None:
         need.pools.add((command.scope, command.pool))
-        need.ahead.add((command.scope, command.pool))
+        need.slots.add((command.scope, command.pool, command.pool_key))
 
 
 def _leased(need: Need, lease: c.Lease) -> None:

@@ -1,6 +1,7 @@
 """The unit of work: the rows that a batch loaded, what commands did to them, and the way back to a command's mark."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from copy import copy
 from typing import Any, Generic, Literal, TypeVar
@@ -150,7 +151,8 @@ class Unit:
         self.open_tasks: dict[int, list[int]] = {}
         self.children: dict[int, list[int]] = {}
         self.event_runs: dict[int, list[str]] = {}
-        self.candidates: dict[tuple[Any, ...], list[list[TaskKey]]] = {}
+        self.candidates: dict[tuple[Any, ...], list[TaskKey]] = {}
+        self.queues: dict[tuple[Any, ...], deque[TaskKey]] = {}
         self.ready_ahead: dict[tuple[str, str], bool] = {}
         self.work = Work()
         self.lists: tuple[list[Any], ...] = (

@@ -84,9 +84,7 @@ class OutOfStep(StepwellError):
     """A write number is neither the next nor a repeat of the last."""
 
     code, status = "out_of_step", 409
-    default_hint = (
-        "The worker lost count: release the lease, let it be claimed again, and report this bug."
-    )
+    default_hint = "The worker lost count: release the lease, let it be claimed again, and report this bug."
 
 
 class Ended(StepwellError):

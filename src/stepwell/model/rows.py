@@ -11,7 +11,11 @@ from stepwell.model.words import ATTENTION, TERMINAL, OutputKind, RunKind, Statu
 
 
 class Run(Struct, gc=False):
-    """One execution. Every field but `no`, `scope` and `id` is the fold of the run's journal (law 2)."""
+    """One execution. Every field but `no`, `scope` and `id` is the fold of the run's journal (law 2).
+
+    The order is by how often a field changes, so that a store can write the tail alone: never, seldom (from
+    `generation`), with the status (from `status`), with every entry (from `head_seq`).
+    """
 
     no: int
     scope: str
@@ -19,40 +23,43 @@ class Run(Struct, gc=False):
     kind: RunKind = "workflow"
     name: str = ""
     version: str = ""
-    generation: int = 1
-    status: Status = "queued"
-    result_status: str | None = None
-    hold: str | None = None
     pool: str = "default"
     pool_key: str | None = None
     priority: int = 0
+    parent_no: int | None = None
+    parent_key: str | None = None
+    parent_gen: int = 0  # the parent's generation that started this run
+    root_no: int | None = None
+    event_no: int | None = None
+    replay: int = 0  # 0: the first dispatch of the event; n: its n-th replay
+    created_at: int = 0
+    tags: str | None = None
+
+    generation: int = 1
+    turn: int = 1  # the task that runs the body or the step: its number within the run
+    result_status: str | None = None
+    hold: str | None = None
+    next_no: int | None = None  # the run that continues this one
+    cancel_at: int | None = None
+    deadline: int | None = None
+    ended_at: int | None = None
+    input: str | None = None
+    result: str | None = None
+    error: str | None = None
+
+    status: Status = "queued"
+    waits: str | None = None  # JSON list of what a parked run waits for
+    started_at: int | None = None
+
     head_seq: int = 0
     wake_seq: int = 0  # the last deliverable entry
-    turn: int = 1  # the task that runs the body or the step: its number within the run
     epoch: int = 0  # of the turn's last lease
     write_no: int = 0  # the last numbered write of that lease
     write_seq: int = 0  # its first entry
     open_actions: int = 0
     open_children: int = 0  # attached ones
     journal_bytes: int = 0
-    parent_no: int | None = None
-    parent_key: str | None = None
-    parent_gen: int = 0  # the parent's generation that started this run
-    root_no: int | None = None
-    next_no: int | None = None  # the run that continues this one
-    event_no: int | None = None
-    replay: int = 0  # 0: the first dispatch of the event; n: its n-th replay
-    cancel_at: int | None = None
-    deadline: int | None = None
-    created_at: int = 0
     updated_at: int = 0
-    started_at: int | None = None
-    ended_at: int | None = None
-    tags: str | None = None
-    waits: str | None = None  # JSON list of what a parked run waits for
-    input: str | None = None
-    result: str | None = None
-    error: str | None = None
 
     @property
     def terminal(self) -> bool:

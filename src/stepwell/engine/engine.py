@@ -1,0 +1,265 @@
+"""The engine: one async object over a store. Commands go in, replies come out, waiters are told of commits."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from stepwell.engine.lane import Committed, Lane, no_fault
+from stepwell.engine.roles import Repeater, Role, Timekeeper, Watcher
+from stepwell.kernel.unit import Mutations
+from stepwell.model import commands as c
+from stepwell.model.errors import Unavailable
+from stepwell.model.ids import time_ordered_id
+from stepwell.model.rows import Run
+from stepwell.model.settings import Settings
+from stepwell.store.port import Reader, Store
+
+T = TypeVar("T")
+READERS = 2
+WATCH_S = 0.05
+PRUNE_S = 60.0
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Engine(AbstractAsyncContextManager["Engine"]):
+    """Embeds the kernel in an event loop. `roles=False` leaves housekeeping to other processes."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        settings: Settings | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+        entropy: Callable[[int], bytes] = os.urandom,
+        mutations: Mutations | None = None,
+        fault: Callable[[str], None] = no_fault,
+        roles: bool = True,
+    ) -> None:
+        self.store = store
+        self.settings = settings or Settings()
+        self.clock_ms, self._entropy = clock_ms, entropy
+        self._mutations, self._fault, self._with_roles = mutations, fault, roles
+        self._readers: SimpleQueue[Reader] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="stepwell-read")
+        self._ready: set[asyncio.Event] = set()
+        self._waiters: dict[int, set[asyncio.Event]] = {}
+        self._roles: list[Role] = []
+        self._timekeeper: Timekeeper | None = None
+        self._deliver: Repeater | None = None
+        self._promote: Repeater | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lane: Lane | None = None
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self._loop.run_in_executor(self._threads, self._open)
+        self.lane.start()
+        if self._with_roles:
+            self._start_roles()
+        return self
+
+    def _open(self) -> None:
+        self.store.migrate()
+        for _ in range(READERS):
+            self._readers.put(self.store.reader())
+        name = self.new_id("lane_")
+        self._lane = Lane(
+            self.store.session(name),
+            settings=self.settings,
+            clock_ms=self.clock_ms,
+            on_commit=self._committed,
+            mutations=self._mutations,
+            fault=self._fault,
+            name=name,
+        )
+
+    def _start_roles(self) -> None:
+        poll_s = self.settings.poll_ms / 1_000
+        self._timekeeper = Timekeeper(self.submit, lambda: self.read(Reader.next_due), self.clock_ms, wait_s=poll_s)
+        self._deliver = Repeater("delivery", self.submit, c.Deliver(), wait_s=poll_s)
+        self._promote = Repeater("promotion", self.submit, c.Promote(), wait_s=poll_s)
+        self._roles = [
+            self._timekeeper,
+            self._deliver,
+            self._promote,
+            Repeater("sweeper", self.submit, c.Sweep(), wait_s=poll_s),
+            Repeater("pruner", self.submit, c.Prune(), wait_s=PRUNE_S),
+            Watcher(lambda: self._in_thread(self.store.version), self._hint_all, wait_s=min(WATCH_S, poll_s)),
+        ]
+        for role in self._roles:
+            role.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stops the roles, decides what is in the queue, closes the store."""
+        await asyncio.gather(*(role.stop() for role in self._roles))
+        loop = asyncio.get_running_loop()
+        if self._lane is not None:
+            await loop.run_in_executor(self._threads, self._lane.close)
+        await loop.run_in_executor(self._threads, self._close_readers)
+        self._threads.shutdown()
+
+    def _close_readers(self) -> None:
+        while not self._readers.empty():
+            self._readers.get().close()
+        self.store.close()
+
+    @property
+    def lane(self) -> Lane:
+        if self._lane is None:
+            raise Unavailable("the engine has not started", hint="Use it as `async with Engine(store) as engine:`.")
+        return self._lane
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be committed now; None when all is well."""
+        return self.lane.stopped
+
+    def new_id(self, prefix: str = "run_") -> str:
+        """A time-ordered id that nobody can guess."""
+        return time_ordered_id(prefix, self.clock_ms(), self._entropy(10))
+
+    def secret(self) -> str:
+        """128 random bits."""
+        return self._entropy(16).hex()
+
+    # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @overload
+    def submit(self, command: c.AcceptEvent | c.ReplayEvent) -> Awaitable[c.Accepted]: ...
+    @overload
+    def submit(self, command: c.SyncManifests) -> Awaitable[c.Revision]: ...
+    @overload
+    def submit(self, command: c.StartRun) -> Awaitable[c.Started]: ...
+    @overload
+    def submit(self, command: c.Claim) -> Awaitable[c.Claimed]: ...
+    @overload
+    def submit(self, command: c.Record | c.Mutate) -> Awaitable[c.Recorded]: ...
+    @overload
+    def submit(self, command: c.Park | c.Finish | c.Fail | c.Release) -> Awaitable[c.Done]: ...
+    @overload
+    def submit(self, command: c.Sync) -> Awaitable[c.Beats]: ...
+    @overload
+    def submit(self, command: c.Say) -> Awaitable[c.Said]: ...
+    @overload
+    def submit(self, command: c.Signal) -> Awaitable[c.Signaled]: ...
+    @overload
+    def submit(
+        self, command: c.Cancel | c.Terminate | c.HoldRun | c.ReleaseRun | c.Restart
+    ) -> Awaitable[c.RunState]: ...
+    @overload
+    def submit(self, command: c.Command) -> Awaitable[Any]: ...
+    def submit(self, command: c.Command) -> Awaitable[Any]:
+        """Sends a command to the lane. Awaiting it gives the reply, durable, or raises the refusal."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self.lane.submit(command, answer, loop)
+        return answer
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def read(self, query: Callable[[Reader], T]) -> T:
+        """Runs a query on a reading connection, on a thread."""
+        return await self._in_thread(lambda: self._with_reader(query))
+
+    def _with_reader(self, query: Callable[[Reader], T]) -> T:
+        reader = self._readers.get()
+        try:
+            return query(reader)
+        finally:
+            self._readers.put(reader)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    # ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ready_hint(self) -> asyncio.Event:
+        """An event that is set when tasks may have become ready; the caller clears it, and polls all the same."""
+        event = asyncio.Event()
+        self._ready.add(event)
+        return event
+
+    def drop_hint(self, event: asyncio.Event) -> None:
+        """Ends a `ready_hint`."""
+        self._ready.discard(event)
+
+    async def wait_run(
+        self, number: int, until: Callable[[Run], bool], *, timeout_s: float | None = None
+    ) -> Run | None:
+        """The run as soon as it fits `until`; None when it is gone. Raises TimeoutError. Hints shorten a bounded poll."""
+        event = asyncio.Event()
+        self._waiters.setdefault(number, set()).add(event)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    event.clear()
+                    run = await self.read(lambda reader: reader.run_by_no(number))
+                    if run is None or until(run):
+                        return run
+                    try:
+                        async with asyncio.timeout(self.settings.poll_ms / 1_000):
+                            await event.wait()
+                    except TimeoutError:
+                        continue
+        finally:
+            self._waiters[number].discard(event)
+            if not self._waiters[number]:
+                del self._waiters[number]
+
+    def _committed(self, committed: Committed) -> None:
+        """Called on the lane's thread."""
+        if self._loop is not None and self._wanted(committed):
+            try:
+                self._loop.call_soon_threadsafe(self._tell, committed)
+            except RuntimeError:
+                return
+
+    def _wanted(self, committed: Committed) -> bool:
+        return (
+            (committed.ready and bool(self._ready))
+            or committed.messages
+            or committed.unblocked
+            or (committed.earliest_due is not None)
+            or (bool(self._waiters) and not committed.runs.isdisjoint(self._waiters))
+        )
+
+    def _tell(self, committed: Committed) -> None:
+        if committed.ready:
+            for event in self._ready:
+                event.set()
+        for number in committed.runs & self._waiters.keys():
+            for event in self._waiters[number]:
+                event.set()
+        if committed.earliest_due is not None and self._timekeeper is not None:
+            self._timekeeper.due(committed.earliest_due)
+        if committed.messages and self._deliver is not None:
+            self._deliver.hint()
+        if committed.unblocked and self._promote is not None:
+            self._promote.hint()
+
+    def _hint_all(self) -> None:
+        for event in self._ready:
+            event.set()
+        for events in self._waiters.values():
+            for event in events:
+                event.set()
+        for role in self._roles:
+            if not isinstance(role, Watcher) and role.wait_s < PRUNE_S:
+                role.hint()

@@ -1,0 +1,316 @@
+"""A lane: the one place where commands commit. Takes a batch, loads, decides, flushes, commits, answers.
+
+With one caller a batch is one command; with a thousand it is one fsync. There is no delay to fill a batch: while one
+commits, the next gathers by itself.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from msgspec import Struct
+
+from stepwell.kernel.decide import decide_all
+from stepwell.kernel.needs import need_of
+from stepwell.kernel.unit import Mutations, Unit
+from stepwell.model import commands as c
+from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
+from stepwell.model.ids import unit_interval
+from stepwell.model.settings import Settings
+from stepwell.store.load import load
+from stepwell.store.port import Broken, Refused, Retry, Session, Unknowable
+
+log = logging.getLogger("stepwell.lane")
+
+RETRIES = 5
+Answer = asyncio.Future[Any] | Future[Any]
+Item = tuple[c.Command, Answer, asyncio.AbstractEventLoop | None]
+#: A batch's order: heartbeats before anything that could end their leases.
+_FIRST, _LAST = c.Sync, c.Sweep
+
+
+class Committed(Struct, gc=False):
+    """What a commit did, for those who wait: a hint, never the truth."""
+
+    runs: frozenset[int] = frozenset()
+    ready: bool = False
+    earliest_due: int | None = None
+    unblocked: bool = False
+    messages: bool = False
+
+
+class Timings(Struct):
+    """What a lane did since it began. Seconds, and the longest single batch and wait for the store's lock."""
+
+    batches: int = 0
+    commands: int = 0
+    begin: float = 0.0
+    load: float = 0.0
+    decide: float = 0.0
+    flush: float = 0.0
+    commit: float = 0.0
+    longest_batch: float = 0.0
+    longest_begin: float = 0.0
+
+
+def no_fault(point: str) -> None:
+    """Tests put their faults here: begun, decided, flushed, committed, answering."""
+
+
+class Lane:
+    """Runs on a thread of its own. `submit` may be called from any thread and any event loop."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        settings: Settings,
+        clock_ms: Callable[[], int],
+        on_commit: Callable[[Committed], None],
+        mutations: Mutations | None = None,
+        fault: Callable[[str], None] = no_fault,
+        monotonic: Callable[[], float] = time.monotonic,
+        name: str = "lane",
+    ) -> None:
+        self.timings = Timings()
+        self.stopped: str | None = None
+        self._session, self._settings = session, settings
+        self._clock_ms, self._monotonic, self._on_commit = clock_ms, monotonic, on_commit
+        self._mutations, self._fault = mutations, fault
+        self._queue: deque[Item] = deque()
+        self._wake = threading.Event()
+        self._limited: set[tuple[str, str]] = set()
+        self._idle = self._closing = False
+        self._now = self._rotation = 0
+        self._alive_at = monotonic()
+        self._no_sweep_until = 0.0
+        self._thread = threading.Thread(target=self._main, name=f"stepwell-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Decides what is in the queue, then ends. Blocks until the thread has ended."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._session.close()
+
+    @property
+    def depth(self) -> int:
+        """Commands that wait."""
+        return len(self._queue)
+
+    def submit(self, command: c.Command, answer: Answer, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Queues a command; past the bound of the queue, and when the lane has stopped, `Unavailable` at once."""
+        if type(command) is not _LAST and len(self._queue) >= self._settings.queue_commands:
+            raise Unavailable(
+                f"{len(self._queue):,} commands wait already",
+                hint="The server has more work than it can commit. Try again after a moment, with back-off.",
+            )
+        if self.stopped is not None or self._closing:
+            raise Unavailable(self.stopped or "the engine is closed", hint=STOPPED_HINT)
+        self._queue.append((command, answer, loop))
+        if self._idle:
+            self._idle = False
+            self._wake.set()
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _main(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._wait()
+                continue
+            size = min(len(self._queue), self._settings.batch_commands)
+            items = [self._queue.popleft() for _ in range(size)]
+            started = self._monotonic()
+            self._notice_pause(started)
+            try:
+                replies = self._run(self._in_order(items))
+            except BaseException as surprise:
+                log.exception("a batch of %d commands raised", size)
+                self._session.rollback()
+                replies = [Internal(f"{type(surprise).__name__}: {surprise}") for _ in items]
+            self._fault("answering")
+            _answer(items, replies)
+            self._timed(size, self._monotonic() - started)
+
+    def _wait(self) -> None:
+        self._wake.clear()
+        self._idle = True
+        if not self._queue and not self._closing:
+            self._wake.wait(1.0)
+        self._idle = False
+        self._notice_pause(self._monotonic(), slack=1.0)
+
+    def _notice_pause(self, now: float, *, slack: float = 0.0) -> None:
+        """After a pause (a long batch, a stopped process) leases get as long again before the sweep looks at them."""
+        gap = now - self._alive_at - slack
+        self._alive_at = now
+        if gap > self._settings.lease_ms / 4_000:
+            log.warning("the lane stood still for %.1f s; expired leases are swept %.1f s later", gap, gap)
+            self._no_sweep_until = now + gap
+
+    def _timed(self, size: int, seconds: float) -> None:
+        timings = self.timings
+        timings.batches += 1
+        timings.commands += size
+        timings.longest_batch = max(timings.longest_batch, seconds)
+
+    def _in_order(self, items: list[Item]) -> list[c.Command]:
+        if any(type(item[0]) is _FIRST or type(item[0]) is _LAST for item in items):
+            items.sort(key=lambda item: 0 if type(item[0]) is _FIRST else 2 if type(item[0]) is _LAST else 1)
+        return [item[0] for item in items]
+
+    # ── a batch ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self, batch: Sequence[c.Command]) -> list[Any]:
+        """The replies of a batch, whatever happens on the way."""
+        why = ""
+        for attempt in range(RETRIES + 1):
+            replies: list[Any] = []
+            try:
+                self._once(batch, replies)
+            except Retry as busy:
+                why = str(busy)
+                self._session.rollback()
+                time.sleep(0.01 * (attempt + 1) * (0.5 + unit_interval(attempt, self._now)))
+            except (Refused, StepwellError, TypeError, KeyError, ValueError, AttributeError) as refused:
+                self._session.rollback()
+                if len(batch) > 1:
+                    return [self._run([command])[0] for command in batch]
+                return [_refusal(refused, batch[0])]
+            except Unknowable as lost:
+                why = f"the answer to a commit was lost: {lost}"
+                if self._happened(why):
+                    return replies
+            except Broken as broken:
+                self._session.rollback()
+                return self._stop(str(broken), len(batch))
+            else:
+                return replies
+            if self.stopped is not None:
+                return self._stop(self.stopped, len(batch))
+        return [Unavailable(f"gave up after {RETRIES + 1} tries: {why}") for _ in batch]
+
+    def _happened(self, why: str) -> bool:
+        """Asks the lane's own row whether a commit with a lost answer happened."""
+        log.warning("%s", why)
+        for attempt in range(RETRIES + 1):
+            try:
+                return self._session.committed()
+            except Exception:
+                log.exception("could not ask whether the commit happened")
+                time.sleep(0.05 * 2**attempt)
+        self.stopped = f"{why}; and the store does not answer"
+        return False
+
+    def _stop(self, why: str, count: int) -> list[Any]:
+        """The store cannot write: everybody is told so, and readiness says it."""
+        if self.stopped is None:
+            log.error("the lane has stopped: %s", why)
+        self.stopped = why
+        return [Unavailable(f"the store cannot write: {why}", hint=STOPPED_HINT) for _ in range(count)]
+
+    def _once(self, batch: Sequence[c.Command], replies: list[Any]) -> None:
+        """One try: begin, load, decide, flush, read, commit."""
+        clock, session, timings = self._monotonic, self._session, self.timings
+        t0 = clock()
+        session.begin()
+        t1 = clock()
+        self._fault("begun")
+        self._now = now = max(self._clock_ms(), self._now)
+        self._rotation += 1
+        unit = Unit(self._settings, rotation=self._rotation, mutations=self._mutations)
+        need = need_of(batch)
+        if t1 < self._no_sweep_until:
+            need.internal.pop(_LAST, None)
+        load(session, unit, need, now)
+        t2 = clock()
+        replies += decide_all(unit, batch, now)
+        t3 = clock()
+        self._fault("decided")
+        if not unit.changed:
+            if unit.readings:
+                session.read(unit.readings)
+            session.abandon()
+            return
+        session.flush(unit, now)
+        if unit.readings:
+            session.read(unit.readings)
+        t4 = clock()
+        self._fault("flushed")
+        session.commit()
+        self._fault("committed")
+        timings.begin += t1 - t0
+        timings.load += t2 - t1
+        timings.decide += t3 - t2
+        timings.flush += t4 - t3
+        timings.commit += clock() - t4
+        timings.longest_begin = max(timings.longest_begin, t1 - t0)
+        self._limited |= unit.pools.rows.keys()
+        self._on_commit(summary(unit, self._limited))
+
+
+STOPPED_HINT = "Free disk space or mend the disk, then start the process again; nothing that was answered is lost."
+
+
+def _refusal(refused: Exception, command: c.Command) -> StepwellError:
+    """What the one command that the batch cannot be decided or stored with is told."""
+    if isinstance(refused, StepwellError):
+        return refused
+    if isinstance(refused, Refused):
+        hint = "Check the text for characters that are not valid Unicode, and the ids for rows that exist."
+        return Invalid(f"the store refuses this command: {refused}", hint=hint)
+    log.error("command %s could not be decided", type(command).__name__, exc_info=refused)
+    what = f"{type(command).__name__}: {type(refused).__name__}: {refused}"
+    return Invalid(what, hint="Check the types of the command's fields.")
+
+
+def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
+    """What those who wait want to know of a unit that was committed; `limited` pools have a slot more with each end."""
+    committed = Committed(frozenset(unit.runs.dirty), messages=bool(unit.sent))
+    for key in unit.tasks.dirty:
+        task = unit.tasks.rows[key]
+        if task.state == "ready" or (task.state != "leased" and (task.scope, task.pool) in limited):
+            committed.ready = True
+        if task.state == "due" and task.due_at is not None:
+            earliest = committed.earliest_due
+            committed.earliest_due = task.due_at if earliest is None else min(earliest, task.due_at)
+        if task.pool_key is not None and task.state != "leased":
+            committed.unblocked = True
+    return committed
+
+
+def _answer(items: list[Item], replies: list[Any]) -> None:
+    """Gives every caller its reply: one hop to each event loop."""
+    hops: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Any]]] = {}
+    for (_, answer, loop), reply in zip(items, replies, strict=True):
+        if loop is None:
+            _resolve([(answer, reply)])
+        else:
+            hops.setdefault(loop, []).append((answer, reply))
+    for loop, pairs in hops.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, pairs)
+        except RuntimeError:
+            log.debug("%d answers came after their event loop was closed", len(pairs))
+
+
+def _resolve(pairs: list[tuple[Answer, Any]]) -> None:
+    for answer, reply in pairs:
+        if answer.done():
+            continue
+        if isinstance(reply, StepwellError):
+            answer.set_exception(reply)
+        else:
+            answer.set_result(reply)

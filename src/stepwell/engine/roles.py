@@ -1,0 +1,122 @@
+"""Background roles: each a loop with a bounded wait. They submit internal commands and decide nothing."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from stepwell.model import commands as c
+from stepwell.model.errors import StepwellError, Unavailable
+
+log = logging.getLogger("stepwell.roles")
+Submit = Callable[[c.Command], Awaitable[c.Worked]]
+
+
+class Role:
+    """A loop that does `work` and then waits until somebody calls `hint`, or for `wait_s` at the most."""
+
+    name = "role"
+
+    def __init__(self, *, wait_s: float) -> None:
+        if wait_s <= 0:
+            raise ValueError(f"wait_s must be positive, got {wait_s}")
+        self.wait_s = wait_s
+        self._hint = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._loop(), name=f"stepwell-{self.name}")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def hint(self) -> None:
+        """There may be something to do."""
+        self._hint.set()
+
+    async def work(self) -> float:
+        """Does what there is to do; answers how many seconds to wait at the most."""
+        raise NotImplementedError
+
+    async def _loop(self) -> None:
+        while True:
+            self._hint.clear()
+            try:
+                wait_s = await self.work()
+            except Unavailable as away:
+                log.warning("%s waits: %s", self.name, away)
+                wait_s = self.wait_s
+            except StepwellError:
+                log.exception("%s was refused", self.name)
+                wait_s = self.wait_s
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._hint.wait()
+            except TimeoutError:
+                continue
+
+
+class Repeater(Role):
+    """Submits internal commands until none has more to do, then waits."""
+
+    def __init__(self, name: str, submit: Submit, *batch: c.Command, wait_s: float) -> None:
+        super().__init__(wait_s=wait_s)
+        self.name, self._submit, self._batch = name, submit, batch
+
+    async def work(self) -> float:
+        more = True
+        while more:
+            replies = await asyncio.gather(*(self._submit(command) for command in self._batch))
+            more = any(reply.more for reply in replies)
+        return self.wait_s
+
+
+class Timekeeper(Role):
+    """Fires timers to the millisecond: sleeps until the earliest due time, or until an earlier one is committed."""
+
+    name = "timekeeper"
+
+    def __init__(
+        self,
+        submit: Submit,
+        next_due: Callable[[], Awaitable[int | None]],
+        clock_ms: Callable[[], int],
+        *,
+        wait_s: float,
+    ) -> None:
+        super().__init__(wait_s=wait_s)
+        self._submit, self._next_due, self._clock_ms = submit, next_due, clock_ms
+        self._waits_until: int | None = None
+
+    def due(self, at: int) -> None:
+        """A task is due at `at`."""
+        if self._waits_until is None or at < self._waits_until:
+            self.hint()
+
+    async def work(self) -> float:
+        while (await self._submit(c.Fire())).more:
+            pass
+        self._waits_until = due = await self._next_due()
+        if due is None:
+            return self.wait_s
+        return max(0.001, min(self.wait_s, (due - self._clock_ms()) / 1_000))
+
+
+class Watcher(Role):
+    """Sees what other processes commit to the same store, by a number that is cheap to read."""
+
+    name = "watcher"
+
+    def __init__(self, version: Callable[[], Awaitable[int]], on_change: Callable[[], None], *, wait_s: float) -> None:
+        super().__init__(wait_s=wait_s)
+        self._version, self._on_change = version, on_change
+        self._seen: int | None = None
+
+    async def work(self) -> float:
+        version = await self._version()
+        if self._seen is not None and version != self._seen:
+            self._on_change()
+        self._seen = version
+        return self.wait_s

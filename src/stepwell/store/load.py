@@ -1,0 +1,197 @@
+"""The load: brings what a batch needs into a unit of work. One order of reading for every store.
+
+Runs first (in one statement, which is where a store that locks rows takes its locks), then what belongs to them.
+"""
+
+import msgspec
+
+from stepwell.kernel.leases import claim_key
+from stepwell.kernel.needs import Need
+from stepwell.kernel.unit import TaskKey, Unit, claim_signature
+from stepwell.model import commands as c
+from stepwell.model.rows import Run, Task
+from stepwell.store.port import Session
+
+DAY_MS = 86_400_000
+GROUPS_PER_CLAIM = 1_000
+_LEASES = msgspec.json.Decoder(list[tuple[int, int, int]])
+
+
+def load(session: Session, unit: Unit, need: Need, now: int) -> None:
+    """Fills `unit` with what `need` names."""
+    found: list[Task] = []
+    numbers = need.runs | need.closing
+    if need.requests or need.claims:
+        numbers |= _requests(session, unit, need)
+    if need.claims:
+        found += _candidates(session, unit, need)
+    if need.internal:
+        tasks, runs = _work(session, unit, need.internal, now)
+        found += tasks
+        numbers |= runs
+        need.closing |= runs | {task.run_no for task in tasks}
+    by_id = need.ids | need.closing_ids
+    named = session.runs_by_id(by_id) if by_id else []
+    numbers |= {task.run_no for task in found}
+    _seed_runs(unit, named)
+    _seed_runs(unit, session.runs(numbers) if numbers else [])
+    need.closing |= {run.no for run in named if (run.scope, run.id) in need.closing_ids}
+    _onward(session, unit, need, named)
+    _tasks(session, unit, need, found, named)
+    _closing(session, unit, need.closing)
+    if need.events or need.revisions or need.manifests:
+        _events(session, unit, need)
+    _pools(session, unit, need, found)
+    if need.new_runs:
+        unit.first_no["run"] = session.numbers("run", need.new_runs)
+    if need.new_events:
+        unit.first_no["event"] = session.numbers("event", need.new_events)
+
+
+def _seed_runs(unit: Unit, runs: list[Run]) -> None:
+    for run in runs:
+        unit.runs.seed(run.no, run)
+        unit.ids.seed((run.scope, run.id), run.no)
+
+
+def _onward(session: Session, unit: Unit, need: Need, named: list[Run]) -> None:
+    """Runs that continue a named one, and children that are about to be started, whose scope is the parent's."""
+    onward = {run.next_no for run in named if run.next_no is not None}
+    if onward:
+        _seed_runs(unit, session.runs(onward))
+    if need.child_ids:
+        keys = {(run.scope, child) for no, child in need.child_ids if (run := unit.runs.get(no)) is not None}
+        _seed_runs(unit, session.runs_by_id(keys))
+
+
+def _tasks(session: Session, unit: Unit, need: Need, found: list[Task], named: list[Run]) -> None:
+    keys = set(need.tasks)
+    for number in need.turns | need.closing | {run.no for run in named} | {task.run_no for task in found}:
+        run = unit.runs.get(number)
+        if run is not None:
+            keys.add((number, run.turn))
+    for task in found:
+        unit.tasks.seed((task.run_no, task.k), task)
+    keys = {key for key in keys if key not in unit.tasks.rows}
+    for task in session.tasks(keys) if keys else ():
+        unit.tasks.seed((task.run_no, task.k), task)
+
+
+def _closing(session: Session, unit: Unit, closing: set[int]) -> None:
+    runs = [run for number in closing if (run := unit.runs.get(number)) is not None]
+    with_actions = [run.no for run in runs if run.open_actions]
+    with_children = [run.no for run in runs if run.open_children]
+    for task in session.open_tasks(with_actions) if with_actions else ():
+        unit.tasks.seed((task.run_no, task.k), task)
+        unit.open_tasks.setdefault(task.run_no, []).append(task.k)
+    for parent, child in session.children(with_children) if with_children else ():
+        unit.children.setdefault(parent, []).append(child)
+
+
+def _requests(session: Session, unit: Unit, need: Need) -> set[int]:
+    keys = need.requests | {claim_key(claim) for claim in need.claims}
+    runs: set[int] = set()
+    for request in session.requests(keys):
+        unit.requests.seed((request.scope, request.key), request)
+        if request.key.startswith("claim:"):
+            for run_no, k, _ in _LEASES.decode(request.reply):
+                need.tasks.add((run_no, k))
+                runs.add(run_no)
+    need.turns |= runs
+    return runs
+
+
+def _candidates(session: Session, unit: Unit, need: Need) -> list[Task]:
+    wanted: dict[tuple[object, ...], tuple[c.Claim, int]] = {}
+    for claim in need.claims:
+        signature = claim_signature(claim)
+        limit = wanted[signature][1] if signature in wanted else 0
+        wanted[signature] = (claim, limit + claim.limit)
+    found: dict[TaskKey, Task] = {}
+    for signature, (claim, limit) in wanted.items():
+        keys: list[TaskKey] = []
+        for pool, requires, scope in session.ready_groups(claim.pools):
+            if claim.scope not in (None, scope) or (claim.requires is not None and requires not in claim.requires):
+                continue
+            tasks = session.ready(pool, requires, scope, min(limit, unit.settings.claim_limit) + 1)
+            found.update({(task.run_no, task.k): task for task in tasks})
+            keys += _keys(tasks)
+        unit.candidates[signature] = keys
+    return list(found.values())
+
+
+def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], now: int) -> tuple[list[Task], set[int]]:
+    """What the store's indexes have for the internal commands of the batch."""
+    tasks: list[Task] = []
+    runs: set[int] = set()
+    work, settings = unit.work, unit.settings
+    for kind, limit in internal.items():
+        if kind is c.Sweep:
+            expired = session.expired(now, limit)
+            overdue = session.overdue(now, limit)
+            work.expired, work.overdue = _keys(expired), [run.no for run in overdue]
+            tasks += expired
+            runs |= set(work.overdue)
+        elif kind is c.Fire:
+            due = session.due(now, limit)
+            work.due = _keys(due)
+            tasks += due
+        elif kind is c.Deliver:
+            work.messages = session.messages(limit)
+            runs |= {message.to_no for message in work.messages}
+        elif kind is c.Promote:
+            blocked = session.blocked(limit)
+            work.blocked = _keys(blocked)
+            tasks += blocked
+        elif kind is c.Prune:
+            before = now - settings.event_retention_days * DAY_MS
+            ended = session.prunable_runs(before, limit)
+            work.prune_runs = [run.no for run in ended]
+            runs |= set(work.prune_runs)
+            events = session.prunable_events(before, limit)
+            work.prune_events = [(event.scope, event.id) for event in events]
+            for event in events:
+                unit.events.seed((event.scope, event.id), event)
+            requests = session.prunable_requests(now, limit)
+            work.prune_requests = [(request.scope, request.key) for request in requests]
+            for request in requests:
+                unit.requests.seed((request.scope, request.key), request)
+            work.prune_changes = session.prunable_changes(settings.change_retention)
+            for key, value in session.meta([f"floor:{run.scope}" for run in ended]):
+                unit.floors.seed(key.partition(":")[2], value)
+    return tasks, runs
+
+
+def _keys(tasks: list[Task]) -> list[TaskKey]:
+    return [(task.run_no, task.k) for task in tasks]
+
+
+def _events(session: Session, unit: Unit, need: Need) -> None:
+    events = session.events(need.events) if need.events else []
+    for event in events:
+        unit.events.seed((event.scope, event.id), event)
+    for number, run_id in session.event_runs([event.no for event in events]) if events else ():
+        unit.event_runs.setdefault(number, []).append(run_id)
+    for key, value in session.meta([f"revision:{scope}" for scope in need.revisions]):
+        unit.revisions.seed(key.partition(":")[2], value)
+    for manifest in session.manifests(need.manifests) if need.manifests else ():
+        unit.manifests.seed((manifest.scope, manifest.name), manifest)
+
+
+def _pools(session: Session, unit: Unit, need: Need, found: list[Task]) -> None:
+    """Limits of the pools that tasks may be leased from, and how much of them is used."""
+    keys = need.pools | {(task.scope, task.pool) for task in found}
+    if not keys:
+        return
+    for scope, name, _ in need.slots:
+        unit.ready_ahead[(scope, name)] = session.any_ready(scope, name)
+    limited = {(pool.scope, pool.name): pool for pool in session.pools(keys)}
+    for key, pool in limited.items():
+        unit.pools.seed(key, pool)
+        if pool.limit is not None:
+            unit.used.seed((*key, None), session.leased_count(*key, None))
+    slots = need.slots | {(task.scope, task.pool, task.pool_key) for task in found}
+    for scope, name, pool_key in slots:
+        row = limited.get((scope, name))
+        if row is not None and row.key_limit is not None and pool_key is not None:
+            unit.used.seed((scope, name, pool_key), session.leased_count(scope, name, pool_key))

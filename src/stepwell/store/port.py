@@ -1,0 +1,218 @@
+"""The port: what a store must be able to do. Rules are not its business, and the kernel does not know which one it is.
+
+A lane owns one `Session` and uses it on its own thread: begin, load, (decide), flush, read, commit. Anything that reads
+without deciding owns a `Reader`; a reader sees committed rows only.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from stepwell.kernel.unit import Reading, TaskKey, Unit
+from stepwell.model.rows import Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
+
+
+class Retry(Exception):
+    """The batch met another writer (busy, deadlock, serialisation): nothing was written, run it again."""
+
+
+class Refused(Exception):
+    """The store refuses rows of this batch (encoding, constraint): nothing was written, take the batch apart."""
+
+
+class Unknowable(Exception):
+    """The answer to a commit was lost: only the lane's row knows whether it happened."""
+
+
+class Broken(Exception):
+    """The store cannot write at all now (disk full, input or output error): nothing of the batch was written."""
+
+
+class Session(Protocol):
+    """One lane's writing connection. Every method may raise one of the four exceptions above."""
+
+    def begin(self) -> None:
+        """Begins a transaction that no other writer can interleave with."""
+
+    def runs(self, numbers: Collection[int]) -> list[Run]: ...
+
+    def runs_by_id(self, keys: Collection[tuple[str, str]]) -> list[Run]: ...
+
+    def tasks(self, keys: Collection[TaskKey]) -> list[Task]: ...
+
+    def open_tasks(self, runs: Collection[int]) -> list[Task]:
+        """All tasks of the runs that are not done."""
+
+    def children(self, runs: Collection[int]) -> list[tuple[int, int]]:
+        """(parent, child) for every open attached child."""
+
+    def events(self, keys: Collection[tuple[str, str]]) -> list[Event]: ...
+
+    def event_runs(self, events: Collection[int]) -> list[tuple[int, str]]:
+        """(event, run id) for every run of the events, in the order they were made."""
+
+    def manifests(self, scopes: Collection[str]) -> list[Manifest]: ...
+
+    def meta(self, keys: Collection[str]) -> list[tuple[str, int]]: ...
+
+    def pools(self, keys: Collection[tuple[str, str]]) -> list[Pool]: ...
+
+    def requests(self, keys: Collection[tuple[str, str]]) -> list[Request]: ...
+
+    def leased_count(self, scope: str, pool: str, pool_key: str | None) -> int:
+        """How many tasks of a pool, or of one key of it, are leased."""
+
+    def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
+        """The different (pool, requires, scope) among ready tasks; no pools: of all."""
+
+    def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
+        """The first ready tasks of a group by (priority, order)."""
+
+    def any_ready(self, scope: str, pool: str) -> bool: ...
+
+    def expired(self, now: int, limit: int) -> list[Task]: ...
+
+    def overdue(self, now: int, limit: int) -> list[Run]:
+        """Open runs past their deadline, and those that were asked to cancel before `now`."""
+
+    def due(self, now: int, limit: int) -> list[Task]: ...
+
+    def messages(self, limit: int) -> list[Message]:
+        """The oldest messages."""
+
+    def blocked(self, limit: int) -> list[Task]:
+        """The first blocked tasks of every (scope, pool, key), up to the limit in all."""
+
+    def prunable_runs(self, before: int, limit: int) -> list[Run]:
+        """Ended runs, oldest first, that ended before a time."""
+
+    def prunable_events(self, before: int, limit: int) -> list[Event]:
+        """Events accepted before a time that have no run."""
+
+    def prunable_requests(self, now: int, limit: int) -> list[Request]: ...
+
+    def prunable_changes(self, keep: int) -> int:
+        """The position up to which changes may go so that about `keep` stay; 0 if there is nothing to do."""
+
+    def numbers(self, kind: str, count: int) -> int:
+        """Reserves `count` internal numbers of a kind (run, event); answers the first. They are never given twice."""
+
+    def flush(self, unit: Unit, now: int) -> None:
+        """Writes the unit, its change row, and the lane's own next number."""
+
+    def read(self, readings: Sequence[Reading]) -> None:
+        """Fills what replies want from the journal, own flush included."""
+
+    def commit(self) -> None: ...
+
+    def abandon(self) -> None:
+        """Ends a transaction that flushed nothing."""
+
+    def rollback(self) -> None: ...
+
+    def committed(self) -> bool:
+        """After `Unknowable`: connects anew and reads from the lane's row whether the commit happened."""
+
+    def close(self) -> None: ...
+
+
+class Page(Struct, frozen=True):
+    """Part of a list, newest first; `cursor` gets the next part, None at the end."""
+
+    rows: list[Any]
+    cursor: int | None
+
+
+class RunFilter(Struct, frozen=True, kw_only=True):
+    """Which runs a list shows. None: whatever it is."""
+
+    scope: str = "main"
+    status: str | None = None
+    result_status: str | None = None
+    name: str | None = None
+    event_no: int | None = None
+    hold: str | None = None
+    attention: bool = False
+
+
+class Reader(Protocol):
+    """A reading connection, for one thread at a time. Payloads come resolved: never a blob reference."""
+
+    def run(self, scope: str, run_id: str) -> Run | None: ...
+
+    def run_by_no(self, number: int) -> Run | None: ...
+
+    def list_runs(self, where: RunFilter, *, limit: int, before: int | None = None) -> Page: ...
+
+    def event(self, scope: str, event_id: str) -> Event | None: ...
+
+    def event_by_no(self, number: int) -> Event | None: ...
+
+    def list_events(self, scope: str, *, of_type: str | None = None, limit: int, before: int | None = None) -> Page: ...
+
+    def entries(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Entry]: ...
+
+    def tasks_of(self, run_no: int) -> list[Task]: ...
+
+    def output(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Output]: ...
+
+    def pools(self, scope: str) -> list[Pool]: ...
+
+    def manifests(self, scope: str) -> list[Manifest]: ...
+
+    def meta(self, key: str) -> int | None: ...
+
+    def changes(self, *, after: int, limit: int = 1_000) -> list[Change]: ...
+
+    def head(self) -> int:
+        """The position of the last change."""
+
+    def next_due(self) -> int | None:
+        """When the earliest timer, retry or lease end is."""
+
+    def scan_runs(self, *, after: int = 0, limit: int = 500) -> list[Run]:
+        """Every run by number: for checks of the whole store."""
+
+    def scan_events(self, *, after: int = 0, limit: int = 500) -> list[Event]: ...
+
+    def orphans(self, limit: int = 100) -> list[str]:
+        """Rows that belong to nothing, named: entries, tasks, outputs and blobs without their run or event."""
+
+    def first_run_counts(self, events: Collection[int]) -> dict[int, int]:
+        """How many runs of the first dispatch each event has."""
+
+    def messages_to(self, runs: Collection[int]) -> set[int]:
+        """Which of the runs have a message that waits for delivery."""
+
+    def counts(self) -> dict[str, int]:
+        """Open runs by status, and tasks by state."""
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """A database."""
+
+    @property
+    def url(self) -> str: ...
+
+    def migrate(self) -> None:
+        """Brings the schema up to date; refuses one that is newer than this code."""
+
+    def session(self, lane: str) -> Session: ...
+
+    def reader(self) -> Reader: ...
+
+    def version(self) -> int:
+        """A number that changes when another connection or process has committed; cheap enough to poll."""
+
+    def close(self) -> None: ...
+
+
+def scan_all(reader: Reader) -> Iterator[Run]:
+    """Every run of a store, in bounded pages."""
+    after = 0
+    while page := reader.scan_runs(after=after):
+        yield from page
+        after = page[-1].no

@@ -1,0 +1,364 @@
+"""A lane's connection to a SQLite file: begin, load, flush, commit."""
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import astuple
+
+from stepwell.kernel.fold import kept
+from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
+from stepwell.model.entries import DELIVERABLE
+from stepwell.model.rows import Entry, Event, Manifest, Message, Pool, Request, Run, Task
+from stepwell.store.port import Broken, Refused, Retry, Unknowable
+from stepwell.store.sqlite.reader import resolve_entries, resolve_event, text_of_blob
+from stepwell.store.sqlite.sql import position, sql
+
+#: Rows that a session keeps between batches; past it the cache starts again.
+CACHE_ROWS = 50_000
+#: How many blocked tasks of one key a promotion looks at: more than a key's limit is of no use.
+BLOCKED_PER_KEY = 64
+LANE_KEPT_MS = 7 * 86_400_000
+
+_SELDOM, _STATUS, _OFTEN = (position("run", name) for name in ("generation", "status", "head_seq"))
+_TASK_TAIL, _EVENT_TAIL = position("task", "kind"), position("event", "matched")
+_json = msgspec.json.Encoder().encode
+
+
+class Lock(Protocol):
+    """Lets writers take turns."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class SqliteSession:
+    """Runs and tasks stay cached between batches, as long as nobody else has committed."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], lock: Lock, lane: str) -> None:
+        self._connect, self._lock, self._lane = connect, lock, lane
+        self._db = connect()
+        self._held = False
+        self._runs: dict[int, Run] = {}
+        self._tasks: dict[TaskKey, Task] = {}
+        self._next: dict[str, int] = {}
+        self._version = -1
+        self._unit: Unit | None = None
+        row = self._db.execute(sql("list/lane"), (lane,)).fetchone()
+        self._n = row[0] if row else 0
+
+    # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self) -> None:
+        self._lock.acquire()
+        self._held = True
+        try:
+            with _told():
+                self._db.execute("begin immediate")
+                version = self._db.execute("pragma data_version").fetchone()[0]
+        except BaseException:
+            self._unlock()
+            raise
+        if version != self._version or len(self._runs) > CACHE_ROWS or len(self._tasks) > CACHE_ROWS:
+            self._forget()
+            self._version = version
+
+    def commit(self) -> None:
+        unit, self._unit = self._unit, None
+        try:
+            with _told(committing=True):
+                self._db.execute("commit")
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            self._unlock()
+        self._n += 1
+        if unit is not None:
+            self._remember(unit)
+
+    def rollback(self) -> None:
+        self._unit = None
+        self._forget()
+        try:
+            if self._db.in_transaction:
+                self._db.execute("rollback")
+        finally:
+            self._unlock()
+
+    def abandon(self) -> None:
+        """Ends a transaction that wrote nothing; what was loaded stays good."""
+        self._unit = None
+        self._db.execute("rollback")
+        self._unlock()
+
+    def committed(self) -> bool:
+        self._db.close()
+        self._forget()
+        self._db = self._connect()
+        row = self._db.execute(sql("list/lane"), (self._lane,)).fetchone()
+        happened = (row[0] if row else 0) > self._n
+        self._n += happened
+        return happened
+
+    def close(self) -> None:
+        self._db.close()
+        self._lock.close()
+
+    def _unlock(self) -> None:
+        if self._held:
+            self._held = False
+            self._lock.release()
+
+    def _forget(self) -> None:
+        self._runs.clear()
+        self._tasks.clear()
+        self._next.clear()
+
+    def _remember(self, unit: Unit) -> None:
+        """Rows go back into the cache only after the commit."""
+        self._runs.update(unit.runs.rows)
+        self._tasks.update(unit.tasks.rows)
+        self._next.update(unit.first_no)
+        if unit.pruned_runs:
+            self._forget()
+
+    # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _all(self, act: str, *values: Any) -> list[Any]:
+        with _told():
+            return self._db.execute(sql(act), values).fetchall()
+
+    def _keyed(self, act: str, keys: Collection[Any]) -> list[Any]:
+        return self._all(act, _json(list(keys)).decode())
+
+    def runs(self, numbers: Collection[int]) -> list[Run]:
+        cache = self._runs
+        found = [cache[number] for number in numbers if number in cache]
+        missing = [number for number in numbers if number not in cache]
+        if missing:
+            loaded = [Run(*row) for row in self._keyed("load/runs", missing)]
+            cache.update((run.no, run) for run in loaded)
+            found += loaded
+        return found
+
+    def runs_by_id(self, keys: Collection[tuple[str, str]]) -> list[Run]:
+        found = [Run(*row) for row in self._keyed("load/runs_by_id", keys)]
+        return [self._runs.setdefault(run.no, run) for run in found]
+
+    def tasks(self, keys: Collection[TaskKey]) -> list[Task]:
+        cache = self._tasks
+        found = [cache[key] for key in keys if key in cache]
+        missing = [run_no << 20 | k for run_no, k in keys if (run_no, k) not in cache]
+        if missing:
+            found += [Task(*row) for row in self._keyed("load/tasks", missing)]
+        return found
+
+    def open_tasks(self, runs: Collection[int]) -> list[Task]:
+        return [Task(*row) for row in self._keyed("load/open_tasks", runs)]
+
+    def children(self, runs: Collection[int]) -> list[tuple[int, int]]:
+        return self._keyed("load/children", runs)
+
+    def events(self, keys: Collection[tuple[str, str]]) -> list[Event]:
+        return [Event(*row) for row in self._keyed("load/events", keys)]
+
+    def event_runs(self, events: Collection[int]) -> list[tuple[int, str]]:
+        return self._keyed("load/event_runs", events)
+
+    def manifests(self, scopes: Collection[str]) -> list[Manifest]:
+        return [Manifest(*row) for row in self._keyed("load/manifests", scopes)]
+
+    def meta(self, keys: Collection[str]) -> list[tuple[str, int]]:
+        return self._keyed("load/meta", keys)
+
+    def pools(self, keys: Collection[tuple[str, str]]) -> list[Pool]:
+        return [Pool(*row) for row in self._keyed("load/pools", keys)]
+
+    def requests(self, keys: Collection[tuple[str, str]]) -> list[Request]:
+        return [Request(*row) for row in self._keyed("load/requests", keys)]
+
+    # ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def leased_count(self, scope: str, pool: str, pool_key: str | None) -> int:
+        if pool_key is None:
+            return int(self._all("find/leased_in_pool", scope, pool)[0][0])
+        return int(self._all("find/leased_of_key", scope, pool, pool_key)[0][0])
+
+    def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
+        groups: list[tuple[str, str, str]] = []
+        for pool in sorted(pools) or ("",):
+            last = (pool, "", "")
+            while rows := self._all("find/next_group", *last):
+                last = rows[0]
+                if pool not in ("", last[0]):
+                    break
+                groups.append(last)
+        return groups
+
+    def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
+        return [Task(*row) for row in self._all("find/ready", pool, requires, scope, limit)]
+
+    def any_ready(self, scope: str, pool: str) -> bool:
+        return bool(self._all("find/any_ready", pool, scope))
+
+    def expired(self, now: int, limit: int) -> list[Task]:
+        return [Task(*row) for row in self._all("find/expired", now, limit)]
+
+    def overdue(self, now: int, limit: int) -> list[Run]:
+        return [Run(*row) for row in self._all("find/overdue", now, limit)]
+
+    def due(self, now: int, limit: int) -> list[Task]:
+        return [Task(*row) for row in self._all("find/due", now, limit)]
+
+    def messages(self, limit: int) -> list[Message]:
+        return [Message(*row) for row in self._all("find/messages", limit)]
+
+    def blocked(self, limit: int) -> list[Task]:
+        found: list[Task] = []
+        last = ("", "", "")
+        while len(found) < limit and (rows := self._all("find/next_blocked", *last)):
+            last = rows[0]
+            found += [Task(*row) for row in self._all("find/blocked", *last, min(limit - len(found), BLOCKED_PER_KEY))]
+        return found
+
+    def prunable_runs(self, before: int, limit: int) -> list[Run]:
+        return [Run(*row) for row in self._all("find/prunable_runs", before, limit)]
+
+    def prunable_events(self, before: int, limit: int) -> list[Event]:
+        return [Event(*row) for row in self._all("find/prunable_events", before, limit)]
+
+    def prunable_requests(self, now: int, limit: int) -> list[Request]:
+        return [Request(*row) for row in self._all("find/prunable_requests", now, limit)]
+
+    def prunable_changes(self, keep: int) -> int:
+        first, last = self._all("find/change_span")[0]
+        return int(last - keep) if first is not None and first <= last - keep else 0
+
+    def numbers(self, kind: str, count: int) -> int:
+        if kind not in self._next:
+            self._next = {"run": 1, "event": 1}
+            self._next.update({name: seq + 1 for name, seq in self._all("find/last_numbers")})
+        return self._next[kind]
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def flush(self, unit: Unit, now: int) -> None:
+        with _told():
+            self._flush_runs(unit)
+            self._flush_tasks(unit)
+            self._flush_events(unit)
+            self._many("flush/insert_entry", unit.entries)
+            self._many("flush/insert_output", unit.outputs)
+            self._many("flush/insert_message", unit.sent)
+            self._keys("flush/delete_message", [(number,) for number in unit.delivered])
+            self._many("flush/insert_blob", [row for _, row in unit.blobs.written(NEW)])
+            self._small(unit)
+            self._prune(unit, now)
+            touched = _json(unit.touched()).decode()
+            self._db.execute(sql("flush/insert_change"), (now, touched))
+            self._db.execute(sql("flush/raise_lane"), (self._lane, now))
+        self._unit = unit
+
+    def _many(self, act: str, rows: Sequence[Any]) -> None:
+        if rows:
+            self._db.executemany(sql(act), map(astuple, rows))
+
+    def _keys(self, act: str, keys: Sequence[tuple[Any, ...]]) -> None:
+        if keys:
+            self._db.executemany(sql(act), keys)
+
+    def _flush_runs(self, unit: Unit) -> None:
+        """Writes only the tail of the row that changed: an index is touched when one of its columns is written."""
+        new, often, status, seldom = [], [], [], []
+        for number, state in unit.runs.dirty.items():
+            row = astuple(unit.runs.rows[number])
+            if state == NEW:
+                new.append(row)
+                continue
+            cached = self._runs.get(number)
+            before = row if cached is None else astuple(cached)
+            if cached is None or before[:_STATUS] != row[:_STATUS]:
+                seldom.append((number, *row[_SELDOM:]))
+            elif before[_STATUS:_OFTEN] != row[_STATUS:_OFTEN]:
+                status.append((number, *row[_STATUS:]))
+            else:
+                often.append((number, *row[_OFTEN:]))
+        self._keys("flush/insert_run", new)
+        self._keys("flush/advance_run", often)
+        self._keys("flush/update_run_status", status)
+        self._keys("flush/update_run", seldom)
+
+    def _flush_tasks(self, unit: Unit) -> None:
+        self._many("flush/insert_task", [row for _, row in unit.tasks.written(NEW)])
+        changed = unit.tasks.written(CHANGED)
+        self._keys("flush/update_task", [(no << 20 | k, *astuple(row)[_TASK_TAIL:]) for (no, k), row in changed])
+
+    def _flush_events(self, unit: Unit) -> None:
+        if not unit.events.dirty:
+            return
+        self._many("flush/insert_event", [row for _, row in unit.events.written(NEW)])
+        changed = [(row.no, *astuple(row)[_EVENT_TAIL:]) for _, row in unit.events.written(CHANGED)]
+        self._keys("flush/update_event", changed)
+        gone = unit.events.gone()
+        self._keys("flush/delete_event_blobs", gone)
+        self._keys("flush/delete_event", gone)
+
+    def _small(self, unit: Unit) -> None:
+        for table, name in ((unit.manifests, "manifest"), (unit.pools, "pool"), (unit.requests, "request")):
+            if table.dirty:
+                self._many(f"flush/put_{name}", [row for _, row in table.written(NEW, CHANGED)])
+                self._keys(f"flush/delete_{name}", table.gone())
+        for floors, prefix in ((unit.floors, "floor:"), (unit.revisions, "revision:")):
+            self._keys("flush/put_meta", [(prefix + key, value) for key, value in floors.written(NEW, CHANGED)])
+
+    def _prune(self, unit: Unit, now: int) -> None:
+        runs = [(number,) for number in unit.pruned_runs]
+        for what in ("_entries", "_tasks", "_outputs", "_blobs", ""):
+            self._keys(f"flush/delete_run{what}", runs)
+        if unit.pruned_changes:
+            self._db.execute(sql("flush/delete_changes"), (unit.pruned_changes,))
+            self._db.execute(sql("flush/delete_lanes"), (now - LANE_KEPT_MS,))
+
+    # ── reading for replies ──────────────────────────────────────────────────────────────────────────────────────
+
+    def read(self, readings: Sequence[Reading]) -> None:
+        with _told():
+            for reading in readings:
+                setattr(reading.reply, reading.field, self._read(reading))
+
+    def _read(self, reading: Reading) -> Any:
+        if reading.what == "blob":
+            return text_of_blob(self._db, reading.run_no, 0, "@" + reading.hash)
+        if reading.what == "event":
+            row = self._db.execute(sql("list/event_by_no"), (reading.event_no,)).fetchone()
+            return None if row is None else resolve_event(self._db, Event(*row))
+        bounds = (reading.run_no, reading.after, reading.until + (reading.what == "journal"))
+        rows = self._db.execute(sql("list/entries_until"), bounds).fetchall()
+        entries = resolve_entries(self._db, [Entry(*row) for row in rows])
+        return kept(entries) if reading.what == "journal" else [one for one in entries if one.kind in DELIVERABLE]
+
+
+@contextmanager
+def _told(*, committing: bool = False) -> Iterator[None]:
+    """Says what SQLite's errors mean to a lane."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Retry(str(error)) from error
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise Broken(str(error)) from error
+        if committing:
+            raise Unknowable(str(error)) from error
+        if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+            raise Broken(str(error)) from error
+        raise Refused(str(error)) from error
+    except (UnicodeEncodeError, OverflowError, ValueError) as error:
+        raise Refused(f"{type(error).__name__}: {error}") from error

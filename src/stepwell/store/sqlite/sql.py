@@ -1,0 +1,62 @@
+"""SQL from files, one act a file. `{run}` stands for the columns of a row, `{r.run}` for the same with an alias,
+`{run?}` for its parameters from ?1, `{run=name}` for assignments to the columns from `name` on, from ?2."""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from stepwell.model import rows
+
+ROWS: dict[str, type[msgspec.Struct]] = {
+    "run": rows.Run,
+    "entry": rows.Entry,
+    "task": rows.Task,
+    "event": rows.Event,
+    "manifest": rows.Manifest,
+    "pool": rows.Pool,
+    "output": rows.Output,
+    "blob": rows.Blob,
+    "message": rows.Message,
+    "request": rows.Request,
+    "change": rows.Change,
+}
+_HOLE = re.compile(r"\{(?:(\w+)\.)?(\w+)(\?|=\w+)?\}")
+
+
+def columns(row: str) -> list[str]:
+    """The columns of a row, in order."""
+    return [field.name for field in msgspec.structs.fields(ROWS[row])]
+
+
+def position(row: str, column: str) -> int:
+    """Where a column stands in its row."""
+    return columns(row).index(column)
+
+
+def _fill(match: re.Match[str]) -> str:
+    alias, row, how = match.groups()
+    names = columns(row)
+    if how == "?":
+        return ", ".join(f"?{number}" for number in range(1, len(names) + 1))
+    if how:
+        tail = names[names.index(how[1:]) :]
+        return ", ".join(f'"{name}" = ?{number}' for number, name in enumerate(tail, start=2))
+    prefix = f"{alias}." if alias else ""
+    return ", ".join(f'{prefix}"{name}"' for name in names)
+
+
+@cache
+def sql(act: str) -> str:
+    """The statement of an act, for example `load/runs`."""
+    text = files("stepwell.store.sqlite").joinpath("sql", f"{act}.sql").read_text("utf-8")
+    return _HOLE.sub(_fill, text).strip()
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """(number, name, script) of every migration, in order."""
+    folder: Any = files("stepwell.store.sqlite").joinpath("sql", "migrate")
+    found = sorted(path.name for path in folder.iterdir() if path.name.endswith(".sql"))
+    return [(int(name[:4]), name.removesuffix(".sql"), folder.joinpath(name).read_text("utf-8")) for name in found]

@@ -1,0 +1,1 @@
+select min(pos), max(pos) from change

@@ -1,0 +1,1 @@
+select name, seq from sqlite_sequence where name in ('run', 'event')

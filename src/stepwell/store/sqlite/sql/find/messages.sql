@@ -1,0 +1,1 @@
+select {message} from message order by no limit ?1

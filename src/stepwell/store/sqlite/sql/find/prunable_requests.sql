@@ -1,0 +1,1 @@
+select {request} from request where expires_at < ?1 order by expires_at, scope, key limit ?2

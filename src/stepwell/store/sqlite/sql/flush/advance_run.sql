@@ -1,0 +1,1 @@
+update run set {run=head_seq} where no = ?1

@@ -1,0 +1,1 @@
+delete from event where scope = ?1 and id = ?2

@@ -1,0 +1,1 @@
+delete from manifest where scope = ?1 and name = ?2

@@ -1,0 +1,1 @@
+delete from pool where scope = ?1 and name = ?2

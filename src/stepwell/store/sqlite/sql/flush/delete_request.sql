@@ -1,0 +1,1 @@
+delete from request where scope = ?1 and key = ?2

@@ -1,0 +1,1 @@
+delete from task where no between ?1 << 20 and (?1 << 20 | 1048575)

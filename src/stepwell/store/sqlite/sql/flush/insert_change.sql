@@ -1,0 +1,1 @@
+insert into change (at, touched) values (?1, ?2)

@@ -1,0 +1,1 @@
+insert into entry ({entry}) values ({entry?})

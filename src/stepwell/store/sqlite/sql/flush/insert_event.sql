@@ -1,0 +1,1 @@
+insert into event ({event}) values ({event?})

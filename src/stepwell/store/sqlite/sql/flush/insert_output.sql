@@ -1,0 +1,1 @@
+insert into output ({output}) values ({output?})

@@ -1,0 +1,1 @@
+insert into run ({run}) values ({run?})

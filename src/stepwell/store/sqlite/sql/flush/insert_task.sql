@@ -1,0 +1,1 @@
+insert into task (no, {task}) values (?1 << 20 | ?2, {task?})

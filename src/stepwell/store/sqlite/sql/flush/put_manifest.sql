@@ -1,0 +1,1 @@
+insert or replace into manifest ({manifest}) values ({manifest?})

@@ -1,0 +1,1 @@
+insert or replace into pool ({pool}) values ({pool?})

@@ -1,0 +1,1 @@
+insert or replace into request ({request}) values ({request?})

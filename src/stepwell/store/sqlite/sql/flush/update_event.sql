@@ -1,0 +1,1 @@
+update event set {event=matched} where no = ?1

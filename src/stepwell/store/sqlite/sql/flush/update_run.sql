@@ -1,0 +1,1 @@
+update run set {run=generation} where no = ?1

@@ -1,0 +1,1 @@
+update run set {run=status} where no = ?1

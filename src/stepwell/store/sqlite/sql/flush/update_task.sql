@@ -1,0 +1,1 @@
+update task set {task=kind} where no = ?1

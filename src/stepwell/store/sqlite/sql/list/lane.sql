@@ -1,0 +1,1 @@
+select n from lane where id = ?1

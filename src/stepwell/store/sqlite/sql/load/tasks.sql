@@ -1,0 +1,1 @@
+select {task} from task where no in (select value from json_each(?1))

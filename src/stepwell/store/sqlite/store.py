@@ -1,0 +1,147 @@
+"""Opening a SQLite file: settings of the connection, migrations, and the lock that lets processes take turns."""
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from stepwell.model.errors import Invalid, Unavailable
+from stepwell.store.sqlite.reader import SqliteReader
+from stepwell.store.sqlite.session import SqliteSession
+from stepwell.store.sqlite.sql import migrations
+
+#: `->>` and `strict` tables need it.
+OLDEST_SQLITE = (3, 38, 0)
+
+
+class TurnLock:
+    """A file lock taken before BEGIN: waiting processes take turns, where SQLite's own busy handler lets one starve."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def acquire(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class SqliteStore:
+    """One file. `sync` full survives a power cut; normal survives a crash of the process only."""
+
+    def __init__(self, path: str | Path, *, sync: str = "full", busy_ms: int = 10_000) -> None:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise Unavailable(
+                f"SQLite {sqlite3.sqlite_version} is too old",
+                hint=f"Use a Python built with SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer.",
+            )
+        self.path = Path(path)
+        self._sync, self._busy_ms = sync, busy_ms
+        if not self.path.parent.is_dir():
+            raise Invalid(f"no folder {self.path.parent}", hint="Create it, or name a file in a folder that exists.")
+        self._watch: sqlite3.Connection | None = None
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection as every session and reader uses it."""
+        try:
+            connection = sqlite3.connect(
+                self.path, isolation_level=None, cached_statements=512, check_same_thread=False
+            )
+            connection.execute(f"pragma busy_timeout = {self._busy_ms}")
+            connection.execute("pragma journal_mode = wal")
+            connection.execute(f"pragma synchronous = {self._sync}")
+            connection.execute("pragma cache_size = -65536")
+            connection.execute("pragma temp_store = memory")
+        except sqlite3.Error as error:
+            raise Unavailable(
+                f"cannot open {self.path}: {error}",
+                hint="Check that the file is a SQLite database, and that its folder is writable and on a local disk.",
+            ) from error
+        return connection
+
+    def migrate(self) -> None:
+        """Applies what is missing, each migration in a transaction of its own, with its hash in the ledger."""
+        with closing(self.connect()) as connection:
+            connection.execute("begin immediate")
+            connection.execute(
+                "create table if not exists migration (no integer primary key, name text, hash text, at text) strict"
+            )
+            applied = dict(connection.execute("select no, hash from migration"))
+            connection.execute("commit")
+            known = migrations()
+            _refuse_foreign(self.path, applied, {no: _hash(script) for no, _, script in known})
+            for no, name, script in known:
+                if no not in applied:
+                    _apply(connection, no, name, script)
+
+    def session(self, lane: str) -> SqliteSession:
+        return SqliteSession(self.connect, TurnLock(Path(f"{self.path}.lock")), lane)
+
+    def reader(self) -> SqliteReader:
+        return SqliteReader(self.connect())
+
+    def version(self) -> int:
+        """SQLite's own number for what other connections committed."""
+        if self._watch is None:
+            self._watch = self.connect()
+        return int(self._watch.execute("pragma data_version").fetchone()[0])
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+def _hash(script: str) -> str:
+    return hashlib.sha256(script.encode()).hexdigest()
+
+
+def _refuse_foreign(path: Path, applied: dict[int, str], known: dict[int, str]) -> None:
+    for no, digest in applied.items():
+        if known.get(no) != digest:
+            what = "newer than this program" if no not in known else f"not what migration {no} of this program makes"
+            raise Unavailable(
+                f"the schema of {path} is {what}",
+                hint="Run the version of Stepwell that wrote it, or restore a backup made before.",
+            )
+
+
+def _apply(connection: sqlite3.Connection, no: int, name: str, script: str) -> None:
+    with _exclusive(connection):
+        if connection.execute("select 1 from migration where no = ?", (no,)).fetchone() is None:
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute(
+                "insert into migration values (?, ?, ?, strftime('%Y-%m-%dT%H:%M:%SZ'))", (no, name, _hash(script))
+            )
+
+
+@contextmanager
+def _exclusive(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("begin exclusive")
+    try:
+        yield
+    except BaseException:
+        connection.execute("rollback")
+        raise
+    connection.execute("commit")
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
