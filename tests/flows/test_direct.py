@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from stepwell.flows.executors.direct import MAX_CHUNK_CHARS, Exit, execute
 from stepwell.flows.executors.guard import Guard
@@ -119,6 +120,34 @@ print(seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 )
 def test_input_that_nobody_reads_is_fine(code: str) -> None:
     assert run(code, stdin=b"x" * 3_000_000) == Exit(code=0)
+
+
+def test_last_words_are_read_when_we_were_busy() -> None:
+    """The process is gone before we come to read; what it had written is in the pipe."""
+    said = Said()
+
+    def slow(stream: str, text: str) -> None:
+        said(stream, text)
+        time.sleep(0.3 if text == "a" else 0)
+
+    assert run("import os, time; os.write(1, b'a'); time.sleep(.1); os.write(1, b'b' * 60_000)", slow) == Exit(code=0)
+    assert said.text("stdout") == "a" + "b" * 60_000
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_both_event_loops_leave_nothing_open(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def main() -> list[Exit]:
+        def one(script: str) -> Any:
+            return execute(
+                ["sh", "-c", script], cwd="/", env=ENV, stdin=b"x" * 3_000_000, timeout_ms=500, kill_grace_ms=100,
+                on_output=Said(), cancel=asyncio.Event(),
+            )  # fmt: skip
+
+        return [await one("cat | wc -c; exit 3"), await one("exit 4"), await one("trap '' TERM; sleep 9; sleep 9")]
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        ends = runner.run(main())
+    assert ends == [Exit(code=3), Exit(code=4), Exit(code=-9, timed_out=True)]
 
 
 def test_a_timeout_ends_a_process_that_ignores_term() -> None:
