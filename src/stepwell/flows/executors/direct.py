@@ -174,8 +174,9 @@ class _Child(asyncio.SubprocessProtocol):
             await _within(REAP_MS, self.ended)
         self._decoders.clear()
         stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
-        if stdin.get_write_buffer_size():  # else the loop would hold it until somebody reads it, and nobody does
-            stdin.abort()
+        with suppress(RuntimeError):  # what uvloop says of a pipe that is closed already
+            if stdin.get_write_buffer_size():  # else the loop would hold it until somebody reads it, and nobody does
+                stdin.abort()
         self._transport.close()
 
     def _group_lives(self) -> bool:
