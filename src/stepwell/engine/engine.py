@@ -203,7 +203,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     async def wait_run(
         self, number: int, until: Callable[[Run], bool], *, timeout_s: float | None = None
     ) -> Run | None:
-        """The run as soon as it fits `until`; None when it is gone. Raises TimeoutError. Hints shorten a bounded poll."""
+        """The run as soon as it fits `until`; None when it is gone. Hints shorten a bounded poll.
+
+        Raises TimeoutError after `timeout_s`.
+        """
         event = asyncio.Event()
         self._waiters.setdefault(number, set()).add(event)
         try:

@@ -271,7 +271,7 @@ def _refusal(refused: Exception, command: c.Command) -> StepwellError:
     if isinstance(refused, Refused):
         hint = "Check the text for characters that are not valid Unicode, and the ids for rows that exist."
         return Invalid(f"the store refuses this command: {refused}", hint=hint)
-    log.error("command %s could not be decided", type(command).__name__, exc_info=refused)
+    log.info("command %s could not be decided: %r", type(command).__name__, refused)
     what = f"{type(command).__name__}: {type(refused).__name__}: {refused}"
     return Invalid(what, hint="Check the types of the command's fields.")
 

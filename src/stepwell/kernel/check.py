@@ -12,13 +12,12 @@ def text(field: str, value: str, limit: int, *, empty: bool = False) -> None:
         raise Invalid(f"{field} must be a string, not {type(value).__name__}", field=field)
     if not value and not empty:
         raise Invalid(f"{field} must not be empty", field=field)
-    if len(value) * 4 > limit:
-        try:
-            size = len(value.encode())
-        except UnicodeEncodeError:
-            raise Invalid(f"{field} is not valid Unicode", field=field, hint="Remove lone surrogates.") from None
-        if size > limit:
-            raise TooLarge(f"{field} has {size:,} bytes, the limit is {limit:,}", what=field, size=size, limit=limit)
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise Invalid(f"{field} is not valid Unicode", field=field, hint="Remove lone surrogates.") from None
+    if size > limit:
+        raise TooLarge(f"{field} has {size:,} bytes, the limit is {limit:,}", what=field, size=size, limit=limit)
     if not value.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise Invalid(f"{field} holds a control character", field=field, hint="Use printable characters only.")
 
