@@ -141,8 +141,9 @@ class _Child(asyncio.SubprocessProtocol):
     def send(self, data: bytes) -> None:
         """Hand over stdin and close it. A process that does not read it, or closes it, is no error."""
         pipe = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
-        pipe.write(data)
-        pipe.write_eof()
+        with suppress(RuntimeError):  # what uvloop says when the process has closed it already
+            pipe.write(data)
+            pipe.write_eof()
 
     def kill_group(self, number: signal.Signals) -> bool:
         """Signal the group; false when nobody is left in it."""
