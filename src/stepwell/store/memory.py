@@ -43,10 +43,10 @@ class Tables:
         if key in table:
             self.undo.append((table, key, table.pop(key)))
 
-    def take(self, kind: str, count: int = 1) -> int:
-        first = self.next[kind]
-        self.next[kind] = first + count
-        return first
+    def take(self, kind: str) -> int:
+        number = self.next[kind]
+        self.put(self.next, kind, number + 1)
+        return number
 
     def back(self) -> None:
         for table, key, row in reversed(self.undo):
@@ -93,21 +93,26 @@ class MemorySession:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store, self._t = store, store.tables
+        self._held = False
 
     def begin(self) -> None:
         self._store.lock.acquire()
+        self._held = True
         self._t.undo.clear()
 
     def commit(self) -> None:
         self._t.undo.clear()
-        self._store.lock.release()
+        self.abandon()
 
     def abandon(self) -> None:
-        self._store.lock.release()
+        if self._held:
+            self._held = False
+            self._store.lock.release()
 
     def rollback(self) -> None:
-        self._t.back()
-        self._store.lock.release()
+        if self._held:
+            self._t.back()
+        self.abandon()
 
     def committed(self) -> bool:
         return False
@@ -221,11 +226,13 @@ class MemorySession:
         return floor if any(pos <= floor for pos in self._t.changes) else 0
 
     def numbers(self, kind: str, count: int) -> int:
-        return self._t.take(kind, count)
+        return self._t.next[kind]
 
     def flush(self, unit: Unit, now: int) -> None:
         t = self._t
         t.put(t.meta, "lane", t.meta.get("lane", 0) + 1)
+        for kind, number in unit.first_no.items():
+            t.put(t.next, kind, number)
         _write(t, t.runs, unit.runs)
         _write(t, t.tasks, unit.tasks)
         _write(t, t.events, unit.events)
@@ -395,7 +402,7 @@ class MemoryReader:
     def next_due(self) -> int | None:
         with self._lock:
             times = [task.due_at for task in self._t.tasks.values() if task.state == "due"]
-            times += [task.lease_until for task in self._t.tasks.values() if task.state == "leased"]
+            times += [task.lease_until + 1 for task in self._t.tasks.values() if task.lease_until is not None]
         return min((time for time in times if time is not None), default=None)
 
     def scan_runs(self, *, after: int = 0, limit: int = 500) -> list[Run]:
@@ -406,7 +413,7 @@ class MemoryReader:
     def scan_events(self, *, after: int = 0, limit: int = 500) -> list[Event]:
         with self._lock:
             found = sorted((row for row in self._t.events.values() if row.no > after), key=lambda row: row.no)
-        return found[:limit]
+            return [_event(self._t, row) for row in found[:limit]]
 
     def orphans(self, limit: int = 100) -> list[str]:
         with self._lock:
@@ -415,6 +422,8 @@ class MemoryReader:
             found += [f"task {no}.{k}" for no, k in t.tasks if no not in t.runs]
             found += [f"output {no}.{n}" for no, n in t.outputs if no not in t.runs]
             found += [f"blob {digest} of run {no}" for no, _, digest in t.blobs if no and no not in t.runs]
+            events = {event.no for event in t.events.values()}
+            found += [f"blob {digest} of event {no}" for _, no, digest in t.blobs if no and no not in events]
         return found[:limit]
 
     def first_run_counts(self, events: Collection[int]) -> dict[int, int]:
