@@ -1,0 +1,8 @@
+"""What tests of the kernel share: a lane without its thread, a clock, stores to choose from, the doctor."""
+
+from tests.support.bench import Bench, Clock
+from tests.support.lawful import assert_lawful, offences
+from tests.support.snapshot import snapshot
+from tests.support.stores import STORES, open_store
+
+__all__ = ["STORES", "Bench", "Clock", "assert_lawful", "offences", "open_store", "snapshot"]
