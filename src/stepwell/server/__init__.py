@@ -1,0 +1,1 @@
+"""The HTTP server: a thin skin on the engine and the flows."""

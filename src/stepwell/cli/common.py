@@ -1,0 +1,132 @@
+"""What commands share: where the data is, how it is opened, how things are printed."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from msgspec import Struct
+
+from stepwell.model.errors import Invalid, Unknown
+from stepwell.model.rows import Run
+from stepwell.model.settings import Settings, settings_from
+from stepwell.store.port import Reader
+from stepwell.worker.local import Local, open_local
+
+R = TypeVar("R")
+DATABASE = "stepwell.sqlite"
+
+
+class Place(Struct, frozen=True):
+    """Which flows and which database a command is about."""
+
+    cwd: Path
+    url: str
+    settings: Settings
+
+    def open(self, *, slots: int = 0, roles: bool = False, drain_s: float = 30.0) -> AbstractAsyncContextManager[Local]:
+        """Opens the store, and with `slots` a worker on it."""
+        return open_local(
+            self.url, self.cwd, settings=self.settings, slots=slots, roles=roles or slots > 0, drain_s=drain_s
+        )
+
+
+def with_place(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --cwd, --data-dir and --db, and hands the command the place that they name."""
+
+    @click.option("--cwd", type=click.Path(path_type=Path), envvar="STEPWELL_CWD", help="Folder of the flows [.].")
+    @click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        envvar="STEPWELL_DATA_DIR",
+        help="Folder of the database [CWD/.stepwell].",
+    )
+    @click.option("--db", envvar="STEPWELL_DB", help="Database: a file, or sqlite:///FILE.")
+    @wraps(command)
+    def wrapped(*args: Any, cwd: Path | None, data_dir: Path | None, db: str | None, **kwargs: Any) -> None:
+        command(find_place(cwd, data_dir, db), *args, **kwargs)
+
+    return wrapped
+
+
+def find_place(cwd: Path | None, data_dir: Path | None, db: str | None) -> Place:
+    """The place that options and environment name; a folder that is not there is an error."""
+    folder = (cwd or Path.cwd()).absolute()
+    if not folder.is_dir():
+        raise Invalid(f"no folder {folder}", hint="--cwd names the folder that holds flows/ or .codex/flows/.")
+    url = db or str((data_dir or folder / ".stepwell").absolute() / DATABASE)
+    if "://" not in url and not url.startswith("memory:"):
+        url = f"sqlite:///{Path(url).absolute()}"
+    return Place(folder, url, settings_from(os.environ))
+
+
+def run_async(work: Coroutine[Any, Any, R]) -> R:
+    """Runs a coroutine to its end; Ctrl-C aborts it."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise click.Abort from None
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many, newest first."
+)
+
+
+def print_json(value: Any) -> None:
+    """Pretty JSON and a newline."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+    """Columns as wide as they need to be; `empty` when there is nothing."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    if not cells:
+        click.echo(empty)
+        return
+    widths = [max(len(row[column]) for row in [list(header), *cells]) for column in range(len(header))]
+    for number, row in enumerate([list(header), *cells]):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.secho(line, bold=number == 0)
+
+
+def clean(text: str) -> str:
+    """Text that cannot move a terminal's cursor."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def color_of(status: str) -> str:
+    """The colour that goes with a status or result status."""
+    good, bad = ("completed", "changed"), ("failed", "canceled", "blocked", "needs_intervention")
+    return "green" if status in good else "red" if status in bad else "yellow"
+
+
+def status_text(run: Run) -> str:
+    """Status, and what a result or a hold adds to it."""
+    more = [part for part in (run.result_status, run.hold and f"held: {run.hold}") if part and part != run.status]
+    return f"{run.status} ({', '.join(more)})" if more else run.status
+
+
+def read_file(path: str) -> bytes:
+    """A file, or standard input for `-`."""
+    if path == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Invalid(f"cannot read {path}: {error.strerror}", hint="Name a JSON file, or - for stdin.") from error
+
+
+def need_run(reader: Reader, run_id: str) -> Run:
+    """A run by its id; `Unknown` with a hint otherwise."""
+    run = reader.run("main", run_id)
+    if run is None:
+        raise Unknown(f"no run {run_id!r}", hint="See `stepwell runs list`.", run_id=run_id)
+    return run

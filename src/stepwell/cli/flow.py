@@ -1,0 +1,110 @@
+"""`stepwell flow`: packages, and firing events at them without a server."""
+
+from typing import Any
+
+import click
+import msgspec
+
+from stepwell.cli.common import Place, json_option, print_json, print_table, read_file, run_async, with_place
+from stepwell.cli.follow import follow
+from stepwell.flows.backend import iso_ms
+from stepwell.flows.discovery import Discovery, FlowCatalog
+from stepwell.flows.events import FlowEvent, parse_event
+from stepwell.model.commands import Accepted
+from stepwell.model.rows import Run
+from stepwell.worker.local import Local
+
+event_option = click.option("--event", "event_file", required=True, help="JSON file of the event; - for stdin.")
+slots_option = click.option(
+    "--slots", default=4, show_default=True, type=click.IntRange(1, 1_000), help="Steps at once."
+)
+
+
+@click.group()
+def flow() -> None:
+    """List flow packages, fire events at them, run one step."""
+
+
+@flow.command("list")
+@json_option
+@with_place
+def list_flows(place: Place, as_json: bool) -> None:
+    """List the packages that are used, and those that cannot be."""
+    found = FlowCatalog().discover(place.cwd)
+    if as_json:
+        print_json(_discovery_view(found))
+    else:
+        rows = [
+            (one.name, str(one.version), ", ".join(step.name for step in one.steps), str(one.root))
+            for one in found.flows
+        ]
+        print_table(("FLOW", "VERSION", "STEPS", "FOLDER"), rows, empty=f"no flows below {place.cwd}")
+        for problem in found.problems:
+            click.secho(f"broken: {problem.path}: {problem.reason}", fg="red", err=True)
+            if problem.hint:
+                click.echo(f"hint:   {problem.hint}", err=True)
+    if found.problems:
+        raise click.exceptions.Exit(1)
+
+
+def _discovery_view(found: Discovery) -> dict[str, Any]:
+    return {
+        "flows": [msgspec.to_builtins(one, enc_hook=str) for one in found.flows],
+        "problems": [msgspec.to_builtins(one, enc_hook=str) for one in found.problems],
+        "shadowed": [msgspec.to_builtins(one, enc_hook=str) for one in found.shadowed],
+    }
+
+
+@flow.command()
+@event_option
+@slots_option
+@json_option
+@with_place
+def fire(place: Place, event_file: str, slots: int, as_json: bool) -> None:
+    """Accept an event and run all steps that it matches, here, to their end. No server is needed."""
+    body = read_file(event_file)
+
+    async def work(local: Local, event: FlowEvent) -> Accepted:
+        return await local.flows.dispatch(event, by="flow fire")
+
+    run_async(_fire(place, body, slots, as_json, work))
+
+
+@flow.command()
+@click.argument("flow_name", metavar="FLOW")
+@click.argument("step_name", metavar="STEP")
+@event_option
+@json_option
+@with_place
+def run(place: Place, flow_name: str, step_name: str, event_file: str, as_json: bool) -> None:
+    """Run one STEP of FLOW for an event, whatever its trigger says. No server is needed."""
+    body = read_file(event_file)
+
+    async def work(local: Local, event: FlowEvent) -> Accepted:
+        return await local.flows.run_one(flow_name, step_name, event, by="flow run")
+
+    run_async(_fire(place, body, 1, as_json, work))
+
+
+async def _fire(place: Place, body: bytes, slots: int, as_json: bool, work: Any) -> None:
+    """Dispatches, follows the runs, and exits with 1 if one of them failed."""
+    async with place.open(slots=slots, drain_s=0) as local:
+        now_iso = iso_ms(local.engine.clock_ms())
+        event = parse_event(body, now_iso=now_iso, new_id=lambda: local.engine.new_id("evt_"))
+        accepted: Accepted = await work(local, event)
+        if not as_json:
+            click.echo(f"event {accepted.event_id}: {accepted.status}, {len(accepted.run_ids)} runs")
+        runs = await follow(local.engine, accepted.run_ids, quiet=as_json)
+    if as_json:
+        print_json({"eventId": accepted.event_id, "results": [_result_view(run) for run in runs]})
+    if any(run.status != "completed" for run in runs):
+        raise click.exceptions.Exit(1)
+
+
+def _result_view(run: Run) -> dict[str, Any]:
+    flow_name, _, step_name = run.name.partition("/")
+    view: dict[str, Any] = {"flow": flow_name, "step": step_name, "runId": run.id, "status": run.status}
+    for name, text in (("result", run.result), ("error", run.error)):
+        if text is not None:
+            view[name] = msgspec.json.decode(text)
+    return view

@@ -1,0 +1,64 @@
+"""The entry point. Commands are imported when they are used, so that help and completion are quick."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from stepwell.model.errors import StepwellError
+
+#: Command, where it is, and what it says of itself in the help of the whole.
+COMMANDS = {
+    "serve": ("stepwell.cli.serve:serve", "Run the server, with a worker in it."),
+    "flow": ("stepwell.cli.flow:flow", "List flow packages, fire events at them, run one step."),
+    "events": ("stepwell.cli.events:events", "List, show, dispatch and replay events."),
+    "runs": ("stepwell.cli.runs:runs", "List, show, watch, cancel and retry runs."),
+    "doctor": ("stepwell.cli.doctor:doctor", "Check every law that the data can show."),
+    "demo": ("stepwell.cli.demo:demo", "See it work, and survive a kill -9, in half a minute."),
+    "completion": ("stepwell.cli.completion:completion", "Print the script for tab completion."),
+}
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stepwell")
+def cli() -> None:
+    """Durable flows: events come in, steps run as processes, every result survives every crash."""
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 well, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as wrong:
+        wrong.show()
+        code = wrong.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        code = 130
+    except StepwellError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint:  {error.hint}", err=True)
+        code = 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

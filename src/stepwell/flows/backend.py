@@ -1,0 +1,207 @@
+"""Events in, runs out: discovery, matching and dispatch, joined to the engine."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stepwell.engine.engine import Engine
+from stepwell.flows.discovery import Discovery, FlowCatalog
+from stepwell.flows.events import FlowEvent, body_hash, canonical_json
+from stepwell.flows.package import Flow, Step
+from stepwell.flows.schemas import Schemas
+from stepwell.flows.trigger import Matching, StepMatch, match
+from stepwell.model import commands as c
+from stepwell.model.errors import Outdated, Unknown
+from stepwell.model.rows import Event, Pool
+
+#: How long a look at the folders is good for, in seconds: a save and the event after it are further apart.
+FRESH_S = 0.05
+TRIES = 5
+
+
+def iso_ms(at_ms: int) -> str:
+    """Milliseconds since the epoch as ISO-8601 in UTC."""
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def flow_event(row: Event) -> FlowEvent:
+    """A stored event as its sender sent it."""
+    return FlowEvent(
+        id=row.id,
+        type=row.type,
+        source=row.source,
+        occurred_at=row.occurred_at,
+        received_at=row.received_at,
+        payload=msgspec.json.decode(row.payload),
+        extra=msgspec.json.decode(row.extra) if row.extra else {},
+    )
+
+
+def new_event(event: FlowEvent) -> c.NewEvent:
+    """An event as the kernel takes it."""
+    return c.NewEvent(
+        id=event.id,
+        type=event.type,
+        received_at=event.received_at,
+        body_hash=body_hash(event),
+        payload=_json(event.payload),
+        source=event.source,
+        occurred_at=event.occurred_at,
+        extra=_json(event.extra) if event.extra else None,
+    )
+
+
+def pool_of(flow: Flow, step: Step) -> str:
+    """A step with a concurrency key has a pool of its own, since the limit is the step's."""
+    return f"flow:{flow.name}/{step.name}"[:128] if step.concurrency else step.pool
+
+
+def needs_flow(name: str) -> str:
+    """What a worker must have to be given a step of a flow."""
+    return f"flow:{name}"
+
+
+class FlowBackend:
+    """The flows below a folder, as they are now, and the dispatch of events to them."""
+
+    def __init__(self, engine: Engine, cwd: Path, *, roots: Sequence[Path] | None = None, scope: str = "main") -> None:
+        self.engine, self.cwd, self._roots, self._scope = engine, cwd, roots, scope
+        self._catalog, self._schemas = FlowCatalog(), Schemas()
+        self._found = Discovery((), (), ())
+        self._looked_at = float("-inf")
+        self._digest: str | None = None
+        self._revision = 0
+
+    # ── flows ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def discover(self) -> Discovery:
+        """The packages on disk now; a look is good for `FRESH_S`."""
+        if time.monotonic() - self._looked_at > FRESH_S:
+            self._found = self._catalog.discover(self.cwd, self._roots)
+            self._looked_at = time.monotonic()
+        return self._found
+
+    def step(self, flow_name: str, step_name: str) -> tuple[Flow, Step]:
+        """A step by name. Raises `Unknown` with what there is."""
+        flows = {flow.name: flow for flow in self.discover().flows}
+        flow = flows.get(flow_name)
+        if flow is None:
+            known = ", ".join(sorted(flows)) or "none"
+            raise Unknown(f"no flow {flow_name!r}", hint=f"Flows here: {known}. See `stepwell flow list`.")
+        step = flow.step(step_name)
+        if step is None:
+            known = ", ".join(one.name for one in flow.steps)
+            raise Unknown(f"no step {step_name!r} in flow {flow_name!r}", hint=f"Its steps: {known}.")
+        return flow, step
+
+    def match(self, event: FlowEvent) -> Matching:
+        """Which steps an event starts, and why others that listen to its type do not."""
+        return match(self.discover().flows, event, self._schemas)
+
+    async def sync(self, *, force: bool = False) -> int:
+        """Tells the kernel of the manifests if they changed; answers the revision that a match is good for."""
+        flows = self.discover().flows
+        digest = canonical_json([[flow.name, str(flow.manifest_path), _digest(flow)] for flow in flows])
+        if digest != self._digest or force:
+            manifests = tuple((flow.name, str(flow.version), _digest(flow), _stored(flow)) for flow in flows)
+            revision = await self.engine.submit(c.SyncManifests(manifests, scope=self._scope))
+            for flow in flows:
+                for step in flow.steps:
+                    await self._limit(flow, step)
+            self._digest, self._revision = digest, revision.revision
+        return self._revision
+
+    async def _limit(self, flow: Flow, step: Step) -> None:
+        if step.concurrency is not None:
+            pool = Pool(self._scope, pool_of(flow, step), key_limit=step.concurrency.limit)
+            await self.engine.submit(c.SetPool(pool))
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def dispatch(self, event: FlowEvent, *, by: str = "") -> c.Accepted:
+        """Accepts an event: it, its matches and its runs are durable when this returns, or nothing is."""
+
+        def command(revision: int) -> c.AcceptEvent:
+            matching = self.match(event)
+            matches = tuple(self._match(one) for one in matching.matches)
+            return c.AcceptEvent(
+                new_event(event), matches, revision, misses=_misses(matching), scope=self._scope, by=by
+            )
+
+        return await self._matched(command)
+
+    async def replay(self, event_id: str, *, steps: Sequence[str] = (), by: str = "") -> c.Accepted:
+        """Runs a stored event again on the flows as they are now; `steps` (flow or flow/step) to choose some."""
+        row = await self.engine.read(lambda reader: reader.event(self._scope, event_id))
+        if row is None:
+            raise Unknown(f"no event {event_id!r}", hint="See `stepwell events list`.", event_id=event_id)
+        event = flow_event(row)
+
+        def command(revision: int) -> c.ReplayEvent:
+            chosen = [one for one in self.match(event).matches if _chosen(one, steps)]
+            matches = tuple(self._match(one) for one in chosen)
+            return c.ReplayEvent(event_id, matches, revision, scope=self._scope, by=by)
+
+        return await self._matched(command)
+
+    async def run_one(self, flow_name: str, step_name: str, event: FlowEvent, *, by: str = "") -> c.Accepted:
+        """Runs one step for an event, whatever its trigger says; an event that is there already is replayed."""
+        flow, step = self.step(flow_name, step_name)
+        matches = (self._match(StepMatch(flow, step, None)),)
+        row = await self.engine.read(lambda reader: reader.event(self._scope, event.id))
+
+        def command(revision: int) -> c.AcceptEvent | c.ReplayEvent:
+            if row is not None and row.body_hash == body_hash(event):
+                return c.ReplayEvent(event.id, matches, revision, scope=self._scope, by=by)
+            return c.AcceptEvent(new_event(event), matches, revision, scope=self._scope, by=by)
+
+        return await self._matched(command)
+
+    async def _matched(self, command: Callable[[int], c.AcceptEvent | c.ReplayEvent]) -> c.Accepted:
+        """Sends what was matched on a revision of the manifests; matches again when they changed meanwhile."""
+        for attempt in range(TRIES):
+            try:
+                return await self.engine.submit(command(await self.sync(force=attempt > 0)))
+            except Outdated:
+                continue
+        raise Outdated("the flows change faster than the event can be matched")
+
+    def _match(self, found: StepMatch) -> c.Match:
+        flow, step = found.flow, found.step
+        return c.Match(
+            flow=flow.name,
+            step=step.name,
+            version=str(flow.version),
+            pool=pool_of(flow, step),
+            pool_key=found.key,
+            priority=step.priority,
+            requires=needs_flow(flow.name),
+            retry=_json(step.retry) if step.retry else None,
+        )
+
+
+def _chosen(found: StepMatch, steps: Sequence[str]) -> bool:
+    return not steps or found.flow.name in steps or f"{found.flow.name}/{found.step.name}" in steps
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _misses(matching: Matching) -> str | None:
+    if not matching.misses:
+        return None
+    return _json([{"flow": one.flow.name, "step": one.step.name, "reason": one.reason} for one in matching.misses])
+
+
+def _stored(flow: Flow) -> str:
+    return msgspec.json.encode(flow, enc_hook=str).decode()
+
+
+def _digest(flow: Flow) -> str:
+    return sha256(_stored(flow).encode()).hexdigest()

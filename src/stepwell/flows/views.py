@@ -1,0 +1,125 @@
+"""Events and runs as JSON: the seed's shapes with more beside (source: spec codex-flows 4.6). Times are ISO-8601."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stepwell.flows.backend import flow_event, iso_ms
+from stepwell.flows.events import event_view
+from stepwell.kernel.explain import explain
+from stepwell.model.commands import Accepted
+from stepwell.model.ids import attempt_id
+from stepwell.model.rows import Entry, Event, Output, Run, Task
+from stepwell.store.port import Reader
+
+
+def accepted_view(accepted: Accepted) -> dict[str, Any]:
+    """{status, eventId, runIds, matched}."""
+    return {
+        "status": accepted.status,
+        "eventId": accepted.event_id,
+        "runIds": accepted.run_ids,
+        "matched": accepted.matched,
+    }
+
+
+def stored_event_view(event: Event) -> dict[str, Any]:
+    """The event as sent, and what is known of it: createdAt, matched, replays, and why steps did not match."""
+    view = event_view(flow_event(event))
+    view |= {"createdAt": iso_ms(event.created_at), "matched": event.matched, "replays": event.replays}
+    if event.misses:
+        view["misses"] = msgspec.json.decode(event.misses)
+    return view
+
+
+def event_id_of(reader: Reader, run: Run) -> str | None:
+    """The id of the event that a run is of."""
+    event = None if run.event_no is None else reader.event_by_no(run.event_no)
+    return None if event is None else event.id
+
+
+def run_view(run: Run, event_id: str | None = None) -> dict[str, Any]:
+    """A run in a list. Absent instead of null."""
+    flow, _, step = run.name.partition("/") if run.kind == "step" else ("", "", "")
+    view: dict[str, Any] = {
+        "id": run.id,
+        "eventId": event_id,
+        "flowName": flow or None,
+        "stepName": step or None,
+        "name": run.name,
+        "kind": run.kind,
+        "version": run.version or None,
+        "status": run.status,
+        "resultStatus": run.result_status,
+        "needsAttention": run.needs_attention,
+        "hold": run.hold,
+        "generation": run.generation,
+        "replay": run.replay or None,
+        "result": _plain(run.result),
+        "error": _plain(run.error),
+        "createdAt": iso_ms(run.created_at),
+        "startedAt": None if run.started_at is None else iso_ms(run.started_at),
+        "completedAt": None if run.ended_at is None else iso_ms(run.ended_at),
+        "cancelRequestedAt": None if run.cancel_at is None else iso_ms(run.cancel_at),
+    }
+    return {key: value for key, value in view.items() if value is not None}
+
+
+def _plain(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
+
+
+def full_run_view(
+    run: Run, event_id: str | None, tasks: Sequence[Task], entries: Sequence[Entry], output: Sequence[Output], now: int
+) -> dict[str, Any]:
+    """A run by itself: with `why` it does not move, its attempts, its journal, and the first of its output."""
+    view = run_view(run, event_id)
+    view["why"] = explain(run, tasks, now)
+    view["attempts"] = attempts_view(run, entries)
+    view["journal"] = [entry_view(entry) for entry in entries]
+    view["output"] = [output_view(one) for one in output]
+    for stream in ("stdout", "stderr"):
+        text = "".join(one.text for one in output if one.kind == stream)
+        if text:
+            view[stream] = text
+    return view
+
+
+def entry_view(entry: Entry) -> dict[str, Any]:
+    """{seq, kind, key?, at, data}."""
+    view = {"seq": entry.seq, "kind": entry.kind, "at": iso_ms(entry.at), "data": msgspec.json.decode(entry.data)}
+    return view | ({"key": entry.key} if entry.key is not None else {})
+
+
+def output_view(output: Output) -> dict[str, Any]:
+    """{n, attempt, kind, at, text}."""
+    at = iso_ms(output.at)
+    return {"n": output.n, "attempt": output.attempt, "kind": output.kind, "at": at, "text": output.text}
+
+
+def attempts_view(run: Run, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The attempts that the journal tells of: who, when, and how each ended."""
+    attempts: list[dict[str, Any]] = []
+    live: dict[int, dict[str, Any]] = {}
+    for entry in entries:
+        data = msgspec.json.decode(entry.data)
+        if entry.kind == "attempt.started":
+            one = {
+                "id": attempt_id(run.id, data["task"], data["attempt"]),
+                "attempt": data["attempt"],
+                "worker": data["worker"],
+                "startedAt": iso_ms(entry.at),
+            }
+            attempts.append(one)
+            live[data["task"]] = one
+        elif entry.kind == "attempt.ended" and data["task"] in live:
+            one = live.pop(data["task"])
+            one |= {"endedAt": iso_ms(entry.at), "ended": data["reason"], "error": data.get("error")}
+            if data.get("next_at"):
+                one["nextAt"] = iso_ms(data["next_at"])
+        elif entry.kind.startswith("run.") and entry.kind not in ("run.created", "run.released"):
+            for one in live.values():
+                one |= {"endedAt": iso_ms(entry.at), "ended": entry.kind.removeprefix("run.")}
+            live.clear()
+    return [{key: value for key, value in one.items() if value is not None} for one in attempts]

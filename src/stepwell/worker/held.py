@@ -1,0 +1,89 @@
+"""A task that a worker holds: its lease, the count of its writes, and what it was told about it."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stepwell.engine.engine import Engine
+from stepwell.model import commands as c
+from stepwell.model.errors import Ended, Stale, Unavailable
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+
+
+class LeaseLost(Exception):
+    """The task is somebody else's now: write nothing more."""
+
+
+class Held:
+    """One leased task. `cancel` is set when it should stop; `lost` says that it must not write any more."""
+
+    def __init__(self, engine: Engine, leased: c.Leased) -> None:
+        self.leased, self._engine = leased, engine
+        self.cancel = asyncio.Event()
+        self.lost = self.asked_to_cancel = self.handing_back = False
+        self._n = 0
+        self._ends_at = time.monotonic() + (leased.lease_until - leased.now) / 1_000
+
+    @property
+    def lease(self) -> c.Lease:
+        return self.leased.lease
+
+    def extended(self, until_ms: int, now_ms: int) -> None:
+        """The lease was extended; its end is counted by this process's own monotonic clock."""
+        self._ends_at = time.monotonic() + (until_ms - now_ms) / 1_000
+
+    @property
+    def over(self) -> bool:
+        """Whether the lease has run out, as far as this worker can know."""
+        return time.monotonic() > self._ends_at
+
+    def lose(self) -> None:
+        """Somebody else has the task: stop, and write nothing."""
+        self.lost = True
+        self.cancel.set()
+
+    def ask_to_cancel(self) -> None:
+        """The run was asked to cancel."""
+        self.asked_to_cancel = True
+        self.cancel.set()
+
+    def hand_back(self) -> None:
+        """The worker shuts down: stop, and give the lease back."""
+        self.handing_back = True
+        self.cancel.set()
+
+    async def finish(self, outcome: c.Completed | c.Canceled | c.Continued) -> c.Done:
+        """Ends the task well."""
+        return await self._numbered(lambda n: c.Finish(self.lease, n, outcome))
+
+    async def fail(self, error: str, *, retry: bool = True, **result: str | None) -> c.Done:
+        """Ends the attempt badly."""
+        return await self._numbered(lambda n: c.Fail(self.lease, n, error, retry, **result))
+
+    async def release(self, delay_ms: int = 0) -> c.Done:
+        """Gives the lease back."""
+        return await self._numbered(lambda n: c.Release(self.lease, n, delay_ms))
+
+    async def _numbered(self, command: Callable[[int], c.Command]) -> c.Done:
+        """Sends a numbered write; a lost answer is repeated with the same number, never guessed."""
+        self._n += 1
+        done: c.Done = await self.send(command(self._n))
+        return done
+
+    async def send(self, command: c.Command) -> Any:
+        """Sends a command under this lease until it is answered or the lease is over. Raises `LeaseLost`."""
+        pause_s = FIRST_PAUSE_S
+        while not self.lost and not self.over:
+            try:
+                return await self._engine.submit(command)
+            except (Stale, Ended) as gone:
+                self.lose()
+                raise LeaseLost(str(gone)) from gone
+            except Unavailable:
+                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads retries, no secret
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+        self.lose()
+        raise LeaseLost(f"the lease of {self.leased.run.id} is over")

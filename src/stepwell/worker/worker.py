@@ -1,0 +1,189 @@
+"""The worker: slots, claims, heartbeats, drain. What a task means is its handler's business."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+from stepwell.engine.engine import Engine
+from stepwell.model import commands as c
+from stepwell.model.errors import Invalid, StepwellError, Unavailable
+from stepwell.worker.held import Held, LeaseLost
+
+log = logging.getLogger("stepwell.worker")
+Handler = Callable[[Held], Awaitable[None]]
+LONGEST_PAUSE_S = 5.0
+#: How long a handler that fails in an unforeseen way keeps its task from being tried again.
+BROKEN_HANDLER_MS = 5_000
+
+
+def worker_name() -> str:
+    """New for each process, so that nobody mistakes a restarted worker for a live one."""
+    return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}"[-128:]
+
+
+class Worker:
+    """Runs up to `slots` tasks at once on the caller's event loop.
+
+    `handlers` by task kind. `requires` says what this worker has, asked anew at each claim; None takes everything.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        handlers: Mapping[str, Handler],
+        *,
+        slots: int = 4,
+        requires: Callable[[], tuple[str, ...] | None] = lambda: None,
+        pools: Sequence[str] = (),
+        name: str | None = None,
+    ) -> None:
+        if not 1 <= slots <= 10_000:
+            raise Invalid(f"slots must be from 1 to 10,000, not {slots}", hint="Give the worker at least one slot.")
+        self.name = name or worker_name()
+        self._engine, self._handlers, self._slots = engine, handlers, slots
+        self._requires, self._pools = requires, tuple(pools)
+        self._held: dict[Held, asyncio.Task[None]] = {}
+        self._draining = False
+        self._freed = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def busy(self) -> int:
+        """How many tasks are under way."""
+        return len(self._held)
+
+    def start(self) -> None:
+        self._loops = [
+            asyncio.create_task(self._claims(), name="stepwell-claims"),
+            asyncio.create_task(self._beats(), name="stepwell-beats"),
+        ]
+
+    async def stop(self, *, drain_s: float = 30.0) -> None:
+        """Claims nothing more; lets what runs end within `drain_s`; stops and hands back the rest."""
+        self._draining = True
+        self._freed.set()
+        if self._held:
+            await asyncio.wait(self._held.values(), timeout=drain_s)
+        for held in self._held:
+            held.hand_back()
+        if self._held:
+            await asyncio.wait(self._held.values())
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    # ── claiming ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _claims(self) -> None:
+        hint = self._engine.ready_hint()
+        pause_s = 0.05
+        try:
+            while not self._draining:
+                self._freed.clear()
+                hint.clear()
+                try:
+                    more = await self._claim()
+                    pause_s = 0.05
+                except Unavailable as away:
+                    log.warning("cannot claim: %s", away)
+                    await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads retries, no secret
+                    pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                    continue
+                if not more:
+                    await self._wait(hint)
+        finally:
+            self._engine.drop_hint(hint)
+
+    async def _claim(self) -> bool:
+        """Claims for the free slots; answers whether there may be more right now."""
+        free = self._slots - len(self._held)
+        requires = self._requires()
+        if free <= 0 or requires == ():
+            return False
+        claim = c.Claim(
+            worker=self.name,
+            request=self._engine.secret(),
+            pools=self._pools,
+            requires=requires,
+            limit=min(free, self._engine.settings.claim_limit),
+            lease_ms=self._engine.settings.lease_ms,
+        )
+        claimed = await self._engine.submit(claim)
+        for leased in claimed.tasks:
+            held = Held(self._engine, leased)
+            task = asyncio.create_task(self._run(held), name=f"stepwell-{leased.run.id}")
+            self._held[held] = task
+            task.add_done_callback(partial(self._free, held))
+        return claimed.more and len(self._held) < self._slots
+
+    def _free(self, held: Held, _: asyncio.Task[None]) -> None:
+        self._held.pop(held, None)
+        self._freed.set()
+
+    async def _wait(self, hint: asyncio.Event) -> None:
+        """Until a slot is free or something may be ready; a bounded poll in any case."""
+        full = len(self._held) >= self._slots
+        event = self._freed if full else hint
+        waits = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._freed.wait())}
+        await asyncio.wait(waits, timeout=self._engine.settings.poll_ms / 1_000, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run(self, held: Held) -> None:
+        leased = held.leased
+        handler = self._handlers.get(leased.kind)
+        try:
+            if handler is None:
+                log.error("task %s of run %s: no handler for kind %s", leased.lease.k, leased.run.id, leased.kind)
+                await held.release(BROKEN_HANDLER_MS)
+            else:
+                await handler(held)
+        except LeaseLost as lost:
+            log.warning("run %s: %s", leased.run.id, lost)
+        except StepwellError:
+            log.exception("run %s: a write was refused", leased.run.id)
+            await self._let_go(held)
+        except Exception:
+            log.exception("run %s: its handler failed", leased.run.id)
+            await self._let_go(held)
+
+    async def _let_go(self, held: Held) -> None:
+        with contextlib.suppress(StepwellError, LeaseLost):
+            await held.release(BROKEN_HANDLER_MS)
+
+    # ── heartbeats ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _beats(self) -> None:
+        """One Sync for all leases, as often as a cancel should be heard of; never later than a third of the lease."""
+        settings = self._engine.settings
+        every_s = min(settings.poll_ms, settings.beat_ms) / 1_000
+        while True:
+            await asyncio.sleep(every_s)
+            held = [one for one in self._held if not one.lost]
+            if not held:
+                continue
+            try:
+                await self._beat(held)
+            except StepwellError as error:
+                log.warning("no heartbeat: %s", error)
+                for one in held:
+                    if one.over:
+                        one.lose()
+
+    async def _beat(self, held: list[Held]) -> None:
+        beats = tuple(c.Beat(one.lease, one.leased.seen) for one in held)
+        answer = await self._engine.submit(c.Sync(self.name, beats, self._engine.settings.lease_ms))
+        for one, synced in zip(held, answer.tasks, strict=True):
+            if synced.error is not None:
+                one.lose()
+                continue
+            one.extended(synced.lease_until, answer.now)
+            if synced.cancel:
+                one.ask_to_cancel()
