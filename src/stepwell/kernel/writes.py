@@ -191,10 +191,16 @@ def park(unit: Unit, command: Park, now: int) -> Done:
     if timed:
         moved.due_at, moved.due_key = command.due_at, command.due_key
         fire(unit, run.no, now)
-    elif not command.waits:
+    elif not any(_can_happen(run, wait) for wait in command.waits):
         move(unit, key, "held", now)
         append(unit, run.no, RunHeld("stalled", diff="the workflow waits for nothing that can happen"), now)
     return answer(unit, command.lease)
+
+
+def _can_happen(run: Run, wait: str) -> bool:
+    """Whether a parked run will hear of `wait` one day; a timer without its time never fires."""
+    left = {"timer": 0, "action": run.open_actions, "child": run.open_children}
+    return left.get(wait.partition(":")[0], 1) > 0
 
 
 def _unseen(run: Run, seen: int) -> errors.Unseen:
@@ -208,6 +214,8 @@ def finish(unit: Unit, command: Finish, now: int) -> Done:
     if repeat:
         return answer(unit, command.lease)
     outcome = command.outcome
+    if isinstance(outcome, Continued) and task.kind != "turn":
+        raise errors.Invalid("only a workflow's turn continues as a new run")
     if isinstance(outcome, Continued):
         _continue(unit, run, outcome, now, command.n)
     elif task.kind == "action":
