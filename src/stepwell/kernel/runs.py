@@ -125,7 +125,8 @@ def end(unit: Unit, run_no: int, body: Body, now: int, *, n: int = 0) -> None:
     entry = append(unit, run_no, body, now, n=n)
     run = unit.runs.rows[run_no]
     close(unit, run, now)
-    if run.parent_no is not None and not isinstance(body, RunContinued):
+    first = run.generation == 1  # a parent counts one end for each child that it started
+    if run.parent_no is not None and first and not isinstance(body, RunContinued):
         told = ChildEnded(child=run.id, status=run.status)
         if isinstance(body, RunCompleted):
             told.result = body.result
