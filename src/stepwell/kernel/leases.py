@@ -13,7 +13,7 @@ from stepwell.kernel.unit import Reading, TaskKey, Unit, claim_signature
 from stepwell.model import errors
 from stepwell.model.commands import Beats, Claim, Claimed, Done, Lease, Leased, Release, Sync, Synced
 from stepwell.model.entries import AttemptEnded, AttemptStarted
-from stepwell.model.ids import lease_token, token_hash
+from stepwell.model.ids import lease_token, token_hash, unit_interval
 from stepwell.model.rows import Request, Run, Task
 
 _Answer = list[tuple[int, int, int]]
@@ -66,7 +66,8 @@ def _check_claim(unit: Unit, command: Claim) -> None:
 def _queue(unit: Unit, command: Claim) -> deque[TaskKey]:
     """The batch's candidates for claims like this one, in the order in which they are leased; made once a batch.
 
-    One of each scope in turn, where the first scope rotates; within a scope by (priority, order).
+    One of each scope in turn, where chance says which is first: callers that take turns would fall into step with a
+    rotation, and one scope would never be first. Within a scope by (priority, order).
     """
     signature = claim_signature(command)
     queue = unit.queues.get(signature)
@@ -77,7 +78,7 @@ def _queue(unit: Unit, command: Claim) -> deque[TaskKey]:
         for keys in by_scope.values():
             keys.sort(key=lambda key: (unit.tasks.rows[key].priority, unit.tasks.rows[key].order, key))
         names = sorted(by_scope)
-        turn = unit.rotation % len(names) if names else 0
+        turn = int(unit_interval(unit.rotation) * len(names))
         rows = zip_longest(*(by_scope[name] for name in names[turn:] + names[:turn]))
         queue = unit.queues[signature] = deque(key for row in rows for key in row if key is not None)
     return queue
