@@ -1,0 +1,59 @@
+"""What the documents say is what the program does."""
+
+import os
+import re
+import subprocess
+import sys
+from itertools import takewhile
+from pathlib import Path
+
+import msgspec
+
+from stepwell.model.settings import RANGES, Settings
+from stepwell.model.words import TRANSITIONS
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows(text: str, header: str) -> list[list[str]]:
+    """The cells of the table below a header line."""
+    lines = takewhile(lambda line: line.startswith("|"), text.partition(header)[2].strip().splitlines())
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in list(lines)[1:]]
+
+
+def test_the_table_of_task_states_is_the_one_that_is_checked() -> None:
+    table = rows((ROOT / "docs/kernel.md").read_text(), "| from | to |")
+    assert {row[0]: {one for one in row[1].split(", ") if one} for row in table} == {
+        state: set(after) for state, after in TRANSITIONS.items()
+    }
+
+
+def test_the_table_of_settings_is_complete_and_true() -> None:
+    table = {row[0].strip("`"): row for row in rows((ROOT / "docs/settings.md").read_text(), "| what it bounds |")}
+    for field in msgspec.structs.fields(Settings):
+        row = table.pop(field.name)
+        if field.name in RANGES:
+            numbers = tuple(int(cell.replace(",", "")) for cell in row[1:4])
+            assert numbers == (field.default, *RANGES[field.name])
+    assert table == {}
+
+
+def test_the_program_in_the_readme_runs_as_it_is_written(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    program = readme.partition("```sh\n")[2].partition("```")[0]
+    assert len(program.splitlines()) <= 15
+    tool = tmp_path / "bin" / "stepwell"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m stepwell.cli "$@"\n')
+    tool.chmod(0o755)
+    environ = os.environ | {"PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-eu"], input=program, text=True, cwd=tmp_path, env=environ, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "hello/greet | hello Ada" in done.stdout
+    assert "hello/greet completed" in done.stdout
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
