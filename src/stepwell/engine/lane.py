@@ -193,6 +193,8 @@ class Lane:
                 why = f"the answer to a commit was lost: {lost}"
                 if self._happened(why):
                     return replies
+                if attempt == RETRIES:
+                    self.stopped = f"{why}, and it never happened, {RETRIES + 1} times"
             except Broken as broken:
                 self._session.rollback()
                 return self._stop(str(broken), len(batch))
