@@ -38,7 +38,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.point, self.left, self.signal = "", 0, signal.SIGKILL
-        self.lose = ""
+        self.lose, self.full = "", False
         self.begun = 0
 
     def at(self, point: str) -> None:
@@ -52,7 +52,7 @@ class Faults:
 
 
 class Connection:
-    """A connection that loses the answer to a commit: the commit happened, or it did not, as the faults say."""
+    """A connection that may lose the answer to a commit, which happened or did not, or find its disk full."""
 
     def __init__(self, real: sqlite3.Connection, faults: Faults) -> None:
         self._real, self._faults = real, faults
@@ -61,6 +61,8 @@ class Connection:
         return getattr(self._real, name)
 
     def execute(self, statement: str, *values: Any) -> Any:
+        if statement == "begin immediate" and self._faults.full:
+            self._real.execute("pragma max_page_count = 1")  # no longer than it is
         if statement != "commit" or not self._faults.lose:
             return self._real.execute(statement, *values)
         lost, self._faults.lose = self._faults.lose, ""
@@ -79,21 +81,10 @@ class Store(SqliteStore):
 
     def __init__(self, path: Path, faults: Faults) -> None:
         super().__init__(path)
-        self.faults, self.pages = faults, 0
-        self.opened: list[sqlite3.Connection] = []
+        self.faults = faults
 
     def connect(self) -> sqlite3.Connection:
-        real = super().connect()
-        if self.pages:
-            real.execute(f"pragma max_page_count = {self.pages}")
-        self.opened.append(real)
-        return cast("sqlite3.Connection", Connection(real, self.faults))
-
-    def bound(self, pages: int) -> None:
-        """No connection may make the file longer than this; fewer than it has: as long as it is."""
-        self.pages = pages
-        for connection in self.opened:
-            connection.execute(f"pragma max_page_count = {pages}")
+        return cast("sqlite3.Connection", Connection(super().connect(), self.faults))
 
 
 class Puppet:
@@ -117,12 +108,12 @@ class Puppet:
                 await getattr(self, f"do_{verb}")(*rest)
 
     async def do_submit(self, commands: tuple[c.Command, ...]) -> None:
-        await asyncio.gather(*(self._one(n, answer) for n, answer in enumerate(map(self.engine.submit, commands))))
+        await asyncio.gather(*(self._one(n, command) for n, command in enumerate(commands)))
 
-    async def _one(self, n: int, answer: Any) -> None:
+    async def _one(self, n: int, command: c.Command) -> None:
         sent = time.monotonic()
         try:
-            reply = await answer
+            reply = await self.engine.submit(command)
         except StepwellError as refusal:
             reply = refusal
         tell(("reply", n, reply, time.monotonic() - sent))
@@ -147,7 +138,7 @@ class Puppet:
             wal = os.stat(f"{self.store.path}-wal").st_size  # noqa: PTH116 - the loop has nothing else to do
             resource.setrlimit(resource.RLIMIT_FSIZE, (wal + 20_000, resource.RLIM_INFINITY))
         else:
-            self.store.bound(1)
+            self.faults.full = True
         tell(("done",))
 
     async def do_state(self) -> None:
