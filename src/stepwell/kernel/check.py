@@ -12,14 +12,18 @@ def text(field: str, value: str, limit: int, *, empty: bool = False) -> None:
         raise Invalid(f"{field} must be a string, not {type(value).__name__}", field=field)
     if not value and not empty:
         raise Invalid(f"{field} must not be empty", field=field)
-    try:
-        size = len(value) if value.isascii() else len(value.encode())
-    except UnicodeEncodeError:
-        raise Invalid(f"{field} is not valid Unicode", field=field, hint="Remove lone surrogates.") from None
+    size = _size(field, value)
     if size > limit:
         raise TooLarge(f"{field} has {size:,} bytes, the limit is {limit:,}", what=field, size=size, limit=limit)
     if not value.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise Invalid(f"{field} holds a control character", field=field, hint="Use printable characters only.")
+
+
+def _size(field: str, value: str) -> int:
+    try:
+        return len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise Invalid(f"{field} is not valid Unicode", field=field, hint="Remove lone surrogates.") from None
 
 
 def run_id(value: str) -> None:
@@ -37,7 +41,7 @@ def payload(settings: Settings, what: str, value: str | None) -> None:
     if value is None:
         return
     limit = settings.payload_bytes
-    if len(value) * 4 > limit and (size := len(value.encode())) > limit:
+    if (size := _size(what, value)) > limit:
         raise TooLarge(
             f"{what} has {size:,} bytes, the limit is {limit:,}",
             what=what,
