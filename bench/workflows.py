@@ -76,7 +76,8 @@ async def by_worker(rig: Rig, callers: int) -> Row:
             run_id = f"{label}-{turn}"
             ends[run_id] = asyncio.Event()
             await engine.submit(c.StartRun(id=run_id, name="bench"))
-            await ends.pop(run_id).wait()
+            await ends[run_id].wait()
+            del ends[run_id]
             took.append(time.perf_counter() - started)
 
     async with engine_on(rig.fresh(f"workflows-worker-{callers}")) as engine:
@@ -84,7 +85,8 @@ async def by_worker(rig: Rig, callers: int) -> Row:
         before, began, rates = snapshot(engine.lane.timings), time.perf_counter(), []
         for number_ in range(rounds):
             started = time.perf_counter()
-            await asyncio.gather(*(caller(f"w{number_}-{one}") for one in range(callers)))
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(caller(f"w{number_}-{one}") for one in range(callers)))
             rates.append(total // callers * callers / (time.perf_counter() - started))
         note = _note(engine, before, time.perf_counter() - began, took)
         worker.cancel()
