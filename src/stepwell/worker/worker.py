@@ -11,7 +11,7 @@ from functools import partial
 
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
-from stepwell.model.errors import Invalid, StepwellError, Unavailable
+from stepwell.model.errors import Invalid, StepwellError
 from stepwell.worker.held import Held, LeaseLost
 
 log = logging.getLogger("stepwell.worker")
@@ -67,6 +67,8 @@ class Worker:
         """Claims nothing more; lets what runs end within `drain_s`; stops and hands back the rest."""
         self._draining = True
         self._freed.set()
+        if self._loops:
+            await asyncio.wait(self._loops[:1])  # a claim under way is answered first, else nobody has its leases
         if self._held:
             await asyncio.wait(self._held.values(), timeout=drain_s)
         for held in self._held:
@@ -89,9 +91,11 @@ class Worker:
                 try:
                     more = await self._claim()
                     pause_s = 0.05
-                except Unavailable as away:
+                except StepwellError as away:
                     log.warning("cannot claim: %s", away)
-                    await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads retries, no secret
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause_s * (0.5 + random.random())):  # noqa: S311 - no secret
+                            await self._freed.wait()
                     pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
                     continue
                 if not more:
@@ -140,7 +144,9 @@ class Worker:
         leased = held.leased
         handler = self._handlers.get(leased.kind)
         try:
-            if handler is None:
+            if self._draining:
+                await held.release()
+            elif handler is None:
                 log.error("task %s of run %s: no handler for kind %s", leased.lease.k, leased.run.id, leased.kind)
                 await held.release(BROKEN_HANDLER_MS)
             else:
