@@ -124,10 +124,13 @@ def prune(unit: Unit, command: Prune, now: int) -> Worked:
         if run is None or not run.terminal:
             continue
         unit.pruned_runs.append(number)
+        unit.ids.drop((run.scope, run.id))
         floor = unit.floors.get(run.scope) or 0
         unit.floors.put(run.scope, max(floor, run.ended_at or 0))
     for event in work.prune_events:
-        unit.events.drop(event)
+        found = unit.events.get(event)
+        if found is not None and not unit.event_runs.get(found.no):  # not replayed in this very batch
+            unit.events.drop(event)
     for request in work.prune_requests:
         unit.requests.drop(request)
     unit.pruned_changes = work.prune_changes
