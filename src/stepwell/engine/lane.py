@@ -30,8 +30,9 @@ log = logging.getLogger("stepwell.lane")
 RETRIES = 5
 Answer = asyncio.Future[Any] | Future[Any]
 Item = tuple[c.Command, Answer, asyncio.AbstractEventLoop | None]
-#: A batch's order: heartbeats before anything that could end their leases.
-_FIRST, _LAST = c.Sync, c.Sweep
+#: A batch's order: heartbeats before anything that could end their leases, and what deletes after all who name it.
+_LAST = c.Sweep
+_ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
 
 
 class Committed(Struct, gc=False):
@@ -167,8 +168,8 @@ class Lane:
         timings.longest_batch = max(timings.longest_batch, seconds)
 
     def _in_order(self, items: list[Item]) -> list[c.Command]:
-        if any(type(item[0]) is _FIRST or type(item[0]) is _LAST for item in items):
-            items.sort(key=lambda item: 0 if type(item[0]) is _FIRST else 2 if type(item[0]) is _LAST else 1)
+        if any(type(item[0]) in _ORDER for item in items):
+            items.sort(key=lambda item: _ORDER.get(type(item[0]), 1))
         return [item[0] for item in items]
 
     # ── a batch ──────────────────────────────────────────────────────────────────────────────────────────────────
