@@ -28,6 +28,8 @@ from stepwell.store.port import Broken, Refused, Retry, Session, Unknowable
 log = logging.getLogger("stepwell.lane")
 
 RETRIES = 5
+#: A clock that goes back by less than this is slewed; by more, it was put back.
+CLOCK_PUT_BACK_MS = 1_000
 Answer = asyncio.Future[Any] | Future[Any]
 Item = tuple[c.Command, Answer, asyncio.AbstractEventLoop | None]
 #: A batch's order: heartbeats before anything that could end their leases, and what deletes after all who name it.
@@ -224,6 +226,14 @@ class Lane:
         self.stopped = why
         return [Unavailable(f"the store cannot write: {why}", hint=STOPPED_HINT) for _ in range(count)]
 
+    def _time(self) -> int:
+        """Never below the last, unless the clock was put back: every process on the store follows that.
+
+        One that did not would take leases which others begin for leases of the past.
+        """
+        now = self._clock_ms()
+        return self._now if now < self._now < now + CLOCK_PUT_BACK_MS else now
+
     def _once(self, batch: Sequence[c.Command], replies: list[Any]) -> None:
         """One try: begin, load, decide, flush, read, commit."""
         clock, session, timings = self._monotonic, self._session, self.timings
@@ -231,7 +241,7 @@ class Lane:
         session.begin()
         t1 = clock()
         self._fault("begun")
-        self._now = now = max(self._clock_ms(), self._now)
+        self._now = now = self._time()
         self._rotation += 1
         unit = Unit(self._settings, rotation=self._rotation, mutations=self._mutations)
         need = need_of(batch)
