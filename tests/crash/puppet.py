@@ -65,7 +65,8 @@ class Connection:
             self._real.execute("pragma max_page_count = 1")  # no longer than it is
         if statement != "commit" or not self._faults.lose:
             return self._real.execute(statement, *values)
-        lost, self._faults.lose = self._faults.lose, ""
+        lost = self._faults.lose
+        self._faults.lose = lost if "for ever" in lost else ""
         if lost.startswith("after"):
             self._real.execute(statement)
         else:
@@ -90,10 +91,10 @@ class Store(SqliteStore):
 class Puppet:
     """The side of the child."""
 
-    def __init__(self, path: Path, settings: Settings, roles: bool) -> None:
+    def __init__(self, path: Path, settings: Settings, roles: bool, now: int | None) -> None:
         self.faults = Faults()
         self.store = Store(path, self.faults)
-        self.fixed: int | None = None
+        self.fixed = now
         self.engine = Engine(self.store, settings=settings, clock_ms=self.now, fault=self.faults.at, roles=roles)
 
     def now(self) -> int:
@@ -120,7 +121,7 @@ class Puppet:
         if n == 0:
             self.faults.at("answered")
 
-    async def do_clock(self, now: int | None) -> None:
+    async def do_clock(self, now: int) -> None:
         self.fixed = now
         tell(("done",))
 
@@ -154,4 +155,4 @@ def tell(answer: tuple[Any, ...]) -> None:
 if __name__ == "__main__":
     sys.setswitchinterval(1.0)  # commands that are sent together are in the queue before the lane looks: one batch
     config = unpack(sys.argv[1].encode())
-    asyncio.run(Puppet(config["path"], config["settings"], config["roles"]).serve())
+    asyncio.run(Puppet(**config).serve())

@@ -40,10 +40,12 @@ def start_child(module: str, *args: str, **streams: Any) -> subprocess.Popen[byt
 
 
 class Puppet:
-    """A process with an engine on a file."""
+    """A process with an engine on a file. `now`: its clock stands there, until it is told another time."""
 
-    def __init__(self, path: Path, *, settings: Settings = SETTINGS, roles: bool = False) -> None:
-        config = pack({"path": path, "settings": settings, "roles": roles}).decode().strip()
+    def __init__(
+        self, path: Path, *, settings: Settings = SETTINGS, roles: bool = False, now: int | None = None
+    ) -> None:
+        config = pack({"path": path, "settings": settings, "roles": roles, "now": now}).decode().strip()
         self.process = start_child("tests.crash.puppet", config, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read_all, daemon=True)
@@ -105,7 +107,7 @@ class Puppet:
         """Arms a signal to itself, at the n-th time from now that the lane comes to a point."""
         self.tell("fault", point, left, number)
 
-    def clock(self, now: int | None) -> None:
+    def clock(self, now: int) -> None:
         self.tell("clock", now)
 
     def trouble(self) -> str | None:
