@@ -70,7 +70,7 @@ def test_a_full_key_blocks_only_its_own_and_is_promoted_in_order(bench: Bench) -
     assert [bench.task(name).state for name in ("a2", "a3")] == ["blocked", "blocked"]
     assert bench.do(c.Promote()).count == 0
     bench.do(c.Finish(claimed.tasks[0].lease, 1, c.Completed()))
-    assert bench.commits[-1].unblocked
+    assert bench.commits[-1].freed
     assert bench.do(c.Promote()).count == 1
     assert ids(bench.claim()) == ["a2"]
     assert bench.task("a3").state == "blocked"

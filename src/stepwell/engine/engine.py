@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from stepwell.engine.lane import Committed, Lane, no_fault
-from stepwell.engine.roles import Repeater, Role, Timekeeper, Watcher
+from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
@@ -56,7 +56,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._roles: list[Role] = []
         self._timekeeper: Timekeeper | None = None
         self._deliver: Repeater | None = None
-        self._promote: Repeater | None = None
+        self._promoter: Promoter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lane: Lane | None = None
 
@@ -87,16 +87,24 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     def _start_roles(self) -> None:
         poll_s = self.settings.poll_ms / 1_000
-        self._timekeeper = Timekeeper(self.submit, lambda: self.read(Reader.next_due), self.clock_ms, wait_s=poll_s)
+        self._timekeeper = Timekeeper(
+            self.submit, lambda: self.read(lambda reader: reader.next_due()), self.clock_ms, wait_s=poll_s
+        )
         self._deliver = Repeater("delivery", self.submit, c.Deliver(), wait_s=poll_s)
-        self._promote = Repeater("promotion", self.submit, c.Promote(), wait_s=poll_s)
+        self._promoter = Promoter(self.submit, wait_s=poll_s)
         self._roles = [
             self._timekeeper,
             self._deliver,
-            self._promote,
+            self._promoter,
             Repeater("sweeper", self.submit, c.Sweep(), wait_s=poll_s),
             Repeater("pruner", self.submit, c.Prune(), wait_s=PRUNE_S),
-            Watcher(lambda: self._in_thread(self.store.version), self._hint_all, wait_s=min(WATCH_S, poll_s)),
+            Watcher(
+                lambda: self._in_thread(self.store.version),
+                lambda: self.read(lambda reader: reader.head()),
+                lambda: self.lane.commits,
+                self._hint_all,
+                wait_s=min(WATCH_S, poll_s),
+            ),
         ]
         for role in self._roles:
             role.start()
@@ -238,7 +246,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         return (
             (committed.ready and bool(self._ready))
             or committed.messages
-            or committed.unblocked
+            or bool(committed.freed)
             or (committed.earliest_due is not None)
             or (bool(self._waiters) and not committed.runs.isdisjoint(self._waiters))
         )
@@ -254,8 +262,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             self._timekeeper.due(committed.earliest_due)
         if committed.messages and self._deliver is not None:
             self._deliver.hint()
-        if committed.unblocked and self._promote is not None:
-            self._promote.hint()
+        if committed.freed and self._promoter is not None:
+            self._promoter.freed(committed.freed)
 
     def _hint_all(self) -> None:
         for event in self._ready:

@@ -43,7 +43,7 @@ class Committed(Struct, gc=False):
     runs: frozenset[int] = frozenset()
     ready: bool = False
     earliest_due: int | None = None
-    unblocked: bool = False
+    freed: frozenset[tuple[str, str, str]] = frozenset()  # pool keys (scope, pool, key) that have a slot more
     messages: bool = False
 
 
@@ -82,6 +82,7 @@ class Lane:
     ) -> None:
         self.timings = Timings()
         self.stopped: str | None = None
+        self.commits = 0
         self._session, self._settings = session, settings
         self._clock_ms, self._monotonic, self._on_commit = clock_ms, monotonic, on_commit
         self._mutations, self._fault = mutations, fault
@@ -141,7 +142,7 @@ class Lane:
                 replies = self._run(self._in_order(items))
             except BaseException as surprise:
                 log.exception("a batch of %d commands raised", size)
-                self._session.rollback()
+                self._back()
                 replies = [Internal(f"{type(surprise).__name__}: {surprise}") for _ in items]
             self._fault("answering")
             _answer(items, replies)
@@ -185,10 +186,10 @@ class Lane:
                 self._once(batch, replies)
             except Retry as busy:
                 why = str(busy)
-                self._session.rollback()
+                self._back()
                 time.sleep(0.01 * (attempt + 1) * (0.5 + unit_interval(attempt, self._now)))
             except (Refused, StepwellError, TypeError, KeyError, ValueError, AttributeError) as refused:
-                self._session.rollback()
+                self._back()
                 if len(batch) > 1:
                     return [self._run([command])[0] for command in batch]
                 return [_refusal(refused, batch[0])]
@@ -199,13 +200,21 @@ class Lane:
                 if attempt == RETRIES:
                     self.stopped = f"{why}, and it never happened, {RETRIES + 1} times"
             except Broken as broken:
-                self._session.rollback()
+                self._back()
                 return self._stop(str(broken), len(batch))
             else:
                 return replies
             if self.stopped is not None:
                 return self._stop(self.stopped, len(batch))
         return [Unavailable(f"gave up after {RETRIES + 1} tries: {why}") for _ in batch]
+
+    def _back(self) -> None:
+        """Rolls back; a store that cannot even do that is written to no more."""
+        try:
+            self._session.rollback()
+        except Exception as error:
+            log.exception("cannot roll back")
+            self.stopped = f"cannot roll back: {error}"
 
     def _happened(self, why: str) -> bool:
         """Asks the lane's own row whether a commit with a lost answer happened."""
@@ -263,6 +272,7 @@ class Lane:
         t4 = clock()
         self._fault("flushed")
         session.commit()
+        self.commits += 1
         self._fault("committed")
         timings.begin += t1 - t0
         timings.load += t2 - t1
@@ -292,6 +302,7 @@ def _refusal(refused: Exception, command: c.Command) -> StepwellError:
 def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     """What those who wait want to know of a unit that was committed; `limited` pools have a slot more with each end."""
     committed = Committed(frozenset(unit.runs.dirty), messages=bool(unit.sent))
+    freed: set[tuple[str, str, str]] = set()
     for key in unit.tasks.dirty:
         task = unit.tasks.rows[key]
         if task.state == "ready" or (task.state != "leased" and (task.scope, task.pool) in limited):
@@ -299,8 +310,9 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
         if task.state == "due" and task.due_at is not None:
             earliest = committed.earliest_due
             committed.earliest_due = task.due_at if earliest is None else min(earliest, task.due_at)
-        if task.pool_key is not None and task.state != "leased":
-            committed.unblocked = True
+        if task.pool_key is not None and task.state != "leased" and (task.scope, task.pool) in limited:
+            freed.add((task.scope, task.pool, task.pool_key))
+    committed.freed = frozenset(freed)
     return committed
 
 

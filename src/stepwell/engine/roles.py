@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from stepwell.model import commands as c
 from stepwell.model.errors import StepwellError, Unavailable
@@ -73,6 +73,27 @@ class Repeater(Role):
         return self.wait_s
 
 
+class Promoter(Role):
+    """Promotes blocked tasks of the keys that have got a free slot; without a hint, whatever key has one."""
+
+    name = "promoter"
+
+    def __init__(self, submit: Submit, *, wait_s: float) -> None:
+        super().__init__(wait_s=wait_s)
+        self._submit = submit
+        self._freed: set[tuple[str, str, str]] = set()
+
+    def freed(self, keys: Iterable[tuple[str, str, str]]) -> None:
+        """Leases of these keys (scope, pool, key) have ended."""
+        self._freed.update(keys)
+        self.hint()
+
+    async def work(self) -> float:
+        keys, self._freed = tuple(self._freed), set()
+        await self._submit(c.Promote(keys))
+        return self.wait_s
+
+
 class Timekeeper(Role):
     """Fires timers to the millisecond: sleeps until the earliest due time, or until an earlier one is committed."""
 
@@ -105,18 +126,35 @@ class Timekeeper(Role):
 
 
 class Watcher(Role):
-    """Sees what other processes commit to the same store, by a number that is cheap to read."""
+    """Sees what other processes commit to the same store.
+
+    `version` is a number that is cheap to read and changes with anybody's commit. Only when it has changed, the head of
+    the change log is compared with the number of own commits: what it has more is somebody else's.
+    """
 
     name = "watcher"
 
-    def __init__(self, version: Callable[[], Awaitable[int]], on_change: Callable[[], None], *, wait_s: float) -> None:
+    def __init__(
+        self,
+        version: Callable[[], Awaitable[int]],
+        head: Callable[[], Awaitable[int]],
+        own: Callable[[], int],
+        on_change: Callable[[], None],
+        *,
+        wait_s: float,
+    ) -> None:
         super().__init__(wait_s=wait_s)
-        self._version, self._on_change = version, on_change
+        self._version, self._head, self._own, self._on_change = version, head, own, on_change
         self._seen: int | None = None
+        self._others: int | None = None
 
     async def work(self) -> float:
         version = await self._version()
-        if self._seen is not None and version != self._seen:
-            self._on_change()
-        self._seen = version
+        if version != self._seen:
+            self._seen = version
+            own = self._own()
+            others = await self._head() - own
+            if self._others is not None and others != self._others:
+                self._on_change()
+            self._others = others
         return self.wait_s

@@ -11,7 +11,7 @@ import msgspec
 
 from stepwell.engine.engine import Engine
 from stepwell.flows.discovery import Discovery, FlowCatalog
-from stepwell.flows.events import FlowEvent, body_hash, canonical_json
+from stepwell.flows.events import FlowEvent, body_hash
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.schemas import Schemas
 from stepwell.flows.trigger import Matching, StepMatch, match
@@ -74,7 +74,7 @@ class FlowBackend:
         self._catalog, self._schemas = FlowCatalog(), Schemas()
         self._found = Discovery((), (), ())
         self._looked_at = float("-inf")
-        self._digest: str | None = None
+        self._synced: tuple[Flow, ...] | None = None
         self._revision = 0
 
     # ── flows ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,14 +106,13 @@ class FlowBackend:
     async def sync(self, *, force: bool = False) -> int:
         """Tells the kernel of the manifests if they changed; answers the revision that a match is good for."""
         flows = self.discover().flows
-        digest = canonical_json([[flow.name, str(flow.manifest_path), _digest(flow)] for flow in flows])
-        if digest != self._digest or force:
+        if flows != self._synced or force:
             manifests = tuple((flow.name, str(flow.version), _digest(flow), _stored(flow)) for flow in flows)
             revision = await self.engine.submit(c.SyncManifests(manifests, scope=self._scope))
             for flow in flows:
                 for step in flow.steps:
                     await self._limit(flow, step)
-            self._digest, self._revision = digest, revision.revision
+            self._synced, self._revision = flows, revision.revision
         return self._revision
 
     async def _limit(self, flow: Flow, step: Step) -> None:

@@ -20,7 +20,7 @@ RULES: dict[type[c.Command], Rule] = {
     c.StartRun: runs.start_run,
     c.Restart: runs.restart,
     c.Claim: leases.claim,
-    c.Release: leases.release,
+    c.Release: writes.release,
     c.Sync: leases.sync,
     c.Record: writes.record,
     c.Mutate: writes.mutate,

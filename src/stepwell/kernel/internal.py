@@ -3,8 +3,8 @@
 import msgspec
 
 from stepwell.kernel.control import hold, request_cancel
-from stepwell.kernel.journal import append, deliver, fire
-from stepwell.kernel.leases import give_back
+from stepwell.kernel.journal import deliver, fire
+from stepwell.kernel.leases import give_back, no_further
 from stepwell.kernel.runs import end
 from stepwell.kernel.tasks import lost_at, move
 from stepwell.kernel.unit import Unit
@@ -16,21 +16,25 @@ from stepwell.model.rows import Message, Run
 def sweep(unit: Unit, command: Sweep, now: int) -> Worked:
     """`Sweep`: expired leases, cancels past their grace, runs past their deadline."""
     work = unit.work
+    count = 0
     for key in work.expired:
         task = unit.tasks.get(key)
         if task is not None and task.state == "leased" and (task.lease_until or 0) < now:
             _expire(unit, key, now)
+            count += 1
     for number in work.overdue:
         run = unit.runs.get(number)
         if run is not None and not run.terminal:
-            _overdue(unit, run, now)
-    count = len(work.expired) + len(work.overdue)
+            count += _overdue(unit, run, now)
     return Worked(count, count >= command.limit)
 
 
 def _expire(unit: Unit, key: tuple[int, int], now: int) -> None:
     task = unit.tasks.edit(key)
     run = unit.runs.rows[key[0]]
+    if no_further(run, task):
+        end(unit, run.no, RunCanceled(by="kernel", reason="its worker was lost after it was asked to cancel"), now)
+        return
     wrote = task.kind == "turn" and run.write_no > 0
     task.lost = 1 if wrote else task.lost + 1
     give_back(unit, task, now, "expired", lost_at(task, now))
@@ -39,16 +43,17 @@ def _expire(unit: Unit, key: tuple[int, int], now: int) -> None:
         hold(unit, unit.runs.rows[key[0]], RunHeld("poison", by="kernel", diff=why), now)
 
 
-def _overdue(unit: Unit, run: Run, now: int) -> None:
+def _overdue(unit: Unit, run: Run, now: int) -> bool:
+    """Ends a run past its deadline, or past the grace of its cancel; answers whether it was."""
     if run.deadline is not None and run.deadline <= now:
         end(unit, run.no, RunFailed(raw('{"type":"Timeout","message":"the run is past its deadline"}')), now)
-        return
+        return True
     task = unit.tasks.rows[(run.no, run.turn)]
     grace = unit.settings.cancel_grace_ms + (unit.settings.kill_grace_ms if run.kind == "step" else 0)
-    if run.cancel_at is None or task.state != "leased":
-        return
-    if max(run.cancel_at, task.leased_at or 0) + grace <= now:
-        end(unit, run.no, RunCanceled(by="kernel", reason="past the grace of its cancel", terminated=True), now)
+    if run.cancel_at is None or task.state != "leased" or max(run.cancel_at, task.leased_at or 0) + grace > now:
+        return False
+    end(unit, run.no, RunCanceled(by="kernel", reason="past the grace of its cancel", terminated=True), now)
+    return True
 
 
 def fire_due(unit: Unit, command: Fire, now: int) -> Worked:
@@ -88,15 +93,11 @@ def _hand_over(unit: Unit, run: Run, message: Message, now: int) -> None:
     elif message.kind == "child.ended":
         generation, _, key = (message.key or "0:").partition(":")
         if int(generation) == run.generation:
-            body = decode_body(ChildEnded.kind, message.data)
-            if run.hold is None:
-                deliver(unit, run.no, body, now, key=key)
-            else:
-                append(unit, run.no, body, now, key=key)
+            deliver(unit, run.no, decode_body(ChildEnded.kind, message.data), now, key=key)
 
 
 def promote(unit: Unit, command: Promote, now: int) -> Worked:
-    """`Promote`: blocked tasks of a key, as many as it has free slots."""
+    """`Promote`: blocked tasks of a key, as many as it has free slots, in their old order."""
     free: dict[tuple[str, str, str | None], int] = {}
     moved = 0
     for key in unit.work.blocked:
@@ -113,7 +114,7 @@ def promote(unit: Unit, command: Promote, now: int) -> Worked:
         order = task.order
         move(unit, key, "ready", now).order = order
         moved += 1
-    return Worked(moved, moved > 0 and len(unit.work.blocked) >= command.limit)
+    return Worked(moved)
 
 
 def prune(unit: Unit, command: Prune, now: int) -> Worked:

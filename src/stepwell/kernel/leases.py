@@ -11,7 +11,7 @@ from stepwell.kernel.journal import append
 from stepwell.kernel.tasks import move, slot, take
 from stepwell.kernel.unit import Reading, TaskKey, Unit, claim_signature
 from stepwell.model import errors
-from stepwell.model.commands import Beats, Claim, Claimed, Done, Lease, Leased, Release, Sync, Synced
+from stepwell.model.commands import Beats, Claim, Claimed, Done, Lease, Leased, Sync, Synced
 from stepwell.model.entries import AttemptEnded, AttemptStarted
 from stepwell.model.ids import lease_token, token_hash, unit_interval
 from stepwell.model.rows import Request, Run, Task
@@ -169,14 +169,6 @@ def gone(run: Run, lease: Lease) -> errors.StepwellError:
     return errors.Stale(f"the lease of {run.id}.{lease.k} with epoch {lease.epoch} is over", run_id=run.id)
 
 
-def release(unit: Unit, command: Release, now: int) -> Done:
-    """`Release`: the attempt does not count as a failure, nor as a lost lease."""
-    _, task, repeat = fence(unit, command.lease, command.n)
-    if not repeat:
-        give_back(unit, task, now, "released", now + max(0, command.delay_ms), n=command.n)
-    return answer(unit, command.lease)
-
-
 def give_back(
     unit: Unit, task: Task, now: int, reason: str, next_at: int, *, error: msgspec.Raw | None = None, n: int = 0
 ) -> None:
@@ -199,6 +191,16 @@ def answer(unit: Unit, lease: Lease) -> Done:
     return Done(task.state, run.status, next_at)
 
 
+def _told_to_stop(run: Run, task: Task) -> bool:
+    """An action that was leased after the cancel is part of the cleanup, and is left alone."""
+    return run.cancel_at is not None and (task.kind != "action" or (task.leased_at or 0) <= run.cancel_at)
+
+
+def no_further(run: Run, task: Task) -> bool:
+    """Whether the end of this lease is the end of the run: a step that was asked to cancel is not tried again."""
+    return task.kind == "step" and run.cancel_at is not None
+
+
 def sync(unit: Unit, command: Sync, now: int) -> Beats:
     """`Sync`: one answer for each lease; extends those that are live."""
     check.name("worker", command.worker)
@@ -218,7 +220,7 @@ def sync(unit: Unit, command: Sync, now: int) -> Beats:
         mine = unit.tasks.edit((lease.run_no, lease.k))
         mine.lease_until = max(mine.lease_until or 0, now + command.lease_ms)
         mine.details = mine.details if beat.details is None else beat.details
-        one.lease_until, one.cancel = mine.lease_until, run.cancel_at is not None
+        one.lease_until, one.cancel = mine.lease_until, _told_to_stop(run, mine)
         if task.kind == "turn" and run.wake_seq > beat.seen:
             unit.readings.append(Reading(one, "missed", "missed", run.no, beat.seen, run.head_seq + 1))
     return Beats(synced, now)

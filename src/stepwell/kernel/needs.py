@@ -32,6 +32,7 @@ class Need(Struct, gc=False):
     requests: set[tuple[str, str]] = field(default_factory=set)
     slots: set[PoolKey] = field(default_factory=set)
     claims: list[c.Claim] = field(default_factory=list)
+    promote: set[tuple[str, str, str]] = field(default_factory=set)
     internal: dict[type[c.Command], int] = field(default_factory=dict)
     new_runs: int = 0
     new_events: int = 0
@@ -96,7 +97,7 @@ def _turn(need: Need, command: Any) -> None:
     need.turns.add(command.lease.run_no)
 
 
-def _ending(need: Need, command: c.Finish | c.Fail) -> None:
+def _ending(need: Need, command: c.Finish | c.Fail | c.Release) -> None:
     _leased(need, command.lease)
     need.closing.add(command.lease.run_no)
     if isinstance(command, c.Finish) and isinstance(command.outcome, c.Continued):
@@ -128,6 +129,13 @@ def _pool(need: Need, command: c.SetPool) -> None:
     need.pools.add((command.pool.scope, command.pool.name))
 
 
+def _promote(need: Need, command: c.Promote) -> None:
+    if command.keys:
+        need.promote.update(command.keys)
+    else:
+        _internal(need, command)
+
+
 def _internal(need: Need, command: Any) -> None:
     need.internal[type(command)] = max(command.limit, need.internal.get(type(command), 0))
 
@@ -139,7 +147,7 @@ _NEEDS: dict[type[c.Command], Callable[[Need, Any], None]] = {
     c.StartRun: _start,
     c.Restart: _closing,
     c.Claim: _claim,
-    c.Release: _turn,
+    c.Release: _ending,
     c.Sync: _sync,
     c.Record: _record,
     c.Mutate: _write,
@@ -156,6 +164,6 @@ _NEEDS: dict[type[c.Command], Callable[[Need, Any], None]] = {
     c.Sweep: _internal,
     c.Fire: _internal,
     c.Deliver: _internal,
-    c.Promote: _internal,
+    c.Promote: _promote,
     c.Prune: _internal,
 }

@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from stepwell.kernel import check
 from stepwell.kernel.journal import append, deliver, fire
-from stepwell.kernel.leases import answer, fence, give_back
+from stepwell.kernel.leases import answer, fence, give_back, no_further
 from stepwell.kernel.runs import create, end
 from stepwell.kernel.tasks import move, retry_at
 from stepwell.kernel.unit import Reading, Unit
@@ -24,6 +24,7 @@ from stepwell.model.commands import (
     Park,
     Record,
     Recorded,
+    Release,
 )
 from stepwell.model.entries import (
     ActionCompleted,
@@ -270,6 +271,16 @@ def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> Non
     for signal in outcome.signals:
         append(unit, new.no, SignalReceived(signal.name, raw(signal.payload), dedup=signal.dedup), now)
     end(unit, run.no, RunContinued(outcome.id, new.no), now, n=n)
+
+
+def release(unit: Unit, command: Release, now: int) -> Done:
+    """`Release`: the attempt does not count as a failure, nor as a lost lease."""
+    run, task, repeat = fence(unit, command.lease, command.n)
+    if not repeat and no_further(run, task):
+        end(unit, run.no, RunCanceled(by="worker", reason="released after it was asked to cancel"), now, n=command.n)
+    elif not repeat:
+        give_back(unit, task, now, "released", now + max(0, command.delay_ms), n=command.n)
+    return answer(unit, command.lease)
 
 
 def fail(unit: Unit, command: Fail, now: int) -> Done:

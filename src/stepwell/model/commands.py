@@ -454,8 +454,9 @@ class Deliver(Command):
 
 
 class Promote(Command):
-    """Makes blocked tasks ready whose pool key has a free slot."""
+    """Makes blocked tasks ready whose pool key has a free slot. `keys` (scope, pool, key); empty: all there are."""
 
+    keys: tuple[tuple[str, str, str], ...] = ()
     limit: int = 1_000
 
 

@@ -13,7 +13,9 @@ from stepwell.model.rows import Run, Task
 from stepwell.store.port import Session
 
 DAY_MS = 86_400_000
-GROUPS_PER_CLAIM = 1_000
+#: How many ready tasks of a pool with a limit for each key a claim looks at: those of full keys are moved aside.
+LOOKED_AT = 1_000
+PROMOTED = 1_000
 _LEASES = msgspec.json.Decoder(list[tuple[int, int, int]])
 
 
@@ -28,8 +30,12 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
     if need.internal:
         tasks, runs = _work(session, unit, need.internal, now)
         found += tasks
+        if c.Promote in need.internal:
+            need.promote.update(session.blocked_keys(need.internal[c.Promote]))
         numbers |= runs
         need.closing |= runs | {task.run_no for task in tasks}
+    if need.promote:
+        found += _blocked(session, unit, need.promote)
     by_id = need.ids | need.closing_ids
     named = session.runs_by_id(by_id) if by_id else []
     numbers |= {task.run_no for task in found}
@@ -110,14 +116,24 @@ def _candidates(session: Session, unit: Unit, need: Need) -> list[Task]:
     found: dict[TaskKey, Task] = {}
     for signature, (claim, limit) in wanted.items():
         keys: list[TaskKey] = []
-        for pool, requires, scope in session.ready_groups(claim.pools):
-            if claim.scope not in (None, scope) or (claim.requires is not None and requires not in claim.requires):
-                continue
-            tasks = session.ready(pool, requires, scope, min(limit, unit.settings.claim_limit) + 1)
+        most = min(limit, unit.settings.claim_limit) + 1
+        groups = [group for group in session.ready_groups(claim.pools) if _fits(claim, group)]
+        for pool in session.pools({(scope, name) for name, _, scope in groups}) if groups else ():
+            unit.pools.seed((pool.scope, pool.name), pool)
+        for name, requires, scope in groups:
+            row = unit.pools.get((scope, name))
+            keyed = row is not None and row.key_limit is not None
+            tasks = session.ready(name, requires, scope, max(most, LOOKED_AT) if keyed else most)
             found.update({(task.run_no, task.k): task for task in tasks})
             keys += _keys(tasks)
         unit.candidates[signature] = keys
     return list(found.values())
+
+
+def _fits(claim: c.Claim, group: tuple[str, str, str]) -> bool:
+    """Whether a claim takes tasks of a (pool, requires, scope)."""
+    _, requires, scope = group
+    return claim.scope in (None, scope) and (claim.requires is None or requires in claim.requires)
 
 
 def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], now: int) -> tuple[list[Task], set[int]]:
@@ -128,7 +144,7 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
     for kind, limit in internal.items():
         if kind is c.Sweep:
             expired = session.expired(now, limit)
-            overdue = session.overdue(now, limit)
+            overdue = session.overdue(now, now - settings.cancel_grace_ms, limit)
             work.expired, work.overdue = _keys(expired), [run.no for run in overdue]
             tasks += expired
             runs |= set(work.overdue)
@@ -139,10 +155,6 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
         elif kind is c.Deliver:
             work.messages = session.messages(limit)
             runs |= {message.to_no for message in work.messages}
-        elif kind is c.Promote:
-            blocked = session.blocked(limit)
-            work.blocked = _keys(blocked)
-            tasks += blocked
         elif kind is c.Prune:
             before = now - settings.event_retention_days * DAY_MS
             ended = session.prunable_runs(before, limit)
@@ -160,6 +172,21 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             for key, value in session.meta([f"floor:{run.scope}" for run in ended]):
                 unit.floors.seed(key.partition(":")[2], value)
     return tasks, runs
+
+
+def _blocked(session: Session, unit: Unit, keys: set[tuple[str, str, str]]) -> list[Task]:
+    """As many blocked tasks of each key as it has free slots."""
+    pools = {(pool.scope, pool.name): pool for pool in session.pools({(scope, name) for scope, name, _ in keys})}
+    found: list[Task] = []
+    for scope, name, key in sorted(keys):
+        pool = pools.get((scope, name))
+        free = PROMOTED
+        if pool is not None and pool.key_limit is not None:
+            free = pool.key_limit - session.leased_count(scope, name, key)
+        if free > 0:
+            found += session.blocked(scope, name, key, min(free, PROMOTED))
+    unit.work.blocked = _keys(found)
+    return found
 
 
 def _keys(tasks: list[Task]) -> list[TaskKey]:

@@ -185,9 +185,16 @@ class MemorySession:
         found = self._where(lambda task: task.state == "leased" and (task.lease_until or 0) < now)
         return sorted(found, key=lambda task: (task.lease_until or 0, task.run_no, task.k))[:limit]
 
-    def overdue(self, now: int, limit: int) -> list[Run]:
-        found = [run for run in self._t.runs.values() if not run.terminal and _overdue(run, now)]
+    def overdue(self, now: int, asked_before: int, limit: int) -> list[Run]:
+        found = [run for run in self._t.runs.values() if not run.terminal and self._overdue(run, now, asked_before)]
         return sorted(found, key=lambda run: run.no)[:limit]
+
+    def _overdue(self, run: Run, now: int, asked_before: int) -> bool:
+        if run.deadline is not None and run.deadline <= now:
+            return True
+        task = self._t.tasks[(run.no, run.turn)]
+        asked = run.cancel_at is not None and run.cancel_at <= asked_before
+        return asked and task.state == "leased" and (task.leased_at or 0) <= asked_before
 
     def due(self, now: int, limit: int) -> list[Task]:
         found = self._where(lambda task: task.state == "due" and (task.due_at or 0) <= now)
@@ -196,17 +203,14 @@ class MemorySession:
     def messages(self, limit: int) -> list[Message]:
         return sorted(self._t.messages.values(), key=lambda message: message.no)[:limit]
 
-    def blocked(self, limit: int) -> list[Task]:
+    def blocked_keys(self, limit: int) -> list[tuple[str, str, str]]:
         found = self._where(lambda task: task.state == "blocked")
-        found.sort(key=lambda t: (t.scope, t.pool, t.pool_key or "", t.priority, t.order, t.run_no, t.k))
-        per_key: dict[tuple[str, str, str | None], int] = {}
-        chosen = []
-        for task in found:
-            key = (task.scope, task.pool, task.pool_key)
-            per_key[key] = per_key.get(key, 0) + 1
-            if per_key[key] <= BLOCKED_PER_KEY:
-                chosen.append(task)
-        return chosen[:limit]
+        return sorted({(task.scope, task.pool, task.pool_key or "") for task in found})[:limit]
+
+    def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
+        key = (scope, pool, pool_key)
+        found = self._where(lambda task: task.state == "blocked" and (task.scope, task.pool, task.pool_key) == key)
+        return sorted(found, key=lambda task: (task.priority, task.order, task.run_no, task.k))[:limit]
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         found = [run for run in self._t.runs.values() if run.ended_at is not None and run.ended_at < before]
@@ -283,10 +287,6 @@ class MemorySession:
         return [entry for entry in entries if reading.after < entry.seq < reading.until and entry.kind in DELIVERABLE]
 
 
-#: How many blocked tasks of one key a promotion looks at: more than a key's limit is of no use.
-BLOCKED_PER_KEY = 64
-
-
 def _write(t: Tables, table: dict[Any, Any], dirty: Any) -> None:
     for key, row in dirty.written(NEW, CHANGED):
         t.put(table, key, row)
@@ -299,10 +299,6 @@ def _write(t: Tables, table: dict[Any, Any], dirty: Any) -> None:
 
 def _present(table: dict[Any, T], keys: Iterable[Any]) -> list[T]:
     return [table[key] for key in keys if key in table]
-
-
-def _overdue(run: Run, now: int) -> bool:
-    return (run.deadline is not None and run.deadline <= now) or run.cancel_at is not None
 
 
 def _entry(t: Tables, entry: Entry) -> Entry:

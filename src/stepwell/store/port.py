@@ -73,16 +73,19 @@ class Session(Protocol):
 
     def expired(self, now: int, limit: int) -> list[Task]: ...
 
-    def overdue(self, now: int, limit: int) -> list[Run]:
-        """Open runs past their deadline, and those that were asked to cancel before `now`."""
+    def overdue(self, now: int, asked_before: int, limit: int) -> list[Run]:
+        """Open runs past their deadline, and those whose turn is leased and that were asked to cancel before a time."""
 
     def due(self, now: int, limit: int) -> list[Task]: ...
 
     def messages(self, limit: int) -> list[Message]:
         """The oldest messages."""
 
-    def blocked(self, limit: int) -> list[Task]:
-        """The first blocked tasks of every (scope, pool, key), up to the limit in all."""
+    def blocked_keys(self, limit: int) -> list[tuple[str, str, str]]:
+        """The different (scope, pool, key) among blocked tasks."""
+
+    def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
+        """The first blocked tasks of a key by (priority, order)."""
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         """Ended runs, oldest first, that ended before a time."""

@@ -18,8 +18,6 @@ from stepwell.store.sqlite.sql import position, sql
 
 #: Rows that a session keeps between batches; past it the cache starts again.
 CACHE_ROWS = 50_000
-#: How many blocked tasks of one key a promotion looks at: more than a key's limit is of no use.
-BLOCKED_PER_KEY = 64
 LANE_KEPT_MS = 7 * 86_400_000
 
 _SELDOM, _STATUS, _OFTEN = (position("run", name) for name in ("generation", "status", "head_seq"))
@@ -210,8 +208,8 @@ class SqliteSession:
     def expired(self, now: int, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/expired", now, limit)]
 
-    def overdue(self, now: int, limit: int) -> list[Run]:
-        return [Run(*row) for row in self._all("find/overdue", now, limit)]
+    def overdue(self, now: int, asked_before: int, limit: int) -> list[Run]:
+        return [Run(*row) for row in self._all("find/overdue", now, asked_before, limit)]
 
     def due(self, now: int, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/due", now, limit)]
@@ -219,13 +217,16 @@ class SqliteSession:
     def messages(self, limit: int) -> list[Message]:
         return [Message(*row) for row in self._all("find/messages", limit)]
 
-    def blocked(self, limit: int) -> list[Task]:
-        found: list[Task] = []
+    def blocked_keys(self, limit: int) -> list[tuple[str, str, str]]:
+        keys: list[tuple[str, str, str]] = []
         last = ("", "", "")
-        while len(found) < limit and (rows := self._all("find/next_blocked", *last)):
+        while len(keys) < limit and (rows := self._all("find/next_blocked", *last)):
             last = rows[0]
-            found += [Task(*row) for row in self._all("find/blocked", *last, min(limit - len(found), BLOCKED_PER_KEY))]
-        return found
+            keys.append(last)
+        return keys
+
+    def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
+        return [Task(*row) for row in self._all("find/blocked", scope, pool, pool_key, limit)]
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         return [Run(*row) for row in self._all("find/prunable_runs", before, limit)]

@@ -1,8 +1,6 @@
-"""Opening a SQLite file: settings of the connection, migrations, and the lock that lets processes take turns."""
+"""Opening a SQLite file: settings of the connection, and migrations."""
 
-import fcntl
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,25 +10,10 @@ from stepwell.model.errors import Invalid, Unavailable
 from stepwell.store.sqlite.reader import SqliteReader
 from stepwell.store.sqlite.session import SqliteSession
 from stepwell.store.sqlite.sql import migrations
+from stepwell.store.sqlite.turns import TurnLock
 
 #: `->>` and `strict` tables need it.
 OLDEST_SQLITE = (3, 38, 0)
-
-
-class TurnLock:
-    """A file lock taken before BEGIN: waiting processes take turns, where SQLite's own busy handler lets one starve."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-    def acquire(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def release(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        os.close(self._fd)
 
 
 class SqliteStore:
@@ -86,7 +69,7 @@ class SqliteStore:
                     _apply(connection, no, name, script)
 
     def session(self, lane: str) -> SqliteSession:
-        return SqliteSession(self.connect, TurnLock(Path(f"{self.path}.lock")), lane)
+        return SqliteSession(self.connect, TurnLock(Path(f"{self.path}.lock"), wait_s=self._busy_ms / 1_000), lane)
 
     def reader(self) -> SqliteReader:
         return SqliteReader(self.connect())

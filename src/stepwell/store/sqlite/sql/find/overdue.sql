@@ -1,5 +1,7 @@
 select {run} from run where no in (
     select no from run where deadline is not null and ended_at is null and deadline <= ?1
     union
-    select no from run where cancel_at is not null and ended_at is null
-) order by no limit ?2
+    select r.no from run as r join task as t on t.no = (r.no << 20 | r.turn)
+    where r.cancel_at is not null and r.ended_at is null and r.cancel_at <= ?2
+        and t.state = 'leased' and t.leased_at <= ?2
+) order by no limit ?3
