@@ -68,9 +68,12 @@ class Held:
         return await self._numbered(lambda n: c.Release(self.lease, n, delay_ms))
 
     async def _numbered(self, command: Callable[[int], c.Command]) -> c.Done:
-        """Sends a numbered write; a lost answer is repeated with the same number, never guessed."""
+        """Sends a numbered write; a lost answer is repeated with the same number, never guessed.
+
+        A refused write changed nothing, so its number is the next one's.
+        """
+        done: c.Done = await self.send(command(self._n + 1))
         self._n += 1
-        done: c.Done = await self.send(command(self._n))
         return done
 
     async def send(self, command: c.Command) -> Any:

@@ -16,8 +16,8 @@ CHUNKS_PER_COMMAND = 16
 class OutputPump:
     """Takes chunks at any speed; holds no more than the run may say at all, drops the rest, and says so once."""
 
-    def __init__(self, held: Held, limit_bytes: int) -> None:
-        self._held, self._left = held, limit_bytes
+    def __init__(self, held: Held, limit_bytes: int, chunk_chars: int = CHUNK_CHARS) -> None:
+        self._held, self._left, self._chunk = held, limit_bytes, min(chunk_chars, CHUNK_CHARS)
         self._at = held.leased.output_n
         self._waiting: list[tuple[Stream, str]] = []
         self._more, self._closing = asyncio.Event(), asyncio.Event()
@@ -29,10 +29,10 @@ class OutputPump:
         if self._cut or self._left < 0:
             return
         self._left -= len(text)
-        for start in range(0, len(text), CHUNK_CHARS):
-            piece = text[start : start + CHUNK_CHARS]
+        for start in range(0, len(text), self._chunk):
+            piece = text[start : start + self._chunk]
             last = self._waiting[-1] if self._waiting else None
-            if last is not None and last[0] == stream and len(last[1]) + len(piece) <= CHUNK_CHARS:
+            if last is not None and last[0] == stream and len(last[1]) + len(piece) <= self._chunk:
                 self._waiting[-1] = (stream, last[1] + piece)
             else:
                 self._waiting.append((stream, piece))

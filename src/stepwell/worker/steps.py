@@ -12,7 +12,7 @@ from stepwell.flows.result import FlowResult
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.step import Outcome, StepFailure, run_step
 from stepwell.model import commands as c
-from stepwell.model.errors import Unknown
+from stepwell.model.errors import TooLarge, Unknown
 from stepwell.model.ids import attempt_id
 from stepwell.worker.held import Held
 from stepwell.worker.output import OutputPump
@@ -31,6 +31,9 @@ class StepHandler:
 
     async def __call__(self, held: Held) -> None:
         flow_name, _, step_name = held.leased.run.name.partition("/")
+        if held.leased.run.cancel_at is not None:  # asked while another worker had it
+            await held.finish(c.Canceled("the run was asked to stop before this attempt"))
+            return
         try:
             flow, step = self._backend.step(flow_name, step_name)
         except Unknown as gone:
@@ -39,7 +42,8 @@ class StepHandler:
         outcome = await self._run(held, flow, step)
         if held.lost:
             return
-        if held.handing_back and outcome.error is not None and outcome.error.type == "canceled":
+        stopped = outcome.error is not None and outcome.error.type == "canceled"
+        if stopped and held.handing_back and not held.asked_to_cancel:
             await held.release()
         elif outcome.result is not None:
             await _write_result(held, outcome.result)
@@ -49,7 +53,7 @@ class StepHandler:
     async def _run(self, held: Held, flow: Flow, step: Step) -> Outcome:
         leased, settings = held.leased, self._backend.engine.settings
         assert leased.event is not None, "a step's run has an event"
-        pump = OutputPump(held, settings.output_bytes)
+        pump = OutputPump(held, settings.output_bytes, settings.payload_bytes // 4)  # 4: the bytes of a character
         runtime = Runtime(
             run_id=leased.run.id,
             attempt_id=attempt_id(leased.run.id, leased.lease.k, leased.attempt),
@@ -74,11 +78,14 @@ class StepHandler:
 async def _write_result(held: Held, result: FlowResult) -> None:
     """A step that says `failed` of itself has failed, and is tried again if its retry policy says so."""
     text = msgspec.json.encode(result.raw).decode()
-    if result.status == "failed":
-        error = _error("result_failed", result.message or "the step says that it failed")
-        await held.fail(error, result=text, result_status=result.status)
-    else:
-        await held.finish(c.Completed(text, result.status))
+    try:
+        if result.status == "failed":
+            error = _error("result_failed", result.message or "the step says that it failed")
+            await held.fail(error, result=text, result_status=result.status)
+        else:
+            await held.finish(c.Completed(text, result.status))
+    except TooLarge as over:
+        await held.fail(_error(over.code, over.message, hint=over.hint), retry=False)
 
 
 async def _write_error(held: Held, failure: StepFailure) -> None:
@@ -86,7 +93,10 @@ async def _write_error(held: Held, failure: StepFailure) -> None:
         await held.finish(c.Canceled("the step was asked to stop"))
         return
     error = _error(failure.type, failure.message, exit_code=failure.exit_code, stderr=failure.stderr, hint=failure.hint)
-    await held.fail(error)
+    try:
+        await held.fail(error)
+    except TooLarge:  # rather the reason without what was printed than neither
+        await held.fail(_error(failure.type, failure.message[:200], exit_code=failure.exit_code))
 
 
 def _error(kind: str, message: str, **more: object) -> str:
