@@ -61,7 +61,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="name", help="which subjects to measure")
     parser.add_argument("--quick", action="store_true", help="smaller amounts: about 90 s in all, where full is 8 min")
     parser.add_argument("--json", action="store_true", help="rows with all samples as JSON on stdout; text on stderr")
-    parser.add_argument("--dir", type=Path, default=None, help="a folder on the disk to measure (default: the temporary one)")
+    parser.add_argument(
+        "--dir", type=Path, default=None, help="a folder on the disk to measure (default: the temporary one)"
+    )
     args = parser.parse_args(arguments)
     if unknown := [name for name in args.names if name not in SUBJECTS]:
         parser.error(f"no subject {unknown[0]!r}; there are {', '.join(SUBJECTS)}")

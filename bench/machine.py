@@ -6,6 +6,7 @@ import sqlite3
 import statistics
 import time
 from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stepwell.store.sqlite.store import SqliteStore
@@ -57,8 +58,9 @@ def facts(folder: Path) -> dict[str, str]:
     """Everything that a figure below depends on."""
     floor = fsync_floor(folder)
     load = ", ".join(f"{one:.2f}" for one in os.getloadavg())
+    cores = f"{os.cpu_count()} cores ({_processor()})"
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores ({_processor()}), {_memory_gib():.0f} GiB, load {load}",
+        "machine": f"{platform.machine()}, {cores}, {_memory_gib():.0f} GiB, load {load}",
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "uvloop": uvloop_version() or "not installed: asyncio only",
@@ -70,12 +72,11 @@ def facts(folder: Path) -> dict[str, str]:
 
 
 def uvloop_version() -> str | None:
-    """None: uvloop cannot be imported."""
+    """None: uvloop is not installed."""
     try:
-        import uvloop
-    except ImportError:
+        return version("uvloop")
+    except PackageNotFoundError:
         return None
-    return str(uvloop.__version__)
 
 
 def _processor() -> str:

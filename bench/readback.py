@@ -60,7 +60,16 @@ def _fill(path: Path, turn: Turn, others: int) -> None:
         def entries() -> Iterator[tuple[object, ...]]:
             for one in range(others):
                 seq, run_no = divmod(one, 1_000)
-                yield (1_000_000 + run_no, seq + 1, "step.completed", f"main/step#{seq}", seq, 1, 1_700_000_000_000, DATA)
+                yield (
+                    1_000_000 + run_no,
+                    seq + 1,
+                    "step.completed",
+                    f"main/step#{seq}",
+                    seq,
+                    1,
+                    1_700_000_000_000,
+                    DATA,
+                )
                 if one % stride == 0:
                     at = head + 1 + one // stride
                     yield (number, at, "step.completed", f"main/step#{at}", at, 1, 1_700_000_000_000, DATA)

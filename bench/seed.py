@@ -45,7 +45,9 @@ def _chunk(db: sqlite3.Connection, of: int, first: int, span: range, label: str,
     series = f"with recursive s(i) as (select {span.start} union all select i + 1 from s where i < {span.stop - 1})"
     number = f"{first} + i - {span.start}"
     timed = "case when due_at is null then null else " + due + " end"
-    told = f"case when kind = 'run.parked' and data like '%due_at%' then json_set(data, '$.due_at', {due}) else data end"
+    told = (
+        f"case when kind = 'run.parked' and data like '%due_at%' then json_set(data, '$.due_at', {due}) else data end"
+    )
     told = told if due != "due_at" else "data"
     swaps = {
         "run": {"no": number, "id": f"'{label}-' || i"},
