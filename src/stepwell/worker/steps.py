@@ -31,9 +31,6 @@ class StepHandler:
 
     async def __call__(self, held: Held) -> None:
         flow_name, _, step_name = held.leased.run.name.partition("/")
-        if held.leased.run.cancel_at is not None:  # asked while another worker had it
-            await held.finish(c.Canceled("the run was asked to stop before this attempt"))
-            return
         try:
             flow, step = self._backend.step(flow_name, step_name)
         except Unknown as gone:
@@ -42,8 +39,7 @@ class StepHandler:
         outcome = await self._run(held, flow, step)
         if held.lost:
             return
-        stopped = outcome.error is not None and outcome.error.type == "canceled"
-        if stopped and held.handing_back and not held.asked_to_cancel:
+        if held.handing_back and outcome.error is not None and outcome.error.type == "canceled":
             await held.release()
         elif outcome.result is not None:
             await _write_result(held, outcome.result)
