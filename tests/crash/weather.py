@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ class Report(Struct):
     unanswered: int = 0
     refused: Counter[str] = msgspec.field(default_factory=Counter)
     kills: int = 0
+    freezes: int = 0
     entries: int = 0
     longest_wait_ms: int = 0
     longest_lock_ms: int = 0
@@ -42,8 +44,8 @@ class Report(Struct):
     def __str__(self) -> str:
         return (
             f"{self.commands:,} commands of {WORKERS} processes in {self.seconds:.1f} s, {self.entries:,} entries, "
-            f"{self.kills} kills, {self.unanswered} unanswered, refused {dict(self.refused)}; longest wait "
-            f"for an answer {self.longest_wait_ms} ms, for the store's lock {self.longest_lock_ms} ms"
+            f"{self.kills} kills, {self.freezes} freezes, {self.unanswered} unanswered, "
+            f"refused {dict(self.refused)}; longest wait for an answer {self.longest_wait_ms} ms, for the store's lock {self.longest_lock_ms} ms"
         )
 
 
@@ -79,23 +81,45 @@ class Slot:
         return True
 
 
-def rage(folder: Path, storm: str, *, commands: int, every_s: float, limit_s: float) -> Report:
-    """Lets eight workers do so many commands, and kills one of them every `every_s`."""
-    rng = random.Random(storm)
+class Lightning:
+    """Strikes a worker from time to time: kills it, or freezes it for longer than its leases last."""
+
+    def __init__(self, storm: str, every_s: float, freeze_s: float, report: Report) -> None:
+        self.rng, self.every_s, self.freeze_s, self.report = random.Random(storm), every_s, freeze_s, report
+        self.next_at = time.monotonic() + every_s
+        self.frozen: list[tuple[float, subprocess.Popen[bytes]]] = []
+
+    def strike(self, slots: list[Slot]) -> None:
+        """Does what is due now."""
+        now = time.monotonic()
+        while self.frozen and self.frozen[0][0] < now:
+            self.frozen.pop(0)[1].send_signal(signal.SIGCONT)
+        if now < self.next_at:
+            return
+        self.next_at = now + self.every_s * (0.5 + self.rng.random())
+        victim = self.rng.choice(slots).process
+        if victim is None or victim.poll() is not None:
+            return
+        if self.freeze_s and self.rng.random() < 0.3:
+            victim.send_signal(signal.SIGSTOP)
+            self.frozen.append((now + self.freeze_s, victim))
+            self.report.freezes += 1
+        else:
+            victim.kill()
+            self.report.kills += 1
+
+
+def rage(folder: Path, storm: str, *, commands: int, every_s: float, freeze_s: float, limit_s: float) -> Report:
+    """Lets eight workers do so many commands, and strikes one of them every `every_s`."""
     report, began = Report(), time.monotonic()
     slots = [Slot(folder, storm, number, commands // WORKERS) for number in range(WORKERS)]
+    lightning = Lightning(storm, every_s, freeze_s, report)
     try:
         busy = [slot for slot in slots if slot.start()]
-        next_kill = time.monotonic() + every_s
         while busy:
             assert time.monotonic() - began < limit_s, "the storm does not end"
-            time.sleep(0.05)
-            if time.monotonic() > next_kill:
-                next_kill = time.monotonic() + every_s * (0.5 + rng.random())
-                victim = rng.choice(busy).process
-                if victim is not None and victim.poll() is None:
-                    victim.kill()
-                    report.kills += 1
+            time.sleep(0.02)
+            lightning.strike(busy)
             busy = [slot for slot in busy if still_busy(slot)]
     finally:
         for slot in slots:
@@ -208,10 +232,10 @@ def times(count: int, done: bool) -> str | None:
     return "was acknowledged and is not there" if done and not count else None
 
 
-def weather(folder: Path, storm: str, *, commands: int, every_s: float, limit_s: float) -> Report:
+def weather(folder: Path, storm: str, *, commands: int, every_s: float, freeze_s: float = 0, limit_s: float) -> Report:
     """A storm, and all that must be true after it."""
     path = folder / "x.sqlite"
-    report = rage(folder, storm, commands=commands, every_s=every_s, limit_s=limit_s)
+    report = rage(folder, storm, commands=commands, every_s=every_s, freeze_s=freeze_s, limit_s=limit_s)
     judge(folder, storm, report)
     print(f"\n{report}")
     assert report.commands >= commands

@@ -17,5 +17,5 @@ def test_storms_on_one_file(tmp_path: Path) -> None:
     number = 0
     while number == 0 or time.monotonic() < until:
         number += 1
-        report = weather(tmp_path, f"storm{number}", commands=COMMANDS, every_s=0.5, limit_s=300)
+        report = weather(tmp_path, f"storm{number}", commands=COMMANDS, every_s=0.5, freeze_s=2.5, limit_s=300)
         assert report.kills > 0
