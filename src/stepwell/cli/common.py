@@ -30,8 +30,14 @@ class Place(Struct, frozen=True):
     url: str
     settings: Settings
 
-    def open(self, *, slots: int = 0, roles: bool = False, drain_s: float = 30.0) -> AbstractAsyncContextManager[Local]:
-        """Opens the store, and with `slots` a worker on it."""
+    def open(
+        self, *, create: bool = False, slots: int = 0, roles: bool = False, drain_s: float = 30.0
+    ) -> AbstractAsyncContextManager[Local]:
+        """Opens the store, and with `slots` a worker on it. Unless it may `create` one, there has to be one."""
+        path = Path(self.url.removeprefix("sqlite:///"))
+        if not create and not path.exists():
+            hint = "Use --cwd, --data-dir or --db; `stepwell serve` and `stepwell flow fire` make a database."
+            raise Unknown(f"no database {path}", hint=hint, path=str(path))
         return open_local(
             self.url, self.cwd, settings=self.settings, slots=slots, roles=roles or slots > 0, drain_s=drain_s
         )

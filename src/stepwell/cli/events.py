@@ -93,7 +93,7 @@ def dispatch(place: Place, event_file: str, wait: bool, timeout: float, as_json:
     body = read_file(event_file)
 
     async def work() -> tuple[Accepted, list[Run]]:
-        async with place.open() as local:
+        async with place.open(create=True) as local:
             now_iso = iso_ms(local.engine.clock_ms())
             event = parse_event(body, now_iso=now_iso, new_id=lambda: local.engine.new_id("evt_"))
             accepted = await local.flows.dispatch(event, by="events dispatch")

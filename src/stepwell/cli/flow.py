@@ -88,7 +88,7 @@ def run(place: Place, flow_name: str, step_name: str, event_file: str, as_json: 
 
 async def _fire(place: Place, body: bytes, slots: int, as_json: bool, work: Any) -> None:
     """Dispatches, follows the runs, and exits with 1 if one of them failed."""
-    async with place.open(slots=slots, drain_s=0) as local:
+    async with place.open(create=True, slots=slots, drain_s=0) as local:
         now_iso = iso_ms(local.engine.clock_ms())
         event = parse_event(body, now_iso=now_iso, new_id=lambda: local.engine.new_id("evt_"))
         accepted: Accepted = await work(local, event)

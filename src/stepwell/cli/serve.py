@@ -35,7 +35,7 @@ def serve(place: Place, host: str, port: int, slots: int, drain: float) -> None:
     listener = listen(host, port)
 
     async def work() -> None:
-        async with place.open(slots=slots, roles=True, drain_s=drain) as local:
+        async with place.open(create=True, slots=slots, roles=True, drain_s=drain) as local:
             for problem in local.flows.discover().problems:
                 click.echo(f"warning: {problem.path}: {problem.reason}", err=True)
             await serve_forever(local, listener, on_listening=told)

@@ -12,6 +12,8 @@ from stepwell.store.sqlite.session import SqliteSession
 from stepwell.store.sqlite.sql import migrations
 from stepwell.store.sqlite.turns import TurnLock
 
+LEDGER = "create table if not exists migration (no integer primary key, name text, hash text, at text) strict"
+WRITABLE = "Check that the file is a SQLite database, and that its folder is writable and on a local disk."
 #: `->>` and `strict` tables need it.
 OLDEST_SQLITE = (3, 38, 0)
 
@@ -49,24 +51,22 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise Unavailable(
                 f"cannot open {self.path}: {error}",
-                hint="Check that the file is a SQLite database, and that its folder is writable and on a local disk.",
+                hint=WRITABLE,
             ) from error
         return connection
 
     def migrate(self) -> None:
         """Applies what is missing, each migration in a transaction of its own, with its hash in the ledger."""
+        known = migrations()
         with closing(self.connect()) as connection:
-            connection.execute("begin immediate")
-            connection.execute(
-                "create table if not exists migration (no integer primary key, name text, hash text, at text) strict"
-            )
-            applied = dict(connection.execute("select no, hash from migration"))
-            connection.execute("commit")
-            known = migrations()
-            _refuse_foreign(self.path, applied, {no: _hash(script) for no, _, script in known})
-            for no, name, script in known:
-                if no not in applied:
-                    _apply(connection, no, name, script)
+            try:
+                applied = _applied(connection)
+                _refuse_foreign(self.path, applied, {no: _hash(script) for no, _, script in known})
+                for no, name, script in known:
+                    if no not in applied:
+                        _apply(connection, no, name, script)
+            except sqlite3.Error as error:
+                raise Unavailable(f"cannot bring {self.path} up to date: {error}", hint=WRITABLE) from error
 
     def session(self, lane: str) -> SqliteSession:
         return SqliteSession(self.connect, TurnLock(Path(f"{self.path}.lock"), wait_s=self._busy_ms / 1_000), lane)
@@ -86,6 +86,13 @@ class SqliteStore:
             self._watch = None
 
 
+def _applied(connection: sqlite3.Connection) -> dict[int, str]:
+    """The ledger. A file that is up to date is only read, so that looking at it needs no turn at writing."""
+    if connection.execute("select 1 from sqlite_schema where name = 'migration'").fetchone() is None:
+        return {}
+    return dict(connection.execute("select no, hash from migration"))
+
+
 def _hash(script: str) -> str:
     return hashlib.sha256(script.encode()).hexdigest()
 
@@ -102,6 +109,7 @@ def _refuse_foreign(path: Path, applied: dict[int, str], known: dict[int, str]) 
 
 def _apply(connection: sqlite3.Connection, no: int, name: str, script: str) -> None:
     with _exclusive(connection):
+        connection.execute(LEDGER)
         if connection.execute("select 1 from migration where no = ?", (no,)).fetchone() is None:
             for statement in _statements(script):
                 connection.execute(statement)
