@@ -7,9 +7,9 @@ from urllib.parse import unquote
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.events import parse_event
@@ -38,7 +38,7 @@ def answer(value: Any, status: int = 200) -> Response:
 def create_app(local: Local) -> Starlette:
     """The ASGI app over an open store."""
     views = Views(local)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", views.healthz, methods=["GET"]),
             Route("/events", views.accept, methods=["POST"]),
@@ -47,8 +47,15 @@ def create_app(local: Local) -> Starlette:
             Route("/runs", views.runs, methods=["GET"]),
             Route("/runs/{id:path}", views.run, methods=["GET"]),
         ],
-        exception_handlers={StepwellError: refused, HTTPException: no_route, Exception: surprised},
+        exception_handlers={
+            StepwellError: refused,
+            HTTPException: no_route,
+            ClientDisconnect: gone,
+            Exception: surprised,
+        },
     )
+    app.router.redirect_slashes = False  # a redirect is no JSON, and `/events/` may be an id
+    return app
 
 
 async def refused(request: Request, error: Exception) -> Response:
@@ -62,7 +69,21 @@ async def no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code, hint = NO_ROUTE.get(error.status_code, ("invalid", ""))
     what = f"{request.method} {request.url.path}: {error.detail}"
-    return answer({"error": what, "code": code, "hint": hint}, error.status_code)
+    response = answer({"error": what, "code": code, "hint": hint}, error.status_code)
+    if error.status_code == 405:
+        response.headers["allow"] = ", ".join(sorted(_allowed(request)))
+    return response
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of all routes with this path."""
+    here = [one for one in request.app.routes if one.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in here for method in route.methods}
+
+
+async def gone(request: Request, error: Exception) -> Response:
+    """The client hung up in the middle of its body: nobody hears this, and it is no trouble of ours."""
+    return answer({"error": "the body did not come whole", "code": "invalid", "hint": "Send it again."}, 400)
 
 
 async def surprised(request: Request, error: Exception) -> Response:
@@ -183,7 +204,8 @@ def _whole(request: Request, name: str, default: int | None) -> int | None:
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
     if value is not None and value not in allowed:
-        raise Invalid(f"{name} must be one of {', '.join(allowed)}, not {value!r}", field=name)
+        known = ", ".join(allowed)
+        raise Invalid(f"{name} must be one of {known}, not {value!r}", hint="Leave it out for all.", field=name)
 
 
 async def _body(request: Request, limit: int) -> bytes:
