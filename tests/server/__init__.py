@@ -1,0 +1,1 @@
+"""Tests of the HTTP server, as a process that is started, talked to, killed and told to end."""

@@ -1,0 +1,188 @@
+"""Servers as processes, and a client that can say anything."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
+
+from stepwell.model.settings import Settings
+from stepwell.store.sqlite.store import SqliteStore
+from tests.support import assert_lawful
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 20.0
+OK = """echo 'FLOW_RESULT {"status":"completed"}'"""
+Json = dict[str, Any]
+
+
+def stepwell(*args: str) -> list[str]:
+    """The command line of `stepwell ARGS`, on this tree's code."""
+    return [sys.executable, "-c", "from stepwell.cli.main import main; main()", *args]
+
+
+def environ(**more: str) -> dict[str, str]:
+    """The environment of a child: ours without settings of Stepwell, and this tree."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("STEPWELL_")}
+    return {**kept, "PYTHONPATH": str(ROOT / "src"), **more}
+
+
+def flow(cwd: Path, name: str = "demo", steps: Mapping[str, str] | None = None, type_: str = "demo") -> Path:
+    """A package of shell steps, each a name and a script."""
+    root = cwd / "flows" / name
+    (root / "exec").mkdir(parents=True, exist_ok=True)
+    manifest = f'name = "{name}"\nversion = 1\n'
+    for step, script in (steps or {"go": OK}).items():
+        path = root / "exec" / step
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        manifest += f'[[steps]]\nname = "{step}"\nrunner = "command"\nscript = "exec/{step}"\n'
+        manifest += f'[steps.trigger]\ntype = "{type_}"\n'
+    (root / "flow.toml").write_text(manifest)
+    return root
+
+
+class Answer(Struct):
+    """What the server said."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Json:
+        """The body, which is a JSON object whatever the status."""
+        assert self.headers["content-type"] == "application/json", self
+        value = json.loads(self.body)
+        assert isinstance(value, dict)
+        return value
+
+    def error(self, status: int, code: str) -> Json:
+        """The body of an error, with its three parts in order."""
+        value = self.json()
+        assert (self.status, value["code"]) == (status, code), value
+        assert value["error"], value
+        assert value["hint"], value
+        assert b"Traceback" not in self.body
+        return value
+
+
+class Server:
+    """A `stepwell serve` process."""
+
+    def __init__(
+        self, cwd: Path, *args: str, port: int = 0, preexec: Callable[[], None] | None = None, **env: str
+    ) -> None:
+        self.cwd = cwd
+        self.log = cwd / "server.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                stepwell("serve", "--cwd", str(cwd), "--port", str(port), *args),
+                env=environ(**env), stdout=subprocess.PIPE, stderr=log, preexec_fn=preexec,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        assert line.startswith("listening on http://"), line + self.log.read_text()
+        self.url = line.split()[2]
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self.host, self.port = parts.hostname, parts.port
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request(method, target, body, headers)
+            got = connection.getresponse()
+            found = {key.lower(): value for key, value in got.getheaders()}
+            return Answer(got.status, found, got.read())
+
+    def raw(self, data: bytes, *, patience_s: float = 0.5) -> bytes:
+        """All that comes back for these bytes, until the server closes or says nothing more for a while."""
+        with socket.create_connection((self.host, self.port), timeout=patience_s) as sock:
+            sock.sendall(data)
+            got = b""
+            with contextlib.suppress(TimeoutError):
+                while piece := sock.recv(65_536):
+                    got += piece
+            return got
+
+    def get(self, target: str) -> Json:
+        """The body of a GET that succeeds."""
+        answer = self.ask("GET", target)
+        assert answer.status == 200, answer
+        return answer.json()
+
+    def send(self, event_id: str, payload: Any = None, type_: str = "demo", **more: Any) -> Json:
+        """The answer to an event that is accepted."""
+        answer = self.ask("POST", "/events", as_bytes({"id": event_id, "type": type_, "payload": payload, **more}))
+        assert answer.status == 202, answer
+        return answer.json()
+
+    def ended(self, run_id: str) -> Json:
+        """The run, when it has ended."""
+        return self.until(run_id, lambda run: run["status"] in ("completed", "failed", "canceled"))
+
+    def until(self, run_id: str, fits: Callable[[Json], bool]) -> Json:
+        """The run, as soon as it fits."""
+        ends = time.monotonic() + PATIENCE_S
+        while not fits(run := self.get(f"/runs/{quote(run_id, safe='')}")["run"]):
+            assert time.monotonic() < ends, run
+            time.sleep(0.02)
+        found: Json = run
+        return found
+
+    # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Its exit code after a signal."""
+        self.process.send_signal(number)
+        code = self.process.wait(PATIENCE_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL, and its death."""
+        self.stop(signal.SIGKILL)
+
+
+@contextmanager
+def serving(cwd: Path, *args: str, **more: Any) -> Iterator[Server]:
+    """A server that ends with the block: well, and without a complaint in its log."""
+    server = Server(cwd, *args, **more)
+    try:
+        yield server
+    except BaseException:
+        server.kill()
+        raise
+    assert server.stop() == 0, server.log.read_text()
+    log = server.log.read_text()
+    assert "Traceback" not in log, log
+    assert "ERROR" not in log, log
+
+
+def as_bytes(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def database(cwd: Path) -> Path:
+    return cwd / ".stepwell/stepwell.sqlite"
+
+
+def lawful(cwd: Path) -> None:
+    """The doctor finds nothing in the database of a folder."""
+    assert_lawful(SqliteStore(database(cwd)), Settings())
