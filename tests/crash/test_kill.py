@@ -27,6 +27,8 @@ from tests.crash.workload import Batch, kinds_used, workload
 BEFORE, AFTER = ("begun", "decided", "flushed"), ("committed", "answering", "answered")
 #: What a batch that is sent again adds: a row for its commit. All else is the same for ever.
 AGAIN = frozenset({"change", "sqlite_sequence"})
+#: Commands that get their first answer again.
+NUMBERED = (c.Record, c.Park, c.Finish, c.Fail, c.Release, c.Say, c.Signal, c.Sync)
 
 Rows = dict[str, list[Any]]
 
@@ -135,6 +137,13 @@ def until_killed(path: Path, point: str, k: int, calm: Undisturbed) -> dict[int,
 
 def finish_elsewhere(path: Path, k: int, calm: Undisturbed) -> None:
     """This process goes on with the workload, from the batch that was interrupted."""
-    asyncio.run(play(path, calm.replies[:k], lambda batch, replies: None))
+
+    def compare(batch: Batch, replies: list[Any]) -> None:
+        first = calm.replies[calm.batches.index(batch)]
+        for command, reply, expected in zip(batch.commands, replies, first, strict=True):
+            if isinstance(command, NUMBERED):
+                assert same(reply, expected), f"{command} got {reply}, and first {expected}"
+
+    asyncio.run(play(path, calm.replies[:k], compare))
     assert dump(path, without=AGAIN) == {name: rows for name, rows in calm.files[-1].items() if name not in AGAIN}
     assert not offences(path)

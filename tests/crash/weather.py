@@ -45,7 +45,8 @@ class Report(Struct):
         return (
             f"{self.commands:,} commands of {WORKERS} processes in {self.seconds:.1f} s, {self.entries:,} entries, "
             f"{self.kills} kills, {self.freezes} freezes, {self.unanswered} unanswered, "
-            f"refused {dict(self.refused)}; longest wait for an answer {self.longest_wait_ms} ms, for the store's lock {self.longest_lock_ms} ms"
+            f"refused {dict(self.refused)}; "
+            f"longest wait for an answer {self.longest_wait_ms} ms, for the store's lock {self.longest_lock_ms} ms"
         )
 
 
