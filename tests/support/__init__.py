@@ -2,7 +2,7 @@
 
 from tests.support.bench import Bench, Clock
 from tests.support.lawful import assert_lawful, offences
-from tests.support.snapshot import snapshot
+from tests.support.snapshot import plain, snapshot
 from tests.support.stores import STORES, open_store
 
-__all__ = ["STORES", "Bench", "Clock", "assert_lawful", "offences", "open_store", "snapshot"]
+__all__ = ["STORES", "Bench", "Clock", "assert_lawful", "offences", "open_store", "plain", "snapshot"]
