@@ -80,8 +80,8 @@ class Connection:
 class Store(SqliteStore):
     """A SQLite store whose faults can be chosen."""
 
-    def __init__(self, path: Path, faults: Faults) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, faults: Faults, busy_ms: int) -> None:
+        super().__init__(path, busy_ms=busy_ms)
         self.faults = faults
 
     def connect(self) -> sqlite3.Connection:
@@ -91,9 +91,9 @@ class Store(SqliteStore):
 class Puppet:
     """The side of the child."""
 
-    def __init__(self, path: Path, settings: Settings, roles: bool, now: int | None) -> None:
+    def __init__(self, path: Path, settings: Settings, roles: bool, now: int | None, busy_ms: int) -> None:
         self.faults = Faults()
-        self.store = Store(path, self.faults)
+        self.store = Store(path, self.faults, busy_ms)
         self.fixed = now
         self.engine = Engine(self.store, settings=settings, clock_ms=self.now, fault=self.faults.at, roles=roles)
 

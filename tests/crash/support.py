@@ -43,9 +43,16 @@ class Puppet:
     """A process with an engine on a file. `now`: its clock stands there, until it is told another time."""
 
     def __init__(
-        self, path: Path, *, settings: Settings = SETTINGS, roles: bool = False, now: int | None = None
+        self,
+        path: Path,
+        *,
+        settings: Settings = SETTINGS,
+        roles: bool = False,
+        now: int | None = None,
+        busy_ms: int = 10_000,
     ) -> None:
-        config = pack({"path": path, "settings": settings, "roles": roles, "now": now}).decode().strip()
+        how = {"path": path, "settings": settings, "roles": roles, "now": now, "busy_ms": busy_ms}
+        config = pack(how).decode().strip()
         self.process = start_child("tests.crash.puppet", config, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read_all, daemon=True)

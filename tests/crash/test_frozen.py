@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stepwell.model import commands as c
-from stepwell.model.errors import Stale, StepwellError
+from stepwell.model.errors import Stale, StepwellError, Unavailable
 from tests.crash.support import Puppet, journal, kinds, offences
 from tests.crash.workload import finish, record, step
 
@@ -87,6 +87,40 @@ def test_a_process_that_freezes_inside_a_batch_holds_the_others_up_but_breaks_no
         assert alive.replies(1)[0].created
         assert alive.one(c.StartRun("killed", "wf")).created is (point == "flushed")
         alive.close()
+    assert not offences(path)
+
+
+def test_nobody_waits_without_bound_for_a_process_that_froze_in_its_turn(tmp_path: Path) -> None:
+    """Those who wait are told `unavailable`, what they sent was not done, and all goes on with the frozen one."""
+    path = tmp_path / "x.sqlite"
+    with Puppet(path) as frozen, Puppet(path, busy_ms=100, roles=True) as alive:
+        alive.one(c.StartRun("before", "wf"))
+        stop_inside(frozen, "flushed", c.StartRun("frozen", "wf"))
+        for n in range(2):
+            refused = alive.submit(c.StartRun(f"refused-{n}", "wf"), c.Signal("before", "refused"))
+            assert [type(reply) for reply in refused] == [Unavailable] * 2
+        assert alive.trouble() is None, "it is not the disk"
+        frozen.go_on()
+        assert frozen.replies(1)[0].created
+        assert alive.one(c.StartRun("refused-0", "wf")).created
+        frozen.one(c.Signal("before", "go"))
+        alive.one(c.Signal("before", "go"))
+        assert alive.longest_wait_s < 5
+        frozen.close()
+        alive.close()
+    assert kinds(path, 1) == ["run.created", "signal.received", "signal.received"]
+    assert not offences(path)
+
+
+def test_a_process_that_waits_for_its_turn_can_be_closed(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    with Puppet(path) as frozen, Puppet(path, busy_ms=100) as alive:
+        stop_inside(frozen, "flushed", c.StartRun("frozen", "wf"))
+        assert isinstance(alive.submit(c.StartRun("refused", "wf"))[0], Unavailable)
+        alive.close()
+        frozen.go_on()
+        assert frozen.replies(1)[0].created
+        frozen.close()
     assert not offences(path)
 
 
