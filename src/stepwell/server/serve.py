@@ -38,15 +38,17 @@ def listen(host: str, port: int) -> socket.socket:
             hint="Use 127.0.0.1, ::1 or localhost, and a reverse proxy that authenticates for anything else.",
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio turns Nagle's delay off for what it accepts.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        hint = "Choose another --port, or 0 for a free one."
-        raise Unavailable(f"cannot listen on {host} port {port}: {error}", hint=hint) from error
+    with contextlib.ExitStack() as undo:
+        try:
+            # With the protocol named, asyncio turns Nagle's delay off for what it accepts.
+            listener = undo.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen()  # until somebody does, a second server could bind the port as well
+        except (OSError, OverflowError) as error:
+            hint = "Choose another --port, or 0 for a free one."
+            raise Unavailable(f"cannot listen on {host} port {port}: {error}", hint=hint) from error
+        undo.pop_all()
     return listener
 
 
