@@ -14,18 +14,19 @@ from stepwell.model.errors import Stale, StepwellError, Unavailable
 from tests.crash.support import Puppet, journal, kinds, offences
 from tests.crash.workload import finish, record, step
 
-LEASE_MS = 1_000
+LEASE_MS = 2_000
+LONG_MS = 60_000
 
 
-def claim(worker: str, request: str, limit: int = 1) -> c.Claim:
-    return c.Claim(worker=worker, request=request, limit=limit, lease_ms=LEASE_MS)
+def claim(worker: str, request: str, limit: int = 1, lease_ms: int = LEASE_MS) -> c.Claim:
+    return c.Claim(worker=worker, request=request, limit=limit, lease_ms=lease_ms)
 
 
-def claimed(puppet: Puppet, worker: str, patience_s: float = 10.0) -> c.Leased:
+def claimed(puppet: Puppet, worker: str, lease_ms: int = LEASE_MS, patience_s: float = 10.0) -> c.Leased:
     """The first task that becomes ready, claimed."""
     until = time.monotonic() + patience_s
     while time.monotonic() < until:
-        got = puppet.one(claim(worker, os.urandom(16).hex()))
+        got = puppet.one(claim(worker, os.urandom(16).hex(), lease_ms=lease_ms))
         if got.tasks:
             task: c.Leased = got.tasks[0]
             return task
@@ -40,7 +41,7 @@ def test_what_a_frozen_process_held_goes_on_elsewhere(tmp_path: Path) -> None:
         old = claimed(frozen, "frozen")
         frozen.one(record(old.lease, 1, old.seen, step("a#1", '"frozen"')))
         frozen.stop()
-        new = claimed(alive, "alive")
+        new = claimed(alive, "alive", LONG_MS)
         assert [entry.kind for entry in new.journal][2:] == ["step.completed", "attempt.ended", "attempt.started"]
         alive.one(record(new.lease, 1, new.seen, step("b#1", '"alive"')))
         frozen.go_on()
@@ -143,7 +144,7 @@ def test_a_lone_process_keeps_its_leases_over_a_pause(tmp_path: Path) -> None:
         time.sleep(4.2)  # a second of idling is no pause, and a pause is more than a quarter of lease_ms
         lone.go_on()
         time.sleep(0.7)  # the sweeper works every 50 ms
-        beats = lone.one(c.Sync("lone", tuple(c.Beat(task.lease) for task in tasks), LEASE_MS * 60))
+        beats = lone.one(c.Sync("lone", tuple(c.Beat(task.lease) for task in tasks), LONG_MS))
         assert [one.error for one in beats.tasks] == [None] * 3
         replies: list[Any] = lone.submit(*(finish(task.lease, 1) for task in tasks))
         assert not [reply for reply in replies if isinstance(reply, StepwellError)]
