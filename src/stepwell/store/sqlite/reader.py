@@ -1,7 +1,7 @@
 """A reading connection to a SQLite file. Payloads come resolved."""
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,6 +36,13 @@ def resolve_event(db: sqlite3.Connection, event: Event) -> Event:
     """An event with its payload in full."""
     event.payload = text_of_blob(db, 0, event.no, event.payload) or ""
     return event
+
+
+def pool_of(row: Sequence[Any]) -> Pool:
+    """A pool, whose last column is a truth value that SQLite keeps as a number."""
+    pool = Pool(*row)
+    pool.paused = bool(pool.paused)
+    return pool
 
 
 class SqliteReader:
@@ -95,7 +102,7 @@ class SqliteReader:
         return self._rows(Output, "list/output", run_no, after, limit)
 
     def pools(self, scope: str) -> list[Pool]:
-        return self._rows(Pool, "list/pools", scope)
+        return [pool_of(row) for row in self._db.execute(sql("list/pools"), (scope,))]
 
     def manifests(self, scope: str) -> list[Manifest]:
         return self._rows(Manifest, "list/manifests", scope)

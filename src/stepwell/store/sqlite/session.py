@@ -13,7 +13,7 @@ from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.port import Broken, Refused, Retry, Unknowable
-from stepwell.store.sqlite.reader import resolve_entries, resolve_event, text_of_blob
+from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
 from stepwell.store.sqlite.sql import position, sql
 
 #: Rows that a session keeps between batches; past it the cache starts again.
@@ -176,7 +176,7 @@ class SqliteSession:
         return self._keyed("load/meta", keys)
 
     def pools(self, keys: Collection[tuple[str, str]]) -> list[Pool]:
-        return [Pool(*row) for row in self._keyed("load/pools", keys)]
+        return [pool_of(row) for row in self._keyed("load/pools", keys)]
 
     def requests(self, keys: Collection[tuple[str, str]]) -> list[Request]:
         return [Request(*row) for row in self._keyed("load/requests", keys)]
