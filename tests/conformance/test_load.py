@@ -1,0 +1,211 @@
+"""Loading by key, and finding by index, in the order that the rules rely on."""
+
+from itertools import pairwise
+
+import pytest
+
+from stepwell.model.rows import Manifest, Message, Pool, Request
+from stepwell.model.words import STATUSES, TASK_STATES
+from stepwell.store.port import Session
+
+from .filling import NOW, ODD, event, fill, loading, run, task, writing
+
+
+def test_nothing_asked_for_is_nothing(session: Session) -> None:
+    fill(session, run(1), task(1), event(1))
+    with loading(session) as s:
+        assert [s.runs([]), s.runs_by_id([]), s.tasks([]), s.open_tasks([]), s.children([])] == [[]] * 5
+        assert [s.events([]), s.event_runs([]), s.manifests([]), s.meta([]), s.pools([]), s.requests([])] == [[]] * 6
+
+
+def test_what_is_missing_is_left_out(session: Session) -> None:
+    fill(session, run(1), task(1), event(1))
+    with loading(session) as s:
+        assert [row.no for row in s.runs([7, 1, 0, -1])] == [1]
+        assert [row.id for row in s.runs_by_id([("main", "nobody"), ("main", "r1"), ("b", "r1")])] == ["r1"]
+        assert [row.k for row in s.tasks([(1, 2), (1, 1), (2, 1), (0, 0)])] == [1]
+        assert [row.id for row in s.events([("main", "e1"), ("b", "e1"), ("main", "E1")])] == ["e1"]
+        assert [s.meta(["nothing"]), s.pools([("main", "none")]), s.requests([("main", "none")])] == [[]] * 3
+
+
+def test_rows_come_back_as_they_went_in(session: Session) -> None:
+    full_run = run(3, "all", tags='{"t":1}', pool_key="k", parent_no=1, parent_key="p", event_no=2, hold="paused")
+    full_run.deadline, full_run.cancel_at, full_run.result, full_run.waits = 5, 6, '"r"', '["signal:x"]'
+    full_task = task(3, 1, state="leased", worker="w", lease_until=9, token_hash="t", details="{}", due_key="d")
+    full_event = event(2, "e", source="s", occurred_at="o", extra="{}", misses="[]", matched=3, replays=1)
+    rate = Pool("main", "q", 1, 2, 3, 4, 0.5, 6, paused=True)
+    manifest, request = Manifest("main", "f", "v", "h", 5, "{}"), Request("main", "k", "h", "[1]", 99)
+    fill(session, full_run, full_task, full_event, rate, manifest, request)
+    other = type(session).__name__
+    with loading(session) as s:
+        assert (s.runs([3]), s.runs_by_id([("main", "all")])) == ([full_run], [full_run]), other
+        assert (s.tasks([(3, 1)]), s.events([("main", "e")])) == ([full_task], [full_event])
+        assert (s.pools([("main", "q")]), s.manifests(["main", "b"])) == ([rate], [manifest])
+        assert s.requests([("main", "k")]) == [request]
+
+
+def test_odd_ids_are_found_and_only_they(session: Session) -> None:
+    rows = [run(no, name, scope=name[:64], pool=name[:64], pool_key=name) for no, name in enumerate(ODD, 1)]
+    fields = [{"scope": name[:64], "pool": name[:64], "pool_key": name, "state": "leased"} for name in ODD]
+    fill(session, *rows, *(task(no, 1, **given) for no, given in enumerate(fields, 1)))
+    fill(session, *(event(no, name, scope=name[:64]) for no, name in enumerate(ODD, 1)))
+    fill(session, *(Request("main", name, "h", name, 1) for name in ODD))
+    with loading(session) as s:
+        for no, name in enumerate(ODD, 1):
+            assert [row.no for row in s.runs_by_id([(name[:64], name)])] == [no]
+            assert [row.no for row in s.events([(name[:64], name)])] == [no]
+            assert [row.reply for row in s.requests([("main", name)])] == [name]
+            assert s.leased_count(name[:64], name[:64], name) == 1
+            assert s.leased_count(name[:64], name[:64], name + "x") == 0
+        assert len(s.runs_by_id([(name[:64], name) for name in ODD])) == len(ODD)
+        assert s.runs_by_id([("", name) for name in ODD]) == []
+
+
+def test_open_tasks_and_children_of_runs(session: Session) -> None:
+    states = [task(1, k, state=state) for k, state in enumerate(TASK_STATES, 1)]
+    kids = [run(no, status=status, parent_no=1) for no, status in enumerate(STATUSES, 10)]
+    for kid in kids:
+        kid.ended_at = NOW if kid.terminal else None
+    fill(session, run(1), run(2), *states, task(2), *kids, run(30, parent_no=2), run(31))
+    with loading(session) as s:
+        assert sorted(row.state for row in s.open_tasks([1])) == sorted(set(TASK_STATES) - {"done"})
+        assert sorted({row.run_no for row in s.open_tasks([1, 2, 3])}) == [1, 2]
+        assert s.children([1]) == [(1, no) for no in (10, 11, 12, 13)]
+        assert sorted(s.children([1, 2])) == [*s.children([1]), (2, 30)]
+
+
+def test_runs_of_an_event_in_the_order_they_were_made(session: Session) -> None:
+    fill(session, event(1), event(2), run(3, event_no=1), run(1, event_no=2), run(4, event_no=1), run(2, event_no=1))
+    with loading(session) as s:
+        assert s.event_runs([1]) == [(1, "r2"), (1, "r3"), (1, "r4")]
+        assert s.event_runs([2, 1, 9]) == [(2, "r1"), (1, "r2"), (1, "r3"), (1, "r4")]
+
+
+def test_meta_holds_revisions_and_floors(session: Session) -> None:
+    with writing(session) as unit:
+        unit.revisions.put("main", 3)
+        unit.floors.put("main", 7)
+        unit.floors.put("b:c", 8)
+    with loading(session) as s:
+        assert sorted(s.meta(["floor:main", "revision:main", "floor:b:c", "x"])) == [
+            ("floor:b:c", 8),
+            ("floor:main", 7),
+            ("revision:main", 3),
+        ]
+
+
+def test_ready_tasks_by_group_priority_and_order(session: Session) -> None:
+    fill(
+        session,
+        task(1, 1, priority=1, order=1),
+        task(2, 1, priority=0, order=9),
+        task(3, 1, priority=0, order=2),
+        task(4, 2, priority=0, order=2),
+        task(4, 1, priority=0, order=2),
+        task(5, 1, priority=-3, order=50),
+        task(6, 1, state="due", due_at=1),
+        task(7, 1, requires="gpu"),
+        task(8, 1, scope="b"),
+        task(9, 1, pool="q"),
+    )
+    with loading(session) as s:
+        assert [(row.run_no, row.k) for row in s.ready("p", "", "main", 10)] == [
+            (5, 1),
+            (3, 1),
+            (4, 1),
+            (4, 2),
+            (2, 1),
+            (1, 1),
+        ]
+        assert [row.run_no for row in s.ready("p", "", "main", 2)] == [5, 3]
+        everything = [("p", "", "b"), ("p", "", "main"), ("p", "gpu", "main"), ("q", "", "main")]
+        assert s.ready_groups([]) == everything
+        assert s.ready_groups(["p"]) == everything[:3]
+        assert s.ready_groups(["q", "p", "none"]) == everything
+        assert (s.any_ready("b", "p"), s.any_ready("b", "q"), s.any_ready("main", "q")) == (True, False, True)
+
+
+def test_leases_are_counted_by_pool_and_key(session: Session) -> None:
+    keyed = [task(no, 1, state="leased", pool_key=key) for no, key in enumerate(("a", "a", "b", None), 1)]
+    fill(session, *keyed, task(9, pool_key="a"), task(10, 1, state="leased", scope="b", pool_key="a"))
+    with loading(session) as s:
+        assert [s.leased_count("main", "p", key) for key in (None, "a", "b", "c")] == [4, 2, 1, 0]
+        assert s.leased_count("b", "p", None) == 1
+
+
+def test_time_finds_what_has_expired_or_is_due(session: Session) -> None:
+    leased = [task(no, 1, state="leased", lease_until=NOW + at) for no, at in enumerate((5, 0, -1, -1, -9), 1)]
+    due = [task(no, 1, state="due", due_at=NOW + at) for no, at in enumerate((1, 0, -1, -1), 11)]
+    fill(session, *leased, *due)
+    with loading(session) as s:
+        assert [row.run_no for row in s.expired(NOW, 10)] == [5, 3, 4]
+        assert [row.run_no for row in s.expired(NOW, 2)] == [5, 3]
+        assert [row.run_no for row in s.due(NOW, 10)] == [13, 14, 12]
+        assert [row.run_no for row in s.due(NOW, 1)] == [13]
+
+
+def test_overdue_runs_are_past_a_deadline_or_a_cancel_that_a_lease_ignores(session: Session) -> None:
+    asked = NOW - 50
+    runs = [
+        run(1, deadline=NOW),
+        run(2, deadline=NOW + 1),
+        run(3, deadline=NOW - 1, status="failed", ended_at=NOW),
+        run(4, cancel_at=asked),
+        run(5, cancel_at=asked),
+        run(6, cancel_at=asked),
+        run(7, cancel_at=NOW - 10),
+        run(8, cancel_at=asked, status="canceled", ended_at=NOW),
+    ]
+    late = {4: NOW - 50, 5: NOW - 10, 7: NOW - 90}
+    tasks = [task(row.no, 1, state="leased" if row.no in late else "ready", leased_at=late.get(row.no)) for row in runs]
+    fill(session, *runs, *tasks)
+    with loading(session) as s:
+        assert [row.no for row in s.overdue(NOW, NOW - 30, 10)] == [1, 4]
+        assert [row.no for row in s.overdue(NOW, NOW - 10, 10)] == [1, 4, 5, 7]
+        assert [row.no for row in s.overdue(NOW, NOW - 10, 1)] == [1]
+
+
+def test_blocked_tasks_by_key(session: Session) -> None:
+    order = {1: ("b", 5), 2: ("a", 5), 3: ("a", 1), 4: ("a", 5)}
+    fill(session, *(task(no, 1, state="blocked", pool_key=key, order=at) for no, (key, at) in order.items()), task(9))
+    fill(session, task(5, 1, state="blocked", pool="q", pool_key="z", scope="b"))
+    with loading(session) as s:
+        assert s.blocked_keys(10) == [("b", "q", "z"), ("main", "p", "a"), ("main", "p", "b")]
+        assert s.blocked_keys(2) == [("b", "q", "z"), ("main", "p", "a")]
+        assert [row.run_no for row in s.blocked("main", "p", "a", 10)] == [3, 2, 4]
+        assert [row.run_no for row in s.blocked("main", "p", "a", 1)] == [3]
+        assert s.blocked("main", "q", "z", 5) == []
+
+
+def test_messages_come_in_the_order_they_were_sent(session: Session) -> None:
+    sent = [Message(0, "main", to, 9, 1, "cancel", f"k{i}", NOW, "{}") for i, to in enumerate((5, 4, 5))]
+    fill(session, *sent)
+    with loading(session) as s:
+        found = s.messages(10)
+        assert [row.key for row in found] == ["k0", "k1", "k2"]
+        assert all(before.no < after.no for before, after in pairwise(found))
+        assert len(s.messages(2)) == 2
+    with writing(session) as unit:
+        unit.delivered.append(found[1].no)
+    with loading(session) as s:
+        assert [row.key for row in s.messages(10)] == ["k0", "k2"]
+
+
+def test_retention_finds_the_oldest_and_only_what_may_go(session: Session) -> None:
+    ended = [run(no, status="failed", ended_at=NOW + at) for no, at in enumerate((-1, -5, 0, -3), 1)]
+    fill(session, *ended, run(9), event(1), event(2), event(3, created_at=NOW - 5), event(4, created_at=NOW - 9))
+    fill(session, run(10, event_no=4), *(Request("main", f"k{at}", "h", "1", NOW + at) for at in (-1, 0, -2)))
+    with loading(session) as s:
+        assert [row.no for row in s.prunable_runs(NOW, 10)] == [2, 4, 1]
+        assert [row.no for row in s.prunable_runs(NOW, 1)] == [2]
+        assert [row.no for row in s.prunable_events(NOW, 10)] == [3]
+        assert [row.key for row in s.prunable_requests(NOW, 10)] == ["k-2", "k-1"]
+        assert [row.key for row in s.prunable_requests(NOW, 1)] == ["k-2"]
+
+
+@pytest.mark.parametrize(("keep", "floor"), [(0, 10), (3, 7), (9, 1), (10, 0), (50, 0)])
+def test_old_changes_may_go_so_that_so_many_stay(session: Session, keep: int, floor: int) -> None:
+    for no in range(1, 11):
+        fill(session, run(no))
+    with loading(session) as s:
+        assert s.prunable_changes(keep) == floor

@@ -1,0 +1,183 @@
+"""Reading: lists with cursors, payloads in full, heads and counts."""
+
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from stepwell.model.rows import Blob, Manifest, Message, Output, Pool
+from stepwell.store.port import Page, RunFilter, Session, Store, scan_all
+
+from .filling import NOW, ODD, entry, event, fill, look, run, task
+
+BIG = "large " * 50
+
+
+def test_what_is_not_there_is_none_or_empty(store: Store) -> None:
+    assert (
+        look(store, lambda r: [r.run("main", "x"), r.run_by_no(1), r.event("main", "x"), r.event_by_no(1)])
+        == [None] * 4
+    )
+    assert look(store, lambda r: [r.entries(1), r.tasks_of(1), r.output(1), r.scan_runs(), r.scan_events()]) == [[]] * 5
+    assert look(store, lambda r: [r.pools("main"), r.manifests("main"), r.changes(after=0), r.orphans()]) == [[]] * 4
+    assert look(store, lambda r: [r.meta("floor:main"), r.next_due()]) == [None, None]
+    assert look(store, lambda r: [r.head(), r.counts(), r.messages_to([1]), r.first_run_counts([])]) == [
+        0,
+        {},
+        set(),
+        {},
+    ]
+    assert look(store, lambda r: r.list_runs(RunFilter(), limit=5)) == Page([], None)
+    assert look(store, lambda r: r.list_events("main", limit=5)) == Page([], None)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_ids_are_read(store: Store, session: Session, name: str) -> None:
+    fill(session, run(1, name), event(1, name))
+    found, found_event = look(store, lambda r: (r.run("main", name), r.event("main", name)))
+    assert found is not None
+    assert found_event is not None
+    assert (found.id, found_event.id) == (name, name)
+    assert look(store, lambda r: (r.run("b", name), r.event("b", name))) == (None, None)
+
+
+def test_payloads_come_in_full_from_every_method(store: Store, session: Session) -> None:
+    large = run(1, input="@i", result="@r", error="@e", event_no=1)
+    blobs = [Blob(1, 0, digest, digest + BIG) for digest in "iren"] + [Blob(0, 1, "p", "p" + BIG)]
+    fill(session, large, task(1), entry(1, 1, data="@n"), event(1, payload="@p"), *blobs)
+    with_run = [
+        lambda r: r.run("main", "r1"),
+        lambda r: r.run_by_no(1),
+        lambda r: r.list_runs(RunFilter(), limit=5).rows[0],
+        lambda r: r.scan_runs()[0],
+    ]
+    for query in with_run:
+        found: Any = look(store, query)
+        assert (found.input, found.result, found.error) == ("i" + BIG, "r" + BIG, "e" + BIG)
+    with_event = [
+        lambda r: r.event("main", "e1"),
+        lambda r: r.event_by_no(1),
+        lambda r: r.list_events("main", limit=5).rows[0],
+        lambda r: r.list_events("main", of_type="t", limit=5).rows[0],
+        lambda r: r.scan_events()[0],
+    ]
+    for query in with_event:
+        found = look(store, query)
+        assert found.payload == "p" + BIG
+    assert look(store, lambda r: r.entries(1))[0].data == "n" + BIG
+
+
+FILTERS: list[tuple[RunFilter, list[int]]] = [
+    (RunFilter(), [8, 7, 6, 5, 4, 3, 2, 1]),
+    (RunFilter(scope="b"), [9]),
+    (RunFilter(status="queued"), [8, 1]),
+    (RunFilter(status="failed"), [3]),
+    (RunFilter(status="completed"), [5, 4]),
+    (RunFilter(status="waiting"), [7, 6, 2]),
+    (RunFilter(result_status="blocked"), [4]),
+    (RunFilter(name="named"), [8]),
+    (RunFilter(event_no=4), [5, 3]),
+    (RunFilter(hold="paused"), [6]),
+    (RunFilter(attention=True), [7, 4]),
+    (RunFilter(status="waiting", hold="poison"), [7]),
+    (RunFilter(status="completed", event_no=4), [5]),
+    (RunFilter(status="nonsense"), []),
+]
+
+
+@pytest.mark.parametrize(("where", "expected"), FILTERS, ids=str)
+def test_lists_of_runs_by_filter_and_by_page(
+    store: Store, session: Session, where: RunFilter, expected: list[int]
+) -> None:
+    fill(
+        session,
+        run(1),
+        run(2, status="waiting"),
+        run(3, status="failed", ended_at=NOW, event_no=4),
+        run(4, status="completed", ended_at=NOW, result_status="blocked"),
+        run(5, status="completed", ended_at=NOW, result_status="changed", event_no=4),
+        run(6, status="waiting", hold="paused"),
+        run(7, status="waiting", hold="poison"),
+        run(8, name="named"),
+        run(9, scope="b"),
+    )
+    everything = look(store, lambda r: r.list_runs(where, limit=100))
+    assert ([row.no for row in everything.rows], everything.cursor) == (expected, None)
+    paged: list[int] = []
+    cursor: int | None = None
+    with closing(store.reader()) as reader:
+        while True:
+            page = reader.list_runs(where, limit=2, before=cursor)
+            paged += [row.no for row in page.rows]
+            cursor = page.cursor
+            if cursor is None:
+                break
+    assert paged == expected
+    exact = look(store, lambda r: r.list_runs(where, limit=max(1, len(expected))))
+    assert exact.cursor is None
+
+
+def test_lists_of_events_by_page_and_type(store: Store, session: Session) -> None:
+    fill(session, *(event(no, type="odd" if no % 2 else "even") for no in range(1, 8)), event(8, scope="b"))
+    first = look(store, lambda r: r.list_events("main", limit=3))
+    assert ([row.no for row in first.rows], first.cursor) == ([7, 6, 5], 5)
+    rest = look(store, lambda r: r.list_events("main", limit=9, before=first.cursor))
+    assert ([row.no for row in rest.rows], rest.cursor) == ([4, 3, 2, 1], None)
+    odd = look(store, lambda r: r.list_events("main", of_type="odd", limit=2, before=6))
+    assert ([row.no for row in odd.rows], odd.cursor) == ([5, 3], 3)
+    assert look(store, lambda r: r.list_events("main", of_type="none", limit=2)) == Page([], None)
+
+
+def test_journals_tasks_and_outputs_come_in_order_and_in_parts(store: Store, session: Session) -> None:
+    said = [Output(1, n, 1, "stdout", NOW, f"line {n}") for n in range(1, 8)]
+    fill(session, run(1), *(entry(1, seq) for seq in range(1, 8)), *said, task(1, 300), task(1, 2), task(2), run(2))
+    assert [row.seq for row in look(store, lambda r: r.entries(1))] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row.seq for row in look(store, lambda r: r.entries(1, after=3, limit=2))] == [4, 5]
+    assert [row.n for row in look(store, lambda r: r.output(1, after=5))] == [6, 7]
+    assert look(store, lambda r: r.output(1, limit=1)) == said[:1]
+    assert [row.k for row in look(store, lambda r: r.tasks_of(1))] == [2, 300]
+
+
+def test_small_tables_belong_to_their_scope(store: Store, session: Session) -> None:
+    pools = [Pool("main", "b", limit=1), Pool("main", "a", paused=True), Pool("other", "c", rate=1)]
+    manifests = [
+        Manifest(scope, name, "v", "h", NOW, "{}") for scope, name in (("main", "g"), ("main", "f"), ("b", "f"))
+    ]
+    fill(session, *pools, *manifests)
+    assert [row.name for row in look(store, lambda r: r.pools("main"))] == ["a", "b"]
+    assert [row.name for row in look(store, lambda r: r.manifests("main"))] == ["f", "g"]
+    assert look(store, lambda r: r.pools("main"))[0].paused is True
+
+
+def test_next_due_is_the_earliest_of_timers_and_lease_ends(store: Store, session: Session) -> None:
+    fill(session, task(1, 1, state="due", due_at=500), task(2, 1, state="leased", lease_until=400), task(3))
+    assert look(store, lambda r: r.next_due()) in (401, 500)
+    fill(session, task(4, 1, state="due", due_at=300))
+    assert look(store, lambda r: r.next_due()) == 300
+
+
+def test_scans_reach_every_row_in_pages(store: Store, session: Session) -> None:
+    fill(session, *(run(no, scope="b" if no % 2 else "main") for no in range(1, 8)), *(event(no) for no in range(1, 8)))
+    assert [row.no for row in look(store, lambda r: list(scan_all(r)))] == list(range(1, 8))
+    assert [row.no for row in look(store, lambda r: r.scan_runs(after=3, limit=2))] == [4, 5]
+    assert [row.no for row in look(store, lambda r: r.scan_events(after=5))] == [6, 7]
+
+
+def test_orphans_are_named(store: Store, session: Session) -> None:
+    lost = (task(9, 2), Output(8, 1, 1, "stdout", NOW, "x"), entry(7, 1), Blob(6, 0, "h", "x"), Blob(0, 5, "g", "x"))
+    fill(session, run(1), task(1), event(1), Blob(0, 1, "h", "x"), Blob(1, 0, "h", "x"), entry(1, 1), *lost)
+    found = look(store, lambda r: r.orphans())
+    names = ["blob g of event 5", "blob h of run 6", "entries of run 7", "output 8.1", "task 9.2"]
+    assert sorted(found) == names
+    assert len(look(store, lambda r: r.orphans(limit=2))) == 2
+
+
+def test_counts_of_runs_tasks_events_and_messages(store: Store, session: Session) -> None:
+    fill(session, run(1), run(2), run(3, status="running"), run(4, status="failed", ended_at=NOW))
+    fill(session, task(1), task(2, 1, state="leased"), task(3, 1, state="done"), event(1), event(2), event(3))
+    fill(session, run(5, event_no=1), run(6, event_no=1, replay=1), run(7, event_no=2), run(8, event_no=1))
+    fill(session, *(Message(0, "main", to, 1, 1, "cancel", None, NOW, "{}") for to in (3, 3, 5)))
+    counts = look(store, lambda r: r.counts())
+    assert counts == {"run.queued": 6, "run.running": 1, "task.ready": 1, "task.leased": 1}
+    assert look(store, lambda r: r.first_run_counts([1, 2, 3, 9])) == {1: 2, 2: 1, 3: 0, 9: 0}
+    assert look(store, lambda r: r.messages_to([1, 3, 4, 5])) == {3, 5}
