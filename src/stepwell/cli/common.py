@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,6 +22,8 @@ from stepwell.worker.local import Local, open_local
 
 R = TypeVar("R")
 DATABASE = "stepwell.sqlite"
+#: DEL, C1, and what turns the direction of writing: the controls that JSON does not escape of itself.
+_MOVES = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Place(Struct, frozen=True):
@@ -35,7 +38,7 @@ class Place(Struct, frozen=True):
     ) -> AbstractAsyncContextManager[Local]:
         """Opens the store, and with `slots` a worker on it. Unless it may `create` one, there has to be one."""
         path = Path(self.url.removeprefix("sqlite:///"))
-        if not create and not path.exists():
+        if self.url.startswith("sqlite:///") and not create and not path.exists():
             hint = "Use --cwd, --data-dir or --db; `stepwell serve` and `stepwell flow fire` make a database."
             raise Unknown(f"no database {path}", hint=hint, path=str(path))
         return open_local(
@@ -63,7 +66,10 @@ def with_place(command: Callable[..., None]) -> Callable[..., None]:
 
 def find_place(cwd: Path | None, data_dir: Path | None, db: str | None) -> Place:
     """The place that options and environment name; a folder that is not there is an error."""
-    folder = (cwd or Path.cwd()).absolute()
+    try:
+        folder = (cwd or Path.cwd()).absolute()
+    except FileNotFoundError:  # a relative path, in a folder that was removed
+        raise Invalid("the present folder is gone", hint="Change to a folder that exists.") from None
     if not folder.is_dir():
         raise Invalid(f"no folder {folder}", hint="--cwd names the folder that holds flows/ or .codex/flows/.")
     url = db or str((data_dir or folder / ".stepwell").absolute() / DATABASE)
@@ -95,9 +101,17 @@ limit_option = click.option(
 )
 
 
+def seconds(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """Checks an option that is a time span; click's own ranges let NaN pass."""
+    if not 0 <= value <= 31_536_000:
+        raise click.BadParameter(f"{value} is not a number of seconds from 0 to 31,536,000.", ctx, param)
+    return value
+
+
 def print_json(value: Any) -> None:
-    """Pretty JSON and a newline."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    """Pretty JSON and a newline; what could move a terminal's cursor is escaped, as JSON can."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    click.echo(_MOVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:

@@ -7,12 +7,14 @@ import click
 
 from stepwell.cli.common import (
     Place,
+    clean,
     json_option,
     limit_option,
     print_json,
     print_table,
     read_file,
     run_async,
+    seconds,
     status_text,
     with_place,
 )
@@ -27,7 +29,9 @@ from stepwell.model.rows import Event, Run
 from stepwell.store.port import Reader, RunFilter
 
 wait_option = click.option("--wait", is_flag=True, help="Wait until its runs have ended, wherever they run.")
-timeout_option = click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at the most.")
+timeout_option = click.option(
+    "--timeout", default=300.0, callback=seconds, show_default=True, help="Seconds to wait at the most."
+)
 
 
 @click.group()
@@ -138,7 +142,7 @@ def _told(accepted: Accepted, runs: list[Run], *, wait: bool, as_json: bool) -> 
         ended: dict[str, Any] = {"runs": [run_view(run, accepted.event_id) for run in runs]} if wait else {}
         print_json(accepted_view(accepted) | ended)
     else:
-        click.echo(f"event {accepted.event_id}: {accepted.status}, {len(accepted.run_ids)} runs")
+        click.echo(f"event {clean(accepted.event_id)}: {accepted.status}, {len(accepted.run_ids)} runs")
         for run_id in accepted.run_ids:
             click.echo(f"  {run_id}")
     if any(run.status != "completed" for run in runs):

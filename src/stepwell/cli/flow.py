@@ -5,7 +5,7 @@ from typing import Any
 import click
 import msgspec
 
-from stepwell.cli.common import Place, json_option, print_json, print_table, read_file, run_async, with_place
+from stepwell.cli.common import Place, clean, json_option, print_json, print_table, read_file, run_async, with_place
 from stepwell.cli.follow import follow
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.discovery import Discovery, FlowCatalog
@@ -40,9 +40,9 @@ def list_flows(place: Place, as_json: bool) -> None:
         ]
         print_table(("FLOW", "VERSION", "STEPS", "FOLDER"), rows, empty=f"no flows below {place.cwd}")
         for problem in found.problems:
-            click.secho(f"broken: {problem.path}: {problem.reason}", fg="red", err=True)
+            click.secho(clean(f"broken: {problem.path}: {problem.reason}"), fg="red", err=True)
             if problem.hint:
-                click.echo(f"hint:   {problem.hint}", err=True)
+                click.echo(clean(f"hint:   {problem.hint}"), err=True)
     if found.problems:
         raise click.exceptions.Exit(1)
 
@@ -93,7 +93,7 @@ async def _fire(place: Place, body: bytes, slots: int, as_json: bool, work: Any)
         event = parse_event(body, now_iso=now_iso, new_id=lambda: local.engine.new_id("evt_"))
         accepted: Accepted = await work(local, event)
         if not as_json:
-            click.echo(f"event {accepted.event_id}: {accepted.status}, {len(accepted.run_ids)} runs")
+            click.echo(f"event {clean(accepted.event_id)}: {accepted.status}, {len(accepted.run_ids)} runs")
         runs = await follow(local.engine, accepted.run_ids, quiet=as_json)
     if as_json:
         print_json({"eventId": accepted.event_id, "results": [_result_view(run) for run in runs]})

@@ -1,5 +1,7 @@
 """The entry point. Commands are imported when they are used, so that help and completion are quick."""
 
+import contextlib
+import os
 import sys
 from importlib import import_module
 
@@ -38,13 +40,33 @@ class Lazy(click.Group):
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="stepwell")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    help="Show the version.",
+    callback=lambda *on: _version(*on),
+)
 def cli() -> None:
     """Durable flows: events come in, steps run as processes, every result survives every crash."""
 
 
+def _version(ctx: click.Context, _: click.Parameter, on: bool) -> None:
+    """Prints the version and ends."""
+    if on:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"stepwell {version('stepwell')}")
+        except PackageNotFoundError:
+            click.echo("stepwell (run from its source, not installed)")
+        ctx.exit()
+
+
 def main() -> None:
     """Runs the command line. Exit codes: 0 well, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    _open_streams()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as wrong:
@@ -54,11 +76,30 @@ def main() -> None:
         click.echo("interrupted", err=True)
         code = 130
     except StepwellError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint:  {error.hint}", err=True)
-        code = 1
+        code = _tell(error.message, error.hint)
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
+    except UnicodeEncodeError:  # a lone surrogate is how Python hands over a byte that is no UTF-8
+        code = _tell("an argument is not valid UTF-8", "Ids, types and names are UTF-8; check the terminal's encoding.")
+    except OSError as error:
+        code = _tell(str(error), "Check the disk, the permissions, and where the output goes.")
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # else the interpreter tries once more to write what could not be written
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(message: str, hint: str) -> int:
+    from stepwell.cli.common import clean
+
+    click.echo(f"error: {clean(message)}", err=True)
+    if hint:
+        click.echo(f"hint:  {clean(hint)}", err=True)
+    return 1
+
+
+def _open_streams() -> None:
+    """Sees to it that 0, 1 and 2 are open: a closed one (`>&-`) would be given to the next file, say the database."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)

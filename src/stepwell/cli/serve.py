@@ -4,7 +4,7 @@ import logging
 
 import click
 
-from stepwell.cli.common import Place, run_async, with_place
+from stepwell.cli.common import Place, run_async, seconds, with_place
 from stepwell.server.serve import listen
 from stepwell.server.serve import serve as serve_forever
 
@@ -27,7 +27,9 @@ from stepwell.server.serve import serve as serve_forever
     envvar="STEPWELL_SLOTS",
     help="Steps at once; 0: no worker here.",
 )
-@click.option("--drain", default=30.0, show_default=True, help="Seconds that running steps get at the end.")
+@click.option(
+    "--drain", default=30.0, callback=seconds, show_default=True, help="Seconds that running steps get at the end."
+)
 @with_place
 def serve(place: Place, host: str, port: int, slots: int, drain: float) -> None:
     """Accept events over HTTP and run the steps that they match, until SIGTERM."""

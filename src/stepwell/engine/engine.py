@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -10,6 +9,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from stepwell.engine.clock import wall_ms
 from stepwell.engine.lane import Committed, Lane, no_fault
 from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.kernel.unit import Mutations
@@ -26,11 +26,6 @@ WATCH_S = 0.05
 PRUNE_S = 60.0
 
 
-def wall_clock_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
 class Engine(AbstractAsyncContextManager["Engine"]):
     """Embeds the kernel in an event loop. `roles=False` leaves housekeeping to other processes."""
 
@@ -39,7 +34,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         store: Store,
         *,
         settings: Settings | None = None,
-        clock_ms: Callable[[], int] = wall_clock_ms,
+        clock_ms: Callable[[], int] = wall_ms,
         entropy: Callable[[int], bytes] = os.urandom,
         mutations: Mutations | None = None,
         fault: Callable[[str], None] = no_fault,
@@ -177,7 +172,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         """Sends a command to the lane. Awaiting it gives the reply, durable, or raises the refusal."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self.lane.submit(command, answer, loop)
+        try:
+            self.lane.submit(command, answer, loop)
+        except Unavailable as refusal:
+            answer.set_exception(refusal)
         return answer
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────

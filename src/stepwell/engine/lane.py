@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from stepwell.engine.clock import steady_s
 from stepwell.kernel.decide import decide_all
 from stepwell.kernel.needs import need_of
 from stepwell.kernel.unit import Mutations, Unit
@@ -77,7 +78,7 @@ class Lane:
         on_commit: Callable[[Committed], None],
         mutations: Mutations | None = None,
         fault: Callable[[str], None] = no_fault,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = steady_s,
         name: str = "lane",
     ) -> None:
         self.timings = Timings()

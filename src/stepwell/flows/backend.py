@@ -142,7 +142,7 @@ class FlowBackend:
         event = flow_event(row)
 
         def command(revision: int) -> c.ReplayEvent:
-            chosen = [one for one in self.match(event).matches if _chosen(one, steps)]
+            chosen = _choose(event_id, self.match(event).matches, steps)
             matches = tuple(self._match(one) for one in chosen)
             return c.ReplayEvent(event_id, matches, revision, scope=self._scope, by=by)
 
@@ -184,8 +184,16 @@ class FlowBackend:
         )
 
 
-def _chosen(found: StepMatch, steps: Sequence[str]) -> bool:
-    return not steps or found.flow.name in steps or f"{found.flow.name}/{found.step.name}" in steps
+def _choose(event_id: str, found: Sequence[StepMatch], steps: Sequence[str]) -> Sequence[StepMatch]:
+    """The matches that `steps` name, or all; a name that is none of them is `Unknown`."""
+    if not steps:
+        return found
+    names = [{one.flow.name, f"{one.flow.name}/{one.step.name}"} for one in found]
+    for name in steps:
+        if not any(name in each for each in names):
+            known = ", ".join(f"{one.flow.name}/{one.step.name}" for one in found) or "none"
+            raise Unknown(f"event {event_id!r} does not match {name!r}", hint=f"The steps that it matches: {known}.")
+    return [one for one, each in zip(found, names, strict=True) if not each.isdisjoint(steps)]
 
 
 def _json(value: Any) -> str:

@@ -1,7 +1,7 @@
 """The bounds of the kernel: each has a default, a range, and a setting `STEPWELL_` + upper case (source: KERNEL)."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -82,18 +82,19 @@ RANGES: dict[str, tuple[int, int]] = {
 
 def settings_from(environ: Mapping[str, str]) -> Settings:
     """Settings from `STEPWELL_*` variables; an unusable value is `Invalid` and names the variable."""
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         text = environ.get(f"STEPWELL_{field.name.upper()}", "").strip()
-        if not text:
-            continue
-        if field.name == "sync":
-            values["sync"] = text
-        elif text.lstrip("-").replace("_", "").isdecimal():
-            values[field.name] = int(text)
-        else:
-            raise Invalid(
-                f"STEPWELL_{field.name.upper()} must be a whole number, not {text!r}",
-                hint=f"The default is {field.default:,}; leave the variable out to use it.",
-            )
-    return msgspec.convert(values, Settings)
+        if text:
+            values[field.name] = text if field.name == "sync" else _whole(field.name, text, field.default)
+    return Settings(**values)
+
+
+def _whole(name: str, text: str, default: int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise Invalid(
+            f"STEPWELL_{name.upper()} must be a whole number, not {text!r:.80}",
+            hint=f"The default is {default:,}; leave the variable out to use it.",
+        ) from None

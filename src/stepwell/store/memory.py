@@ -219,7 +219,7 @@ class MemorySession:
     def prunable_events(self, before: int, limit: int) -> list[Event]:
         used = {run.event_no for run in self._t.runs.values()}
         found = [event for event in self._t.events.values() if event.created_at < before and event.no not in used]
-        return sorted(found, key=lambda event: event.no)[:limit]
+        return sorted(found, key=lambda event: (event.created_at, event.no))[:limit]
 
     def prunable_requests(self, now: int, limit: int) -> list[Request]:
         found = [request for request in self._t.requests.values() if request.expires_at < now]

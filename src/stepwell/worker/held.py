@@ -2,10 +2,10 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 from typing import Any
 
+from stepwell.engine.clock import steady_s
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.errors import Ended, Stale, Unavailable
@@ -25,20 +25,20 @@ class Held:
         self.cancel = asyncio.Event()
         self.lost = self.asked_to_cancel = self.handing_back = False
         self._n = 0
-        self._ends_at = time.monotonic() + (leased.lease_until - leased.now) / 1_000
+        self._ends_at = steady_s() + (leased.lease_until - leased.now) / 1_000
 
     @property
     def lease(self) -> c.Lease:
         return self.leased.lease
 
     def extended(self, until_ms: int, now_ms: int) -> None:
-        """The lease was extended; its end is counted by this process's own monotonic clock."""
-        self._ends_at = time.monotonic() + (until_ms - now_ms) / 1_000
+        """The lease was extended; its end is counted by this process's own steady clock."""
+        self._ends_at = steady_s() + (until_ms - now_ms) / 1_000
 
     @property
     def over(self) -> bool:
         """Whether the lease has run out, as far as this worker can know."""
-        return time.monotonic() > self._ends_at
+        return steady_s() > self._ends_at
 
     def lose(self) -> None:
         """Somebody else has the task: stop, and write nothing."""
