@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from stepwell.engine.engine import Engine, wall_clock_ms
+from stepwell.engine.clock import wall_ms
+from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.errors import StepwellError
 from stepwell.model.settings import Settings
@@ -98,7 +99,7 @@ class Puppet:
         self.engine = Engine(self.store, settings=settings, clock_ms=self.now, fault=self.faults.at, roles=roles)
 
     def now(self) -> int:
-        return wall_clock_ms() if self.fixed is None else self.fixed
+        return wall_ms() if self.fixed is None else self.fixed
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from stepwell.engine.engine import Engine, wall_clock_ms
+from stepwell.engine.clock import wall_ms
+from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.rows import Entry, Event, Run
 from stepwell.store.port import Reader, scan_all
@@ -252,7 +253,7 @@ def weather(folder: Path, storm: str, *, commands: int, every_s: float, freeze_s
 async def finish_all(path: Path) -> int:
     """A process of a later time: all leases are over, all parked runs get their signal; each open run is finished."""
     finished, until = 0, time.monotonic() + 20
-    async with Engine(SqliteStore(path), settings=SETTINGS, clock_ms=lambda: wall_clock_ms() + 600_000) as engine:
+    async with Engine(SqliteStore(path), settings=SETTINGS, clock_ms=lambda: wall_ms() + 600_000) as engine:
         parked = [run.id for run in await engine.read(open_runs) if run.status == "waiting"]
         await asyncio.gather(*(engine.submit(c.Signal(run_id, "go")) for run_id in parked))
         while left := await engine.read(open_runs):

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from stepwell.engine.engine import Engine, wall_clock_ms
+from stepwell.engine.clock import wall_ms
+from stepwell.engine.engine import Engine
 from stepwell.engine.lane import no_fault
 from stepwell.flows.backend import FlowBackend
 from stepwell.flows.events import parse_event
@@ -38,7 +39,7 @@ class Time:
         self.ahead_ms = 0
 
     def __call__(self) -> int:
-        return wall_clock_ms() + self.ahead_ms
+        return wall_ms() + self.ahead_ms
 
 
 class House:
@@ -161,7 +162,7 @@ async def house(
     cwd: Path,
     *,
     settings: Settings = QUICK,
-    clock_ms: Callable[[], int] = wall_clock_ms,
+    clock_ms: Callable[[], int] = wall_ms,
     fault: Callable[[str], None] = no_fault,
 ) -> AsyncIterator[House]:
     """Opens one, stops its workers, closes it, and asks the doctor."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stepwell.engine.engine import wall_clock_ms
+from stepwell.engine.clock import wall_ms
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid
 from stepwell.worker.worker import Worker
@@ -75,10 +75,10 @@ def test_slots_have_bounds(tmp_path: Path, slots: int) -> None:
 
 def test_heartbeats_carry_a_step_over_many_leases(tmp_path: Path) -> None:
     """The store's clock runs 30 times as fast: a lease of 10 s is over in 333 ms, and the step takes five of them."""
-    start = wall_clock_ms()
+    start = wall_ms()
 
     def fast() -> int:
-        return start + (wall_clock_ms() - start) * 30
+        return start + (wall_ms() - start) * 30
 
     async def main() -> None:
         async with house(tmp_path, clock_ms=fast) as it:
