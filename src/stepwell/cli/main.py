@@ -39,19 +39,6 @@ class Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    help="Show the version.",
-    callback=lambda *on: _version(*on),
-)
-def cli() -> None:
-    """Durable flows: events come in, steps run as processes, every result survives every crash."""
-
-
 def _version(ctx: click.Context, _: click.Parameter, on: bool) -> None:
     """Prints the version and ends."""
     if on:
@@ -62,6 +49,14 @@ def _version(ctx: click.Context, _: click.Parameter, on: bool) -> None:
         except PackageNotFoundError:
             click.echo("stepwell (run from its source, not installed)")
         ctx.exit()
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
+def cli() -> None:
+    """Durable flows: events come in, steps run as processes, every result survives every crash."""
 
 
 def main() -> None:
