@@ -54,6 +54,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._promoter: Promoter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lane: Lane | None = None
+        self._closed = False
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,7 +111,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         await self.close()
 
     async def close(self) -> None:
-        """Stops the roles, decides what is in the queue, closes the store."""
+        """Stops the roles, decides what is in the queue, closes the store. Once: closing again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         await asyncio.gather(*(role.stop() for role in self._roles))
         loop = asyncio.get_running_loop()
         if self._lane is not None:
