@@ -398,7 +398,6 @@ class MemoryReader:
     def next_due(self) -> int | None:
         with self._lock:
             times = [task.due_at for task in self._t.tasks.values() if task.state == "due"]
-            times += [task.lease_until + 1 for task in self._t.tasks.values() if task.lease_until is not None]
         return min((time for time in times if time is not None), default=None)
 
     def scan_runs(self, *, after: int = 0, limit: int = 500) -> list[Run]:

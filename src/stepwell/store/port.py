@@ -172,7 +172,7 @@ class Reader(Protocol):
         """The position of the last change."""
 
     def next_due(self) -> int | None:
-        """When the earliest timer, retry or lease end is."""
+        """When the earliest timer, retry or delayed start is."""
 
     def scan_runs(self, *, after: int = 0, limit: int = 500) -> list[Run]:
         """Every run by number: for checks of the whole store."""
