@@ -90,7 +90,7 @@ def test_a_worker_can_be_stopped_while_the_engine_is_away(tmp_path: Path) -> Non
             it.away = (c.Claim,)
             it.add(OK)
             worker = it.work()
-            await asyncio.sleep(2.5)  # its pauses have grown
+            await asyncio.sleep(1.2)  # its pauses have grown
             started = time.monotonic()
             await worker.stop(drain_s=30)
             assert time.monotonic() - started < 0.5

@@ -1,0 +1,99 @@
+"""The command line as a program named `stepwell`, in a folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.server.support import OK, environ, flow
+
+__all__ = ["OK", "PATIENCE_S", "Shop", "flow", "program", "shell_environ", "write_event"]
+
+PATIENCE_S = 30.0
+
+
+@cache
+def program() -> str:
+    """A script like the one that an installation makes, on this tree's code."""
+    path = Path(tempfile.mkdtemp(prefix="stepwell-cli-")) / "stepwell"
+    path.write_text(f"#!{sys.executable}\nfrom stepwell.cli.main import main\nmain()\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def shell_environ(**more: str) -> dict[str, str]:
+    """An environment whose PATH has the program."""
+    return environ(PATH=f"{Path(program()).parent}{os.pathsep}{os.environ['PATH']}", **more)
+
+
+class Shop:
+    """A folder with flows, and the command line in it."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+
+    def start(self, *args: str | bytes, **env: str) -> subprocess.Popen[str]:
+        """A command that goes on."""
+        return subprocess.Popen(
+            [program(), *args],
+            cwd=self.cwd,
+            env=environ(**env),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def call(self, *args: str | bytes, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        """A command that has ended, whatever came of it, without a stack."""
+        done = subprocess.run(
+            [program(), *args], cwd=self.cwd, env=environ(**env), text=True, capture_output=True, input=stdin,
+            timeout=PATIENCE_S,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def ok(self, *args: str, code: int = 0, **more: Any) -> str:
+        """What a command prints that ends with this code."""
+        done = self.call(*args, **more)
+        assert done.returncode == code, done
+        return done.stdout
+
+    def json(self, *args: str, code: int = 0, **more: Any) -> dict[str, Any]:
+        """The same with --json."""
+        found: dict[str, Any] = json.loads(self.ok(*args, "--json", code=code, **more))
+        return found
+
+    def refused(self, *args: str | bytes, **env: str) -> str:
+        """The two lines that a refusal prints: the error, and what to do."""
+        done = self.call(*args, **env)
+        assert (done.returncode, done.stdout) == (1, ""), done
+        error, hint = done.stderr.splitlines()
+        assert error.startswith("error: "), done.stderr
+        assert hint.startswith("hint:  "), done.stderr
+        return done.stderr
+
+    def misused(self, *args: str, **env: str) -> str:
+        """What wrong usage prints."""
+        done = self.call(*args, **env)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert "--help" in done.stderr
+        return done.stderr
+
+    def fire(
+        self, event_id: str = "e", payload: Any = None, code: int = 0, type_: str = "demo"
+    ) -> list[dict[str, Any]]:
+        """The results of an event whose runs were run here and now."""
+        path = write_event(self.cwd, event_id, payload, type_)
+        results: list[dict[str, Any]] = self.json("flow", "fire", "--event", path, code=code)["results"]
+        return results
+
+
+def write_event(cwd: Path, event_id: str = "e", payload: Any = None, type_: str = "demo") -> str:
+    """A file with an event."""
+    path = cwd / "event.json"
+    path.write_text(json.dumps({"id": event_id, "type": type_, "payload": payload}))
+    return str(path)

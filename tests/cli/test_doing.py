@@ -1,0 +1,172 @@
+"""Commands that do something: what they print, what they leave, and how they end."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import OK, PATIENCE_S, Shop, flow, write_event
+from tests.server.support import lawful, serving
+
+
+def test_fire_runs_what_matches_and_says_what_it_says(shop: Shop) -> None:
+    flow(shop.cwd, "deaf", type_="other")
+    text = shop.ok("flow", "fire", "--event", write_event(shop.cwd, "e1"))
+    assert text.splitlines()[0] == "event e1: accepted, 1 runs"
+    assert {"demo/go | working", "demo/go ! badly", "demo/go completed"} <= set(text.splitlines())
+    again = shop.ok("flow", "fire", "--event", write_event(shop.cwd, "e1"))
+    assert again.splitlines()[0] == "event e1: duplicate, 1 runs"
+    assert len(shop.json("runs", "list")["runs"]) == 1
+    lawful(shop.cwd)
+
+
+def test_fire_with_json_is_one_document(shop: Shop) -> None:
+    (result,) = shop.fire("e1")
+    assert set(result) == {"flow", "step", "runId", "status", "result"}
+    assert (result["flow"], result["step"], result["result"]) == ("demo", "go", {"status": "completed"})
+
+
+def test_fire_takes_standard_input_and_gives_an_id(shop: Shop) -> None:
+    text = shop.ok("flow", "fire", "--event", "-", "--slots", "1", stdin='{"type":"demo"}')
+    event_id = text.split()[1].rstrip(":")
+    assert event_id.startswith("evt_")
+    assert shop.json("events", "show", event_id)["runs"][0]["status"] == "completed"
+
+
+def test_fire_ends_with_1_when_a_run_does_not_complete(tmp_path: Path) -> None:
+    flow(tmp_path, steps={"good": OK, "bad": "exit 3"})
+    results = {one["step"]: one for one in Shop(tmp_path).fire(code=1)}
+    assert (results["good"]["status"], results["bad"]["status"]) == ("completed", "failed")
+    assert results["bad"]["error"]["type"] == "exit"
+
+
+def test_an_event_that_nothing_matches_is_accepted(shop: Shop) -> None:
+    assert shop.fire("e", type_="nobody") == []
+    assert shop.json("events", "list")["events"][0]["matched"] == 0
+
+
+def test_run_does_one_step_whatever_its_trigger_says(shop: Shop) -> None:
+    path = write_event(shop.cwd, "e1", type_="something else")
+    assert shop.json("flow", "run", "demo", "go", "--event", path)["results"][0]["status"] == "completed"
+    assert "demo/go completed" in shop.ok("flow", "run", "demo", "go", "--event", path)
+    assert [run.get("replay") for run in shop.json("runs", "list")["runs"]] == [1, None]
+    lawful(shop.cwd)
+
+
+def test_dispatch_leaves_the_work_to_a_server(shop: Shop) -> None:
+    with serving(shop.cwd, "--slots", "0"):
+        told = shop.json("events", "dispatch", "--event", write_event(shop.cwd, "e1"))
+        assert (told["status"], told["matched"], len(told["runIds"])) == ("accepted", 1, 1)
+        text = shop.ok("events", "dispatch", "--event", write_event(shop.cwd, "e2"))
+        assert text.splitlines()[0] == "event e2: accepted, 1 runs"
+        assert text.splitlines()[1].startswith("  run_")
+        done = shop.call("events", "replay", "e1", "--wait", "--timeout", "0.3")
+        assert (done.returncode, done.stdout) == (1, "demo/go queued\n")
+        assert "have not ended within 0.3 s" in done.stderr
+        assert "stepwell serve" in done.stderr
+    assert {run["status"] for run in shop.json("runs", "list")["runs"]} == {"queued"}
+
+
+def test_wait_follows_to_the_end_and_answers_with_it(tmp_path: Path) -> None:
+    flow(tmp_path, steps={"good": f"sleep 0.3; {OK}"}, type_="good")
+    flow(tmp_path, "worse", {"bad": "exit 3"}, type_="bad")
+    shop = Shop(tmp_path)
+    with serving(tmp_path):
+        path = write_event(tmp_path, "e1", type_="good")
+        assert "demo/good completed" in shop.ok("events", "dispatch", "--event", path, "--wait")
+        path = write_event(tmp_path, "e2", type_="bad")
+        told = shop.json("events", "dispatch", "--event", path, "--wait", code=1)
+        assert (told["status"], told["runs"][0]["status"]) == ("accepted", "failed")
+
+
+def test_replay_chooses_steps(tmp_path: Path) -> None:
+    flow(tmp_path, "a", {"one": OK, "two": OK})
+    flow(tmp_path, "b", {"one": OK})
+    shop = Shop(tmp_path)
+    shop.fire("e1")
+    for steps, matched in (((), 3), (("a",), 2), (("a/two",), 1), (("a/two", "b"), 2), (("a", "a/one"), 2)):
+        chosen = [part for step in steps for part in ("--step", step)]
+        assert shop.json("events", "replay", "e1", *chosen)["matched"] == matched
+    for wrong in ("nope", "a/three", "two"):
+        assert "a/one, a/two, b/one" in shop.refused("events", "replay", "e1", "--step", "a", "--step", wrong)
+    lawful(tmp_path)
+
+
+def test_cancel_and_retry(shop: Shop) -> None:
+    with serving(shop.cwd, "--slots", "0"):
+        (run_id,) = shop.json("events", "dispatch", "--event", write_event(shop.cwd))["runIds"]
+    open_ = shop.refused("runs", "retry", run_id)
+    assert "queued" in open_
+    assert shop.ok("runs", "cancel", run_id) == f"{run_id}: canceled, generation 1\n"
+    assert "canceled" in shop.refused("runs", "cancel", run_id)
+    assert shop.json("runs", "retry", run_id) == {"runId": run_id, "status": "queued", "generation": 2}
+    assert shop.json("runs", "cancel", run_id, "--now", "--reason", "no")["status"] == "canceled"
+    assert shop.ok("runs", "retry", run_id) == f"{run_id}: queued, generation 3\n"
+    shop.fire("another")  # whoever runs steps here does this one, too
+    assert shop.json("runs", "show", run_id)["run"]["status"] == "completed"
+    lawful(shop.cwd)
+
+
+def interrupted(shop: Shop, *args: str) -> tuple[int, str]:
+    """Exit code and errors of a command that gets Ctrl-C once its step runs."""
+    process = shop.start(*args)
+    ends = time.monotonic() + PATIENCE_S
+    while not (shop.cwd / "pid").exists() or not (shop.cwd / "pid").read_text().endswith("\n"):
+        assert time.monotonic() < ends
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert "Traceback" not in err
+    return process.returncode, err
+
+
+def test_ctrl_c_ends_the_step_hands_it_back_and_exits_with_130(shop: Shop) -> None:
+    flow(shop.cwd, steps={"go": f"echo $$ > {shop.cwd}/pid; exec sleep 60"})
+    code, err = interrupted(shop, "flow", "fire", "--event", write_event(shop.cwd))
+    assert (code, err.strip()) == (130, "interrupted")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((shop.cwd / "pid").read_text()), 0)
+    (run,) = shop.json("runs", "list")["runs"]
+    view = shop.json("runs", "show", run["id"])["run"]
+    assert (view["status"], view["attempts"][0]["ended"]) == ("queued", "released")
+    lawful(shop.cwd)
+
+
+def test_ctrl_c_while_watching_leaves_the_run_alone(shop: Shop) -> None:
+    flow(shop.cwd, steps={"go": f"sleep 0.5; echo $$ > {shop.cwd}/pid; sleep 1; {OK}"})
+    with serving(shop.cwd) as server:
+        (run_id,) = server.send("e")["runIds"]
+        assert interrupted(shop, "runs", "watch", run_id)[0] == 130
+        assert server.ended(run_id)["status"] == "completed"
+
+
+def test_places_by_option_and_by_environment(tmp_path: Path) -> None:
+    flows, data = tmp_path / "flows here", tmp_path / "data"
+    flows.mkdir()
+    flow(flows)
+    shop = Shop(tmp_path)
+    path = write_event(tmp_path, "e1")
+    shop.ok("flow", "fire", "--event", path, "--cwd", str(flows), "--data-dir", str(data))
+    assert (data / "stepwell.sqlite").exists()
+    database = str(data / "stepwell.sqlite")
+    places: tuple[tuple[list[str], dict[str, str]], ...] = (
+        (["--data-dir", "data"], {}),
+        (["--db", database], {}),
+        (["--db", f"sqlite:///{database}"], {}),
+        (["--db", "sqlite:///data/stepwell.sqlite"], {}),
+        ([], {"STEPWELL_DB": database}),
+        ([], {"STEPWELL_DATA_DIR": str(data), "STEPWELL_CWD": str(flows)}),
+    )
+    for args, env in places:
+        done = shop.call("events", "list", "--json", *args, **env)
+        assert [one["id"] for one in json.loads(done.stdout)["events"]] == ["e1"], done
+
+
+def test_the_server_is_a_command_too(shop: Shop) -> None:
+    """Its first line says where, for whoever started it with port 0; the environment has its options as well."""
+    with serving(shop.cwd, STEPWELL_SLOTS="2") as server:
+        assert json.dumps(server.get("/healthz")) == '{"ok": true}'

@@ -1,0 +1,159 @@
+"""What a shell wants: quick help, completion, pipes that end early, outputs that are closed or full."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import OK, PATIENCE_S, Shop, flow, program, shell_environ
+from tests.server.support import environ
+
+#: What `stepwell --help` may take, on a machine that starts Python in 20 ms as those of the budget do (DESIGN 10).
+BUDGET_S, USUAL_PYTHON_S = 0.2, 0.02
+#: What makes a start slow, and is not needed before a command is known.
+HEAVY = ["msgspec", "asyncio", "uvicorn", "starlette", "uvloop", "sqlite3", "jsonschema_rs", "h11", "httptools", "ssl"]
+COMMANDS = ["serve", "flow", "events", "runs", "doctor", "demo", "completion"]
+
+
+def seconds(*command: str) -> float:
+    """How long a command takes: the median of 7."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        subprocess.run(command, env=environ(), stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - started
+
+    once()
+    return statistics.median(once() for _ in range(7))
+
+
+def test_help_is_there_at_once() -> None:
+    """A machine that is slow or busy starts a bare Python as much later, and is granted the same factor."""
+    bare = seconds(sys.executable, "-c", "pass")
+    helped = seconds(program(), "--help")
+    assert helped <= BUDGET_S * max(1.0, bare / USUAL_PYTHON_S), f"{helped * 1e3:.0f} ms, python: {bare * 1e3:.0f} ms"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from stepwell.cli.main import cli; import json; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], env=environ(), capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert "click" in loaded
+    assert loaded.isdisjoint(HEAVY), loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("args", [[], *([name] for name in COMMANDS), ["flow", "fire"]])
+def test_every_command_has_help(seen: Shop, args: list[str]) -> None:
+    text = seen.ok(*args, "-h")
+    assert text.startswith("Usage: ")
+    if not args:
+        assert text == seen.ok("--help")
+        lines = [line.split() for line in text.partition("Commands:")[2].splitlines() if line]
+        assert [line[0] for line in lines] == COMMANDS
+        assert all(len(line) > 3 for line in lines)
+
+
+def test_version(seen: Shop) -> None:
+    assert seen.ok("--version").startswith("stepwell ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(seen: Shop, shell: str) -> None:
+    text = seen.ok("completion", shell)
+    assert "_STEPWELL_COMPLETE" in text
+    assert f"{shell}_complete" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("stepwell ru", {"runs"}),
+        ("stepwell ", set(COMMANDS)),
+        ("stepwell runs re", {"retry"}),
+        ("stepwell events di", {"dispatch"}),
+        ("stepwell runs list --sta", {"--status"}),
+        ("stepwell runs list --status fa", {"failed"}),
+        ("stepwell completion z", {"zsh"}),
+    ],
+)
+def test_bash_completes(tmp_path: Path, line: str, words: set[str]) -> None:
+    """As bash does it: the script is evaluated, and its function is called with the words of a line."""
+    script = f"""
+        eval "$(stepwell completion bash)"
+        complete -p stepwell > /dev/null || exit 9
+        COMP_LINE={line!r}
+        read -ra COMP_WORDS <<< "$COMP_LINE"
+        [[ "$COMP_LINE" == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        _stepwell_completion stepwell "${{COMP_WORDS[COMP_CWORD]}}"
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env=shell_environ(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert set(done.stdout.split()) == words
+
+
+def shell(cwd: Path, line: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash, which ends as its first command does."""
+    command = ["bash", "--norc", "-c", f"set -o pipefail; {line}"]
+    return subprocess.run(command, env=shell_environ(), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("command", ["runs list", "events list --json", "--help"])
+def test_a_pipe_that_ends_early_is_no_trouble(seen: Shop, command: str) -> None:
+    assert shell(seen.cwd, f"stepwell {command} | head -c 1").stderr == ""
+    assert shell(seen.cwd, f"stepwell {command} | true").stderr == ""
+
+
+def test_a_pipe_that_ends_early_under_a_lot_of_text(tmp_path: Path) -> None:
+    flow(tmp_path, steps={"go": f"head -c 300000 /dev/zero | tr '\\0' 'x' | fold -w 100; {OK}"})
+    shop = Shop(tmp_path)
+    (result,) = shop.fire()
+    for command in (
+        f"runs show {result['runId']}",
+        f"runs show {result['runId']} --json",
+        f"runs watch {result['runId']}",
+    ):
+        done = shell(tmp_path, f"stepwell {command} | head -n 2")
+        assert (len(done.stdout.splitlines()), done.stderr) == (2, "")
+
+
+def test_an_output_that_is_full_is_told(seen: Shop) -> None:
+    done = shell(seen.cwd, "stepwell runs list --json > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: [Errno 28] No space left on device")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_not_taken_for_a_file(seen: Shop, closed: str) -> None:
+    """Else the database would be opened as the standard output, and be written over by what is printed."""
+    done = shell(seen.cwd, f"stepwell runs list {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert seen.json("doctor")["ok"]
+
+
+def test_colours_are_for_terminals(seen: Shop) -> None:
+    assert "\x1b[" not in seen.ok("runs", "list")
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        [program(), "runs", "list"], cwd=seen.cwd, env=environ(TERM="xterm"), stdin=slave, stdout=slave, stderr=slave
+    )
+    assert process.wait(PATIENCE_S) == 0
+    os.close(slave)
+    text = os.read(master, 100_000).decode()
+    os.close(master)
+    assert "\x1b[1mRUN" in text
