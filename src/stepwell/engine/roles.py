@@ -117,6 +117,7 @@ class Timekeeper(Role):
             self.hint()
 
     async def work(self) -> float:
+        self._waits_until = None  # from here on, every timer that is set is news
         while (await self._submit(c.Fire())).more:
             pass
         self._waits_until = due = await self._next_due()
