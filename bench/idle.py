@@ -105,7 +105,7 @@ def _burst(rig: Rig, path: Path, sleeping: int) -> Iterator[Row]:
     yield latencies(f"{what}: claimed late by", lags, "by the worker's clock, after the commit")
     ordered = sorted(resumed)
     p99 = ordered[int(0.99 * len(ordered))]
-    yield Row(f"{what}: p99 of that", "ms", [p99], f"max {ordered[-1]:.0f}", at_most(1_000))
+    yield Row(f"{what}: p99 of the claims", "ms", [p99], f"max {ordered[-1]:.0f}", at_most(1_000))
 
 
 async def _finish_burst(path: Path, first: int, first_due: int, count: int, seconds: int) -> tuple[list[float], float]:

@@ -33,6 +33,7 @@ async def alone(rig: Rig) -> list[Row]:
     floor = Floor(rig.fresh("steps-floor-1"))
     single: list[float] = []
     all_rows: list[float] = []
+    handed: list[float] = []
     ours: list[float] = []
     async with engine_on(rig.fresh("steps-1")) as engine:
         (turn,) = await turns(engine, 1)
@@ -42,15 +43,19 @@ async def alone(rig: Rig) -> list[Row]:
             await turn.steps(engine, steps)
             ours.append(time.perf_counter() - started)
             all_rows.append(floor.all_rows(steps))
+            handed.append(await floor.handed_over(steps))
     floor.close()
     times = [mine / raw for mine, raw in zip(ours, single, strict=True)]
     same = [mine / raw for mine, raw in zip(ours, all_rows, strict=True)]
+    over = [mine / raw for mine, raw in zip(ours, handed, strict=True)]
     return [
         Row("floor: one entry a commit", "rows/s", [steps / one for one in single]),
         Row("floor: entry, run, change, lane a commit", "commits/s", [steps / one for one in all_rows]),
+        Row("floor: the same on a writer's thread, awaited", "commits/s", [steps / one for one in handed]),
         Row("1 caller, in pairs with the floor", "steps/s", [steps / one for one in ours]),
         Row("time of a step / time of a one-row commit", "x", times, f"{pairs} pairs", at_most(1.8)),
         Row("time of a step / commit of all its rows", "x", same, f"{pairs} pairs"),
+        Row("time of a step / the same on a thread, awaited", "x", over, f"{pairs} pairs"),
     ]
 
 
