@@ -9,6 +9,7 @@ import msgspec
 from stepwell.cli.common import Place, clean, json_option, print_json, run_async, with_place
 from stepwell.engine.doctor import Checked, examine
 from stepwell.kernel.laws import Offence
+from stepwell.store.port import Reader
 
 LAWS = {
     1: "order: entries are dense and never edited",
@@ -37,7 +38,11 @@ def doctor(place: Place, as_json: bool) -> None:
     async def work() -> list[Offence]:
         async with place.open() as local:
             settings = local.engine.settings
-            return await local.engine.read(lambda reader: list(examine(reader, settings, checked, progress)))
+
+            def query(reader: Reader) -> list[Offence]:
+                return list(examine(reader, settings, checked, progress))
+
+            return await local.engine.read(query, snapshot=False)
 
     offences = run_async(work())
     if sys.stderr.isatty() and not as_json:

@@ -9,7 +9,7 @@ from stepwell.model.rows import Entry, Event, Run
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader
 
-PAGE = 500
+PAGE = 100
 #: A journal longer than this is checked in full all the same, but read in pages of this many entries.
 ENTRIES = 5_000
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -184,14 +184,15 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def read(self, query: Callable[[Reader], T]) -> T:
-        """Runs a query on a reading connection, on a thread."""
-        return await self._in_thread(lambda: self._with_reader(query))
+    async def read(self, query: Callable[[Reader], T], *, snapshot: bool = True) -> T:
+        """Runs a query on a reading connection, on a thread; all of it sees one snapshot, unless it is a long one."""
+        return await self._in_thread(lambda: self._with_reader(query, snapshot))
 
-    def _with_reader(self, query: Callable[[Reader], T]) -> T:
+    def _with_reader(self, query: Callable[[Reader], T], snapshot: bool) -> T:
         reader = self._readers.get()
         try:
-            return query(reader)
+            with reader.snapshot() if snapshot else nullcontext():
+                return query(reader)
         finally:
             self._readers.put(reader)
 
@@ -250,7 +251,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             or committed.messages
             or bool(committed.freed)
             or (committed.earliest_due is not None)
-            or (bool(self._waiters) and not committed.runs.isdisjoint(self._waiters))
+            or (bool(self._waiters) and any(number in self._waiters for number in committed.runs))
         )
 
     def _tell(self, committed: Committed) -> None:

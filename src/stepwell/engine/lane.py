@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from stepwell.engine.clock import steady_s
-from stepwell.kernel.decide import decide_all
+from stepwell.kernel.decide import decide_all, refusal
 from stepwell.kernel.needs import need_of
 from stepwell.kernel.unit import Mutations, Unit
 from stepwell.model import commands as c
@@ -105,6 +105,8 @@ class Lane:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+        left = list(self._queue)
+        _answer(left, [Unavailable("the engine is closed", hint=STOPPED_HINT) for _ in left])
         self._session.close()
 
     @property
@@ -114,7 +116,7 @@ class Lane:
 
     def submit(self, command: c.Command, answer: Answer, loop: asyncio.AbstractEventLoop | None) -> None:
         """Queues a command; past the bound of the queue, and when the lane has stopped, `Unavailable` at once."""
-        if type(command) is not _LAST and len(self._queue) >= self._settings.queue_commands:
+        if type(command) not in (c.Sync, c.Sweep) and len(self._queue) >= self._settings.queue_commands:
             raise Unavailable(
                 f"{len(self._queue):,} commands wait already",
                 hint="The server has more work than it can commit. Try again after a moment, with back-off.",
@@ -158,12 +160,12 @@ class Lane:
         self._notice_pause(self._monotonic(), slack=1.0)
 
     def _notice_pause(self, now: float, *, slack: float = 0.0) -> None:
-        """After a pause (a long batch, a stopped process) leases get as long again before the sweep looks at them."""
+        """After a pause (a long batch, a stopped process) the sweep waits as long, but not longer than a lease."""
         gap = now - self._alive_at - slack
         self._alive_at = now
         if gap > self._settings.lease_ms / 4_000:
-            log.warning("the lane stood still for %.1f s; expired leases are swept %.1f s later", gap, gap)
-            self._no_sweep_until = now + gap
+            log.warning("the lane stood still for %.1f s; expired leases are swept later", gap)
+            self._no_sweep_until = now + min(gap, self._settings.lease_ms / 1_000)
 
     def _timed(self, size: int, seconds: float) -> None:
         timings = self.timings
@@ -184,7 +186,7 @@ class Lane:
         for attempt in range(RETRIES + 1):
             replies: list[Any] = []
             try:
-                self._once(batch, replies)
+                committed = self._once(batch, replies)
             except Retry as busy:
                 why = str(busy)
                 self._back()
@@ -192,7 +194,8 @@ class Lane:
             except (Refused, StepwellError, TypeError, KeyError, ValueError, AttributeError) as refused:
                 self._back()
                 if len(batch) > 1:
-                    return [self._run([command])[0] for command in batch]
+                    half = len(batch) // 2
+                    return [*self._run(batch[:half]), *self._run(batch[half:])]
                 return [_refusal(refused, batch[0])]
             except Unknowable as lost:
                 why = f"the answer to a commit was lost: {lost}"
@@ -204,6 +207,7 @@ class Lane:
                 self._back()
                 return self._stop(str(broken), len(batch))
             else:
+                self._publish(committed)
                 return replies
             if self.stopped is not None:
                 return self._stop(self.stopped, len(batch))
@@ -244,8 +248,19 @@ class Lane:
         now = self._clock_ms()
         return self._now if now < self._now < now + CLOCK_PUT_BACK_MS else now
 
-    def _once(self, batch: Sequence[c.Command], replies: list[Any]) -> None:
-        """One try: begin, load, decide, flush, read, commit."""
+    def _publish(self, unit: Unit | None) -> None:
+        """Tells those who wait. What goes wrong here cannot undo the commit, nor delay the answers for long."""
+        if unit is None:
+            return
+        self.commits += 1
+        self._limited |= unit.pools.rows.keys()
+        try:
+            self._on_commit(summary(unit, self._limited))
+        except Exception:
+            log.exception("a hint was lost")
+
+    def _once(self, batch: Sequence[c.Command], replies: list[Any]) -> Unit | None:
+        """One try: begin, load, decide, flush, read, commit. Answers what was committed, if there was anything."""
         clock, session, timings = self._monotonic, self._session, self.timings
         t0 = clock()
         session.begin()
@@ -254,26 +269,25 @@ class Lane:
         self._now = now = self._time()
         self._rotation += 1
         unit = Unit(self._settings, rotation=self._rotation, mutations=self._mutations)
-        need = need_of(batch)
+        need, refused = need_of(batch)
         if t1 < self._no_sweep_until:
             need.internal.pop(_LAST, None)
         load(session, unit, need, now)
         t2 = clock()
-        replies += decide_all(unit, batch, now)
+        replies += decide_all(unit, batch, now, refused)
         t3 = clock()
         self._fault("decided")
         if not unit.changed:
             if unit.readings:
                 session.read(unit.readings)
             session.abandon()
-            return
+            return None
         session.flush(unit, now)
         if unit.readings:
             session.read(unit.readings)
         t4 = clock()
         self._fault("flushed")
         session.commit()
-        self.commits += 1
         self._fault("committed")
         timings.begin += t1 - t0
         timings.load += t2 - t1
@@ -281,8 +295,7 @@ class Lane:
         timings.flush += t4 - t3
         timings.commit += clock() - t4
         timings.longest_begin = max(timings.longest_begin, t1 - t0)
-        self._limited |= unit.pools.rows.keys()
-        self._on_commit(summary(unit, self._limited))
+        return unit
 
 
 STOPPED_HINT = "Free disk space or mend the disk, then start the process again; nothing that was answered is lost."
@@ -290,14 +303,10 @@ STOPPED_HINT = "Free disk space or mend the disk, then start the process again; 
 
 def _refusal(refused: Exception, command: c.Command) -> StepwellError:
     """What the one command that the batch cannot be decided or stored with is told."""
-    if isinstance(refused, StepwellError):
-        return refused
     if isinstance(refused, Refused):
         hint = "Check the text for characters that are not valid Unicode, and the ids for rows that exist."
         return Invalid(f"the store refuses this command: {refused}", hint=hint)
-    log.info("command %s could not be decided: %r", type(command).__name__, refused)
-    what = f"{type(command).__name__}: {type(refused).__name__}: {refused}"
-    return Invalid(what, hint="Check the types of the command's fields.")
+    return refusal(command, refused)
 
 
 def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
 
 from stepwell.model import commands as c
-from stepwell.model.errors import StepwellError, Unavailable
+from stepwell.model.errors import Unavailable
 
 log = logging.getLogger("stepwell.roles")
 Submit = Callable[[c.Command], Awaitable[c.Worked]]
@@ -48,8 +49,8 @@ class Role:
             except Unavailable as away:
                 log.warning("%s waits: %s", self.name, away)
                 wait_s = self.wait_s
-            except StepwellError:
-                log.exception("%s was refused", self.name)
+            except Exception:
+                log.exception("%s goes on after an error", self.name)
                 wait_s = self.wait_s
             try:
                 async with asyncio.timeout(wait_s):
@@ -82,6 +83,8 @@ class Promoter(Role):
         super().__init__(wait_s=wait_s)
         self._submit = submit
         self._freed: set[tuple[str, str, str]] = set()
+        self._after = ("", "", "")
+        self._all_at = float("-inf")
 
     def freed(self, keys: Iterable[tuple[str, str, str]]) -> None:
         """Leases of these keys (scope, pool, key) have ended."""
@@ -90,7 +93,12 @@ class Promoter(Role):
 
     async def work(self) -> float:
         keys, self._freed = tuple(self._freed), set()
-        await self._submit(c.Promote(keys))
+        if keys:
+            await self._submit(c.Promote(keys))
+        if monotonic() - self._all_at >= self.wait_s:
+            self._all_at = monotonic()
+            worked = await self._submit(c.Promote(after=self._after))
+            self._after = worked.after or ("", "", "")
         return self.wait_s
 
 

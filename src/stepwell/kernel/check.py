@@ -1,9 +1,17 @@
 """Checks of what comes in: each refuses with a typed error that names the field, the size and the limit (law 10)."""
 
+import msgspec
+
 from stepwell.model.errors import Invalid, TooLarge
 from stepwell.model.ids import MAX_ID_BYTES, MAX_NAME_BYTES
 from stepwell.model.rows import Run
 from stepwell.model.settings import Settings
+
+#: The year 2255: times beyond are slips, and this leaves room to add to.
+LAST_MS = 1 << 53
+#: The shortest and longest lease that may be asked for. The setting for workers begins higher.
+LEASE_MS = (1_000, 1_800_000)
+PRIORITY = (-1_000_000, 1_000_000)
 
 
 def text(field: str, value: str, limit: int, *, empty: bool = False) -> None:
@@ -49,6 +57,35 @@ def payload(settings: Settings, what: str, value: str | None) -> None:
             limit=limit,
             hint="Keep large data elsewhere and pass a reference, or raise STEPWELL_PAYLOAD_BYTES.",
         )
+
+
+def json(settings: Settings, what: str, value: str | None) -> None:
+    """A payload that is one JSON value and nothing else, since it is put into entries as it stands."""
+    if value is None:
+        return
+    payload(settings, what, value)
+    try:
+        msgspec.json.decode(value, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Invalid(f"{what} is not JSON: {error}", field=what, hint="Encode it as JSON before it is sent.") from None
+
+
+def whole(field: str, value: int | None, low: int, high: int) -> None:
+    """A whole number that every store can hold."""
+    if value is not None and (type(value) is not int or not low <= value <= high):
+        raise Invalid(f"{field} must be a whole number from {low:,} to {high:,}, not {value!r}", field=field)
+
+
+def time_ms(field: str, value: int | None) -> None:
+    """A time, in milliseconds since the epoch."""
+    whole(field, value, 0, LAST_MS)
+
+
+def lease(worker: str, lease_ms: int, secret: str) -> None:
+    """What whoever wants a lease says of itself. An empty secret would make the token of the lease guessable."""
+    name("worker", worker)
+    run_id(secret)
+    whole("lease_ms", lease_ms, *LEASE_MS)
 
 
 def room(settings: Settings, run: Run, entries: int, size: int) -> None:

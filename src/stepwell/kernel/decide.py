@@ -1,13 +1,13 @@
 """`decide`: the one door to the rules. A refusal, or an unforeseen exception, changes nothing."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from stepwell.kernel import control, events, internal, leases, output, pools, runs, writes
 from stepwell.kernel.unit import Reading, Unit
 from stepwell.model import commands as c
-from stepwell.model.errors import Internal, StepwellError, Unseen
+from stepwell.model.errors import Internal, Invalid, StepwellError, Unseen
 
 log = logging.getLogger("stepwell.kernel")
 
@@ -58,9 +58,23 @@ def decide(unit: Unit, command: c.Command, now: int) -> Any:
         return Internal(f"{type(command).__name__}: {type(surprise).__name__}: {surprise}")
 
 
-def decide_all(unit: Unit, batch: Iterable[c.Command], now: int) -> list[Any]:
-    """The replies of a batch, in order."""
-    return [decide(unit, command, now) for command in batch]
+def decide_all(
+    unit: Unit, batch: Iterable[c.Command], now: int, refused: Mapping[int, Exception] | None = None
+) -> list[Any]:
+    """The replies of a batch, in order. `refused` by position: what could not be loaded for, and why."""
+    no = refused or {}
+    return [
+        refusal(command, no[position]) if position in no else decide(unit, command, now)
+        for position, command in enumerate(batch)
+    ]
+
+
+def refusal(command: c.Command, error: Exception) -> StepwellError:
+    """What a command is told whose fields have types or values that nothing can be done with."""
+    if isinstance(error, StepwellError):
+        return error
+    what = f"{type(command).__name__}: {type(error).__name__}: {error}"
+    return Invalid(what, hint="Check the types of the command's fields.")
 
 
 def _bring_unseen(unit: Unit, refusal: Unseen) -> None:

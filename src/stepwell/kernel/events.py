@@ -2,6 +2,7 @@
 
 from stepwell.kernel import check
 from stepwell.kernel.runs import create
+from stepwell.kernel.tasks import check_place, check_retry
 from stepwell.kernel.unit import Unit
 from stepwell.model import errors
 from stepwell.model.commands import Accepted, AcceptEvent, Match, ReplayEvent, Revision, SyncManifests
@@ -18,7 +19,7 @@ def accept_event(unit: Unit, command: AcceptEvent, now: int) -> Accepted:
     if before is not None:
         if before.body_hash != new.body_hash:
             raise errors.Conflict(f"event {new.id!r} was accepted before with another body", event_id=new.id)
-        return Accepted("duplicate", new.id, list(unit.event_runs.get(before.no, ())), 0)
+        return Accepted("duplicate", new.id, list(unit.event_runs.get(before.no) or ()), 0)
     _check_revision(unit, command.scope, command.manifests_at)
     number = unit.take_no("event")
     event = Event(
@@ -39,7 +40,7 @@ def accept_event(unit: Unit, command: AcceptEvent, now: int) -> Accepted:
     )
     unit.events.put((command.scope, new.id), event)
     run_ids = _start(unit, event, command.matches, 0, command.by, now)
-    unit.event_runs[number] = run_ids
+    unit.event_runs.put(number, tuple(run_ids))
     return Accepted("accepted", new.id, list(run_ids), len(run_ids))
 
 
@@ -51,7 +52,7 @@ def replay_event(unit: Unit, command: ReplayEvent, now: int) -> Accepted:
     event = unit.events.edit((command.scope, command.event_id))
     event.replays += 1
     run_ids = _start(unit, event, command.matches, event.replays, command.by, now)
-    unit.event_runs.setdefault(event.no, []).extend(run_ids)
+    unit.event_runs.put(event.no, (*(unit.event_runs.get(event.no) or ()), *run_ids))
     return Accepted("accepted", event.id, run_ids, len(run_ids))
 
 
@@ -65,7 +66,7 @@ def _check_event(unit: Unit, command: AcceptEvent) -> None:
         if value is not None:
             check.text(field, value, 1_024, empty=True)
     for what, value in (("payload", new.payload), ("extra", new.extra), ("misses", command.misses)):
-        check.payload(unit.settings, what, value)
+        check.json(unit.settings, what, value)
 
 
 def _check_revision(unit: Unit, scope: str, manifests_at: int) -> None:
@@ -79,6 +80,8 @@ def _check_revision(unit: Unit, scope: str, manifests_at: int) -> None:
 def _start(unit: Unit, event: Event, matches: tuple[Match, ...], replay: int, by: str, now: int) -> list[str]:
     run_ids: list[str] = []
     for match in matches:
+        check_place(match.pool, match.pool_key, match.priority)
+        check_retry(match.retry)
         run_id = flow_run_id(event.scope, event.id, match.flow, match.step, replay)
         if unit.run_by_id(event.scope, run_id) is not None:
             raise errors.Exists(f"run {run_id} of {match.flow}/{match.step} exists", run_id=run_id)

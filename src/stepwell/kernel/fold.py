@@ -37,7 +37,7 @@ def apply(run: Run, entry: Entry, body: Body, spill: Spill) -> None:
     assert entry.seq == run.head_seq + 1, "entries are dense (law 1)"
     run.head_seq = entry.seq
     run.updated_at = entry.at
-    run.journal_bytes += len(entry.data)
+    run.journal_bytes += len(entry.data) if entry.data.isascii() else len(entry.data.encode())
     if entry.n and entry.n != run.write_no:
         run.write_no, run.write_seq = entry.n, entry.seq
     if body.deliverable:
@@ -168,10 +168,11 @@ def _continued(run: Run, entry: Entry, body: Any, spill: Spill) -> None:
 def _restarted(run: Run, entry: Entry, body: Any, spill: Spill) -> None:
     again: RunRestarted = body
     run.generation, run.turn, run.wake_seq = again.generation, entry.seq, entry.seq
+    run.kept_seq = again.keep_seq
     run.status, run.result, run.result_status, run.error = "queued", None, None, None
     run.hold = run.cancel_at = run.ended_at = run.waits = run.next_no = run.started_at = None
     run.open_actions = run.open_children = run.write_no = run.write_seq = 0
-    run.deadline = None
+    run.deadline = again.deadline
     given = text_of(again.input)
     run.input = run.input if given is None else spill(run.no, given)
 

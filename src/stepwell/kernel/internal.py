@@ -1,16 +1,20 @@
 """What the lane asks of itself: bounded commands over what the store's indexes found. Each may be run twice."""
 
+import logging
+
 import msgspec
 
-from stepwell.kernel.control import hold, request_cancel
+from stepwell.kernel.control import request_cancel
 from stepwell.kernel.journal import deliver, fire
 from stepwell.kernel.leases import give_back, no_further
 from stepwell.kernel.runs import end
 from stepwell.kernel.tasks import lost_at, move
 from stepwell.kernel.unit import Unit
 from stepwell.model.commands import Deliver, Fire, Promote, Prune, Sweep, Worked
-from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, RunHeld, SignalReceived, decode_body, raw
+from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, SignalReceived, decode_body, raw
 from stepwell.model.rows import Message, Run
+
+log = logging.getLogger("stepwell.kernel")
 
 
 def sweep(unit: Unit, command: Sweep, now: int) -> Worked:
@@ -38,9 +42,6 @@ def _expire(unit: Unit, key: tuple[int, int], now: int) -> None:
     wrote = task.kind == "turn" and run.write_no > 0
     task.lost = 1 if wrote else task.lost + 1
     give_back(unit, task, now, "expired", lost_at(task, now))
-    if task.lost >= unit.settings.lost_leases:
-        why = f"{task.lost} leases in a row were lost without a trace"
-        hold(unit, unit.runs.rows[key[0]], RunHeld("poison", by="kernel", diff=why), now)
 
 
 def _overdue(unit: Unit, run: Run, now: int) -> bool:
@@ -71,23 +72,34 @@ def fire_due(unit: Unit, command: Fire, now: int) -> Worked:
 
 def deliver_messages(unit: Unit, command: Deliver, now: int) -> Worked:
     """`Deliver`: append and delete in one commit, first in first out for each receiver."""
+    done = set(unit.delivered)
     for message in unit.work.messages:
-        run = unit.runs.get(message.to_no)
+        if message.no not in done:
+            _deliver_one(unit, message, now)
+            unit.delivered.append(message.no)
+    return Worked(len(unit.work.messages), len(unit.work.messages) >= command.limit)
+
+
+def _deliver_one(unit: Unit, message: Message, now: int) -> None:
+    """Hands a message over. One that cannot be is dropped, so that it holds up nobody behind it."""
+    run = unit.runs.get(message.to_no)
+    mark = unit.mark()
+    try:
         if run is not None:
             _hand_over(unit, run, message, now)
-        unit.delivered.append(message.no)
-    return Worked(len(unit.work.messages), len(unit.work.messages) >= command.limit)
+    except Exception:
+        unit.rollback(mark)
+        log.exception("message %d of run %d to run %d is dropped", message.no, message.from_no, message.to_no)
 
 
 def _hand_over(unit: Unit, run: Run, message: Message, now: int) -> None:
     if run.terminal:
-        if run.next_no is not None and message.kind == "signal":
-            unit.sent.append(
-                Message(0, run.scope, run.next_no, message.from_no, message.from_seq, "signal", None, now, message.data)
-            )
+        if run.next_no is not None and message.kind in ("signal", "cancel"):
+            unit.sent.append(msgspec.structs.replace(message, no=0, to_no=run.next_no))
         return
     if message.kind == "cancel":
-        request_cancel(unit, run, "parent", msgspec.json.decode(message.data).get("reason", ""), now)
+        if message.from_no == run.parent_no:
+            request_cancel(unit, run, "parent", msgspec.json.decode(message.data).get("reason", ""), now)
     elif message.kind == "signal":
         deliver(unit, run.no, decode_body(SignalReceived.kind, message.data), now)
     elif message.kind == "child.ended":
@@ -114,7 +126,7 @@ def promote(unit: Unit, command: Promote, now: int) -> Worked:
         order = task.order
         move(unit, key, "ready", now).order = order
         moved += 1
-    return Worked(moved)
+    return Worked(moved, after=unit.work.promoted_to)
 
 
 def prune(unit: Unit, command: Prune, now: int) -> Worked:
@@ -135,5 +147,5 @@ def prune(unit: Unit, command: Prune, now: int) -> Worked:
     for request in work.prune_requests:
         unit.requests.drop(request)
     unit.pruned_changes = work.prune_changes
-    count = max(len(work.prune_runs), len(work.prune_events), len(work.prune_requests))
-    return Worked(count, count >= command.limit)
+    count = len(unit.pruned_runs) + len(work.prune_events) + len(work.prune_requests)
+    return Worked(count, count > 0 or work.prune_changes > 0)

@@ -7,12 +7,13 @@ from itertools import zip_longest
 import msgspec
 
 from stepwell.kernel import check
+from stepwell.kernel.holds import hold
 from stepwell.kernel.journal import append
 from stepwell.kernel.tasks import move, slot, take
 from stepwell.kernel.unit import Reading, TaskKey, Unit, claim_signature
 from stepwell.model import errors
 from stepwell.model.commands import Beats, Claim, Claimed, Done, Lease, Leased, Sync, Synced
-from stepwell.model.entries import AttemptEnded, AttemptStarted
+from stepwell.model.entries import AttemptEnded, AttemptStarted, RunHeld
 from stepwell.model.ids import lease_token, token_hash, unit_interval
 from stepwell.model.rows import Request, Run, Task
 
@@ -54,13 +55,8 @@ def claim_key(command: Claim) -> tuple[str, str]:
 
 
 def _check_claim(unit: Unit, command: Claim) -> None:
-    check.name("worker", command.worker)
-    check.run_id(command.request)
-    limit, bounds = unit.settings.claim_limit, (1_000, 1_800_000)
-    if not 1 <= command.limit <= limit:
-        raise errors.Invalid(f"limit must be from 1 to {limit}, not {command.limit}", field="limit")
-    if not bounds[0] <= command.lease_ms <= bounds[1]:
-        raise errors.Invalid(f"lease_ms must be from {bounds[0]:,} to {bounds[1]:,}", field="lease_ms")
+    check.lease(command.worker, command.lease_ms, command.request)
+    check.whole("limit", command.limit, 1, unit.settings.claim_limit)
 
 
 def _queue(unit: Unit, command: Claim) -> deque[TaskKey]:
@@ -95,6 +91,15 @@ def _again(unit: Unit, command: Claim, before: Request, now: int) -> Claimed:
     return claimed
 
 
+def leased_by(unit: Unit, key: TaskKey, secret: str, now: int) -> Leased | None:
+    """The live lease of a task, for the one who took it with this secret and whose answer was lost."""
+    task = unit.tasks.get(key)
+    if task is None or task.state != "leased":
+        return None
+    token = lease_token(secret, *key, task.epoch)
+    return _leased(unit, task, Lease(*key, task.epoch, token), now) if task.token_hash == token_hash(token) else None
+
+
 def grant(unit: Unit, key: TaskKey, worker: str, lease_ms: int, secret: str, version: str, now: int) -> Leased:
     """Leases a ready task: the next epoch, the next attempt, an entry."""
     take(unit, unit.tasks.rows[key], now)
@@ -124,7 +129,7 @@ def _leased(unit: Unit, task: Task, lease: Lease, now: int) -> Leased:
         key=task.key,
         name=task.name,
         details=task.details,
-        output_n=unit.tasks.rows[(run.no, run.turn)].output_n,
+        output_n=task.said,
     )
     _bring(unit, leased, "input", run.input)
     _bring(unit, leased, "args", task.args)
@@ -182,6 +187,19 @@ def give_back(
     moved = move(unit, key, "due" if later else "ready", now)
     moved.write_no = n
     moved.due_at = next_at if later else None
+    why = _beyond_repair(unit, unit.runs.rows[task.run_no], moved)
+    if why is not None:
+        hold(unit, unit.runs.rows[task.run_no], RunHeld("poison", by="kernel", diff=why), now)
+
+
+def _beyond_repair(unit: Unit, run: Run, task: Task) -> str | None:
+    """Why a task is not given to one more worker."""
+    settings = unit.settings
+    if task.lost >= settings.lost_leases:
+        return f"{task.lost} leases in a row were lost without a trace"
+    if run.head_seq >= settings.journal_entries:
+        return f"the journal has {run.head_seq:,} entries, the limit is {settings.journal_entries:,}"
+    return None
 
 
 def answer(unit: Unit, lease: Lease) -> Done:
@@ -203,7 +221,8 @@ def no_further(run: Run, task: Task) -> bool:
 
 def sync(unit: Unit, command: Sync, now: int) -> Beats:
     """`Sync`: one answer for each lease; extends those that are live."""
-    check.name("worker", command.worker)
+    check.lease(command.worker, command.lease_ms, "sync")
+    check.whole("the number of leases", len(command.beats), 0, unit.settings.claim_limit * 10)
     synced = []
     for beat in command.beats:
         lease = beat.lease
@@ -216,10 +235,14 @@ def sync(unit: Unit, command: Sync, now: int) -> Beats:
         if task.epoch != lease.epoch or task.token_hash != token_hash(lease.token) or task.state != "leased":
             one.error = gone(run, lease).code
             continue
-        check.payload(unit.settings, "details", beat.details)
         mine = unit.tasks.edit((lease.run_no, lease.k))
         mine.lease_until = max(mine.lease_until or 0, now + command.lease_ms)
-        mine.details = mine.details if beat.details is None else beat.details
+        try:
+            check.json(unit.settings, "details", beat.details)
+        except errors.StepwellError as refusal:
+            one.dropped = refusal.message
+        else:
+            mine.details = mine.details if beat.details is None else beat.details
         one.lease_until, one.cancel = mine.lease_until, _told_to_stop(run, mine)
         if task.kind == "turn" and run.wake_seq > beat.seen:
             unit.readings.append(Reading(one, "missed", "missed", run.no, beat.seen, run.head_seq + 1))

@@ -1,11 +1,11 @@
 """What a command wants loaded, told before anything is read. The load follows this; the rules see nothing else."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct, field
 
-from stepwell.kernel.control import dedup_key
+from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.unit import PoolKey, TaskKey
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
@@ -15,7 +15,8 @@ from stepwell.model.ids import flow_run_id
 class Need(Struct, gc=False):
     """The keys of a batch. `closing`: runs that may end, so all their open tasks and attached children come too.
 
-    `slots`: where a start may be fused with its first lease.
+    `ending`: tasks whose end is the end of their run, if they are its turn. `slots`: where a start may be fused with
+    its first lease.
     """
 
     runs: set[int] = field(default_factory=set)
@@ -30,20 +31,25 @@ class Need(Struct, gc=False):
     revisions: set[str] = field(default_factory=set)
     pools: set[tuple[str, str]] = field(default_factory=set)
     requests: set[tuple[str, str]] = field(default_factory=set)
+    ending: set[TaskKey] = field(default_factory=set)
     slots: set[PoolKey] = field(default_factory=set)
     claims: list[c.Claim] = field(default_factory=list)
     promote: set[tuple[str, str, str]] = field(default_factory=set)
+    promote_after: tuple[str, str, str] = ("", "", "")
     internal: dict[type[c.Command], int] = field(default_factory=dict)
     new_runs: int = 0
     new_events: int = 0
 
 
-def need_of(batch: Iterable[c.Command]) -> Need:
-    """What a batch of commands needs."""
-    need = Need()
-    for command in batch:
-        _NEEDS[type(command)](need, command)
-    return need
+def need_of(batch: Sequence[c.Command]) -> tuple[Need, dict[int, Exception]]:
+    """What a batch needs, and by position what cannot even be asked for: a field of it has the wrong type or value."""
+    need, refused = Need(), {}
+    for position, command in enumerate(batch):
+        try:
+            _NEEDS[type(command)](need, command)
+        except Exception as error:
+            refused[position] = error
+    return need, refused
 
 
 def _accept(need: Need, command: c.AcceptEvent) -> None:
@@ -98,8 +104,8 @@ def _turn(need: Need, command: Any) -> None:
 
 
 def _ending(need: Need, command: c.Finish | c.Fail | c.Release) -> None:
-    _leased(need, command.lease)
-    need.closing.add(command.lease.run_no)
+    _turn(need, command)
+    need.ending.add((command.lease.run_no, command.lease.k))
     if isinstance(command, c.Finish) and isinstance(command.outcome, c.Continued):
         need.child_ids.add((command.lease.run_no, command.outcome.id))
         need.new_runs += 1
@@ -116,9 +122,8 @@ def _claim(need: Need, command: c.Claim) -> None:
 
 def _signal(need: Need, command: c.Signal) -> None:
     need.ids.add((command.scope, command.run_id))
-    key = dedup_key(command)
-    if key is not None:
-        need.requests.add(key)
+    if command.dedup is not None:
+        need.requests.add(dedup_key(command.scope, command.run_id, command.dedup))
 
 
 def _closing(need: Need, command: Any) -> None:
@@ -133,6 +138,7 @@ def _promote(need: Need, command: c.Promote) -> None:
     if command.keys:
         need.promote.update(command.keys)
     else:
+        need.promote_after = command.after
         _internal(need, command)
 
 

@@ -20,21 +20,21 @@ def say(unit: Unit, command: Say, now: int) -> Said:
     if task.epoch != lease.epoch or task.token_hash != token_hash(lease.token) or task.state != "leased":
         raise gone(run, lease)
     key, limit = (run.no, run.turn), unit.settings.output_bytes
-    head = unit.tasks.rows[key]
-    if command.at != head.output_n:
-        if command.at + len(command.chunks) == head.output_n or head.output_bytes > limit:
-            return Said(head.output_n, head.output_bytes > limit)
-        raise errors.OutOfStep(f"output {command.at} of {run.id} follows {head.output_n}", next=head.output_n)
-    mine = unit.tasks.edit(key)
+    cut = unit.tasks.rows[key].output_bytes > limit
+    if command.at != task.said:
+        if cut or command.at + len(command.chunks) == task.said:
+            return Said(task.said, cut)
+        raise errors.OutOfStep(f"output {command.at} of {run.id} follows {task.said}", next=task.said)
+    head, mine = unit.tasks.edit(key), unit.tasks.edit((run.no, task.k))
     for kind, text in command.chunks:
         check.payload(unit.settings, "output", text)
-        if mine.output_bytes > limit:
+        if head.output_bytes > limit:
             break
-        mine.output_n += 1
-        mine.output_bytes += len(text.encode())
-        cut = mine.output_bytes > limit
-        row = Output(run.no, mine.output_n, task.attempt, kind, now, text)
-        if cut:
-            row = Output(run.no, mine.output_n, task.attempt, "system", now, CUT.format(limit=limit))
+        head.output_n += 1
+        mine.said += 1
+        head.output_bytes += len(text.encode())
+        row = Output(run.no, head.output_n, task.attempt, kind, now, text)
+        if head.output_bytes > limit:
+            row.kind, row.text = "system", CUT.format(limit=limit)
         unit.outputs.append(row)
-    return Said(mine.output_n, mine.output_bytes > limit)
+    return Said(mine.said, head.output_bytes > limit)

@@ -4,8 +4,8 @@ from msgspec import UNSET
 
 from stepwell.kernel import check
 from stepwell.kernel.journal import append
-from stepwell.kernel.leases import grant
-from stepwell.kernel.tasks import move, slot
+from stepwell.kernel.leases import grant, leased_by
+from stepwell.kernel.tasks import check_place, move, slot
 from stepwell.kernel.unit import Unit
 from stepwell.model import errors
 from stepwell.model.commands import Restart, RunState, Started, StartRun
@@ -38,6 +38,7 @@ def create(
     """A new run with its first entry and its one open task."""
     run = Run(no=unit.take_no("run"), scope=scope, id=run_id)
     unit.runs.put(run.no, run)
+    unit.owned.add(id(run))
     unit.ids.put((scope, run_id), run.no)
     append(unit, run.no, body, now)
     waiting = due_at is not None and due_at > now
@@ -57,7 +58,7 @@ def create(
     )
     unit.tasks.put((run.no, task.k), task)
     if not waiting:
-        unit.ready_ahead[(scope, task.pool)] = True
+        unit.ready_ahead.put((scope, task.pool), True)
     return unit.runs.rows[run.no]
 
 
@@ -67,7 +68,7 @@ def start_run(unit: Unit, command: StartRun, now: int) -> Started:
     existing = unit.run_by_id(command.scope, command.id)
     if existing is not None:
         return _existing(unit, command, existing, now)
-    ahead = unit.ready_ahead.get((command.scope, command.pool), False)
+    ahead = unit.ready_ahead.get((command.scope, command.pool))
     body = RunCreated(
         run_kind="workflow",
         name=command.name,
@@ -85,7 +86,7 @@ def start_run(unit: Unit, command: StartRun, now: int) -> Started:
     started = Started(run.no, run.id, created=True)
     fused = command.claim_for
     if fused is not None and not ahead and task.state == "ready" and slot(unit, task, now) == "free":
-        unit.ready_ahead[(command.scope, command.pool)] = False
+        unit.ready_ahead.put((command.scope, command.pool), False)
         key = (run.no, run.turn)
         started.claim = grant(unit, key, fused.worker, fused.lease_ms, fused.secret, command.version, now)
     return started
@@ -96,32 +97,47 @@ def check_start(unit: Unit, command: StartRun) -> None:
     check.run_id(command.id)
     check.name("name", command.name)
     check.name("scope", command.scope)
-    check.name("pool", command.pool)
     check.name("version", command.version, empty=True)
-    check.payload(unit.settings, "input", command.input)
-    check.payload(unit.settings, "tags", command.tags)
-    if command.pool_key is not None:
-        check.run_id(command.pool_key)
+    check_place(command.pool, command.pool_key, command.priority)
+    check.json(unit.settings, "input", command.input)
+    check.json(unit.settings, "tags", command.tags)
+    check.time_ms("due_at", command.due_at)
+    check.time_ms("deadline", command.deadline)
+    if command.claim_for is not None:
+        check.lease(command.claim_for.worker, command.claim_for.lease_ms, command.claim_for.secret)
 
 
 def _existing(unit: Unit, command: StartRun, run: Run, now: int) -> Started:
     if command.reuse == "raise":
         raise errors.Exists(f"run {run.id} exists", run_id=run.id)
     if command.reuse == "replace":
-        if not run.terminal:
-            end(unit, run.no, RunCanceled(by=command.by, reason="replaced", terminated=True), now)
-        begin_again(unit, run.no, 0, command.by, now, text=command.input)
-        return Started(run.no, run.id, created=True)
-    same = run.input == unit.spill(run.no, command.input) and run.name == command.name
-    if not same:
+        return _replace(unit, command, run, now)
+    if run.name != command.name or not unit.is_stored_as(run.input, command.input):
         raise errors.Conflict(f"run {run.id} exists with another name or input", run_id=run.id, name=run.name)
-    return Started(run.no, run.id, created=False)
+    started = Started(run.no, run.id, created=False)
+    if command.claim_for is not None:
+        started.claim = leased_by(unit, (run.no, run.turn), command.claim_for.secret, now)
+    return started
+
+
+def _replace(unit: Unit, command: StartRun, run: Run, now: int) -> Started:
+    """Ends the run and starts it anew with the given input. What a run is cannot be replaced, only what it is given."""
+    given = (command.name, command.version, command.pool, command.pool_key, command.priority, command.tags)
+    if given != (run.name, run.version, run.pool, run.pool_key, run.priority, run.tags):
+        hint = "Replace keeps name, version, pool, key, priority and tags. Use another id for another kind of run."
+        raise errors.Conflict(f"run {run.id} is of another kind", run_id=run.id, name=run.name, hint=hint)
+    if not run.terminal:
+        end(unit, run.no, RunCanceled(by=command.by, reason="replaced", terminated=True), now)
+    body = RunRestarted(generation=run.generation + 1, keep_seq=0, by=command.by, input=raw(command.input))
+    body.deadline = command.deadline
+    begin_again(unit, run.no, body, now, due_at=command.due_at)
+    return Started(run.no, run.id, created=True)
 
 
 def end(unit: Unit, run_no: int, body: Body, now: int, *, n: int = 0) -> None:
     """Writes a terminal entry: closes every task, tells the parent, cancels attached children."""
     run = unit.runs.edit(run_no)
-    children = list(unit.children.get(run_no, ())) if run.open_children else []
+    children = list(unit.children.get(run_no) or ()) if run.open_children else []
     entry = append(unit, run_no, body, now, n=n)
     run = unit.runs.rows[run_no]
     close(unit, run, now)
@@ -142,7 +158,7 @@ def end(unit: Unit, run_no: int, body: Body, now: int, *, n: int = 0) -> None:
 
 def close(unit: Unit, run: Run, now: int) -> None:
     """Closes all open tasks of a run."""
-    for k in {run.turn, *unit.open_tasks.get(run.no, ())}:
+    for k in {run.turn, *(unit.open_tasks.get(run.no) or ())}:
         task = unit.tasks.get((run.no, k))
         if task is not None and task.state != "done":
             move(unit, (run.no, k), "done", now)
@@ -155,35 +171,36 @@ def restart(unit: Unit, command: Restart, now: int) -> RunState:
         raise errors.Open(f"run {run.id} is {run.status}", run_id=run.id, status=run.status)
     if not 0 <= command.keep_seq <= run.head_seq:
         raise errors.Invalid(f"keep_seq must be from 0 to {run.head_seq}", keep_seq=command.keep_seq)
-    begin_again(unit, run.no, command.keep_seq, command.by, now)
+    check.room(unit.settings, run, 1, 0)
+    body = RunRestarted(generation=run.generation + 1, keep_seq=command.keep_seq, by=command.by)
+    begin_again(unit, run.no, body, now)
     return state_of(unit.runs.rows[run.no])
 
 
-def begin_again(unit: Unit, run_no: int, keep_seq: int, by: str, now: int, *, text: str | None = None) -> None:
-    """Raises the generation and opens one turn, set up as the last one was."""
+def begin_again(unit: Unit, run_no: int, body: RunRestarted, now: int, *, due_at: int | None = None) -> None:
+    """Begins a generation, and opens one turn, set up as the last one was."""
     old = unit.tasks.rows[(run_no, unit.runs.rows[run_no].turn)]
-    run = unit.runs.edit(run_no)
-    body = RunRestarted(generation=run.generation + 1, keep_seq=keep_seq, by=by)
-    if text is not None:
-        body.input = raw(text)
     entry = append(unit, run_no, body, now)
+    waiting = due_at is not None and due_at > now
     task = Task(
         run_no=run_no,
         k=entry.seq,
         scope=old.scope,
         kind=old.kind,
-        state="ready",
+        state="due" if waiting else "ready",
         pool=old.pool,
         pool_key=old.pool_key,
         requires=old.requires,
         priority=old.priority,
         order=now,
-        epoch=run.epoch,
+        due_at=due_at if waiting else None,
+        epoch=unit.runs.rows[run_no].epoch,
         output_n=old.output_n,
         output_bytes=old.output_bytes,
         retry=old.retry,
     )
     unit.tasks.put((run_no, task.k), task)
+    unit.ready_ahead.put((task.scope, task.pool), True)
 
 
 def known(unit: Unit, scope: str, run_id: str) -> Run:

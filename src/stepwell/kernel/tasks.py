@@ -1,9 +1,13 @@
 """Tasks: their states, the slots of pools, and the delay before a retry."""
 
-import msgspec
-from msgspec import Struct
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta, Struct
+
+from stepwell.kernel import check
 from stepwell.kernel.unit import TaskKey, Unit
+from stepwell.model.errors import Invalid
 from stepwell.model.ids import unit_interval
 from stepwell.model.rows import Task
 from stepwell.model.words import TRANSITIONS, TaskState
@@ -21,6 +25,7 @@ def move(unit: Unit, key: TaskKey, state: TaskState, now: int) -> Task:
     task.state = state
     if state == "ready":
         task.order = now
+        unit.ready_ahead.put((task.scope, task.pool), True)
     if state != "due":
         task.due_at = task.due_key = None
     return task
@@ -68,13 +73,17 @@ def tokens(left: float, rate: int, rate_ms: int, elapsed_ms: int) -> float:
     return min(float(rate), left + max(elapsed_ms, 0) * rate / rate_ms)
 
 
+DAY_MS = 86_400_000
+Whole = Annotated[int, Meta(ge=0, le=365 * DAY_MS)]
+
+
 class RetryPolicy(Struct, frozen=True, gc=False):
     """Delay before retry n: initial_ms * factor ** (n - 1) * (0.5 + u), at most max_ms; attempts count the first."""
 
-    max_attempts: int = 1
-    initial_ms: int = 250
-    factor: float = 2.0
-    max_ms: int = 3_600_000
+    max_attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    initial_ms: Whole = 250
+    factor: Annotated[float, Meta(ge=1, le=1_000)] = 2.0
+    max_ms: Whole = 3_600_000
 
     def delay_ms(self, failures: int, jitter: float) -> int:
         """After `failures` failures; `jitter` in [0, 1)."""
@@ -84,6 +93,23 @@ class RetryPolicy(Struct, frozen=True, gc=False):
 
 _RETRY = msgspec.json.Decoder(RetryPolicy)
 _LOST = RetryPolicy(initial_ms=1_000, max_ms=60_000)
+
+
+def check_retry(text: str | None) -> None:
+    """A retry policy as JSON, before it is stored: what cannot be used is refused, since a failure comes too late."""
+    try:
+        RetryPolicy() if text is None else _RETRY.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        hint = 'For example {"max_attempts": 3, "initial_ms": 250, "factor": 2, "max_ms": 60000}.'
+        raise Invalid(f"the retry policy cannot be used: {error}", field="retry", hint=hint) from None
+
+
+def check_place(pool: str, pool_key: str | None, priority: int) -> None:
+    """Where a task is to wait for a worker."""
+    check.name("pool", pool)
+    check.whole("priority", priority, *check.PRIORITY)
+    if pool_key is not None:
+        check.run_id(pool_key)
 
 
 def retry_at(task: Task, now: int) -> int | None:

@@ -19,7 +19,7 @@ MISSING: Any = object()
 NEW, CHANGED, GONE = "new", "changed", "gone"
 TaskKey = tuple[int, int]
 PoolKey = tuple[str, str, str | None]
-Mutations = Callable[[str, str, int], tuple[bool, str]]
+Mutations = Callable[[str, str, int, int], tuple[bool, str]]
 Undo = tuple["Table[Any, Any]", Hashable, Any, str | None]
 
 
@@ -114,6 +114,7 @@ class Work(Struct, gc=False):
     due: list[TaskKey] = []
     messages: list[Message] = []
     blocked: list[TaskKey] = []
+    promoted_to: tuple[str, str, str] | None = None
     prune_runs: list[int] = []
     prune_events: list[tuple[str, str]] = []
     prune_requests: list[tuple[str, str]] = []
@@ -148,12 +149,12 @@ class Unit:
         self.pruned_runs: list[int] = []
         self.pruned_changes = 0
         self.first_no: dict[str, int] = {}
-        self.open_tasks: dict[int, list[int]] = {}
-        self.children: dict[int, list[int]] = {}
-        self.event_runs: dict[int, list[str]] = {}
+        self.open_tasks: Table[int, tuple[int, ...]] = Table(self)
+        self.children: Table[int, tuple[int, ...]] = Table(self)
+        self.event_runs: Table[int, tuple[str, ...]] = Table(self)
         self.candidates: dict[tuple[Any, ...], list[TaskKey]] = {}
         self.queues: dict[tuple[Any, ...], deque[TaskKey]] = {}
-        self.ready_ahead: dict[tuple[str, str], bool] = {}
+        self.ready_ahead: Table[tuple[str, str], bool] = Table(self)
         self.work = Work()
         self.lists: tuple[list[Any], ...] = (
             self.entries,
@@ -165,19 +166,23 @@ class Unit:
         )
 
     def mark(self) -> tuple[int, ...]:
-        """Begins a command: from here `rollback` finds the way back."""
-        self.undo.clear()
+        """From here `rollback` finds the way back. Marks nest: a part of a command may have its own."""
         self.owned.clear()
-        return tuple(map(len, self.lists))
+        return (len(self.undo), *map(len, self.lists))
 
     def rollback(self, mark: tuple[int, ...]) -> None:
         """Takes back everything since the mark."""
-        for table, key, row, state in reversed(self.undo):
+        for table, key, row, state in reversed(self.undo[mark[0] :]):
             table.restore(key, row, state)
-        for rows, length in zip(self.lists, mark, strict=True):
+        for rows, length in zip((self.undo, *self.lists), mark, strict=True):
             del rows[length:]
-        self.undo.clear()
         self.owned.clear()
+
+    def is_stored_as(self, stored: str | None, text: str) -> bool:
+        """Whether a row's payload is this text, wherever it is kept."""
+        if stored is None or not stored.startswith("@"):
+            return stored == text
+        return stored[1:] == hashlib.sha256(text.encode()).hexdigest()
 
     def spill(self, run_no: int, text: str | None, event_no: int = 0) -> str | None:
         """How a payload stands in its row: itself, or past the threshold `@` and its hash, with a blob row."""
@@ -194,10 +199,14 @@ class Unit:
         return "@" + digest
 
     def call(self, function: str, args: str, now: int) -> tuple[bool, str]:
-        """Runs a mutation: (True, result JSON) or (False, error JSON). The lane says how, where functions are known."""
+        """Runs a mutation: (True, result JSON) or (False, error JSON).
+
+        Where functions are known, the lane says how. A result over the bound is refused inside, before the function's
+        savepoint is released.
+        """
         if self.mutations is None:
             raise UnknownFunction(f"no mutation {function!r} here", function=function)
-        return self.mutations(function, args, now)
+        return self.mutations(function, args, now, self.settings.payload_bytes)
 
     def take_no(self, kind: str) -> int:
         """The next internal number of a kind (run, event), from the block that the load reserved."""

@@ -6,10 +6,11 @@ from typing import Any
 from msgspec import UNSET
 
 from stepwell.kernel import check
+from stepwell.kernel.dedup import remember, signal_hash
 from stepwell.kernel.journal import append, deliver, fire
 from stepwell.kernel.leases import answer, fence, give_back, no_further
 from stepwell.kernel.runs import create, end
-from stepwell.kernel.tasks import move, retry_at
+from stepwell.kernel.tasks import check_place, check_retry, move, retry_at
 from stepwell.kernel.unit import Reading, Unit
 from stepwell.model import errors
 from stepwell.model.commands import (
@@ -27,9 +28,11 @@ from stepwell.model.commands import (
     Release,
 )
 from stepwell.model.entries import (
+    PAYLOADS,
     ActionCompleted,
     ActionFailed,
     ActionScheduled,
+    CancelRequested,
     ChildStarted,
     RunCanceled,
     RunCompleted,
@@ -41,11 +44,13 @@ from stepwell.model.entries import (
     SignalReceived,
     StepCompleted,
     StepFailed,
-    encode,
     raw,
     text_of,
 )
 from stepwell.model.rows import Entry, Run, Task
+
+#: The longest that a released task may be kept back: a week.
+MAX_DELAY_MS = 7 * 86_400_000
 
 
 def record(unit: Unit, command: Record, now: int) -> Recorded:
@@ -79,14 +84,16 @@ def _recorded(unit: Unit, run: Run, first: int, count: int, seen: int, now: int)
 def _check_drafts(unit: Unit, run: Run, drafts: tuple[Draft, ...]) -> None:
     size = 0
     for draft in drafts:
-        if not draft.body.recordable:
-            raise errors.Invalid(f"a worker may not write {draft.body.kind!r}", kind=draft.body.kind)
+        body = draft.body
+        if not body.recordable:
+            raise errors.Invalid(f"a worker may not write {body.kind!r}", kind=body.kind)
         if draft.key is not None:
             check.text("key", draft.key, 1_024)
-        length = len(encode(draft.body))
-        if length > unit.settings.payload_bytes + 1_024:
-            check.payload(unit.settings, draft.body.kind, encode(draft.body).decode())
-        size += length
+        for name in PAYLOADS[type(body)]:
+            text = text_of(getattr(body, name))
+            check.json(unit.settings, name, text)
+            size += len(text or "")
+        size += 256
     check.room(unit.settings, run, len(drafts), size)
 
 
@@ -98,7 +105,9 @@ def _schedule_action(unit: Unit, run_no: int, draft: Draft, now: int, n: int) ->
     body = draft.body
     assert isinstance(body, ActionScheduled)
     check.name("function", body.function)
-    check.name("pool", body.pool)
+    check_place(body.pool, body.pool_key, body.priority)
+    check.time_ms("due_at", body.due_at)
+    check_retry(text_of(body.retry))
     entry = _plain(unit, run_no, draft, now, n)
     later = body.due_at is not None and body.due_at > now
     task = Task(
@@ -119,7 +128,7 @@ def _schedule_action(unit: Unit, run_no: int, draft: Draft, now: int, n: int) ->
         retry=text_of(body.retry),
     )
     unit.tasks.put((run_no, task.k), task)
-    unit.open_tasks.setdefault(run_no, []).append(task.k)
+    unit.open_tasks.put(run_no, (*(unit.open_tasks.get(run_no) or ()), task.k))
     return entry
 
 
@@ -129,6 +138,7 @@ def _start_child(unit: Unit, run_no: int, draft: Draft, now: int, n: int) -> Ent
     parent = unit.runs.rows[run_no]
     check.run_id(body.child)
     check.name("name", body.name)
+    check_place(body.pool, body.pool_key, body.priority)
     if unit.run_by_id(parent.scope, body.child) is not None:
         raise errors.Exists(f"run {body.child} exists", run_id=body.child)
     entry = _plain(unit, run_no, draft, now, n)
@@ -147,7 +157,7 @@ def _start_child(unit: Unit, run_no: int, draft: Draft, now: int, n: int) -> Ent
         made.parent_no, made.parent_key, made.parent_gen = run_no, draft.key, parent.generation
     child = create(unit, parent.scope, body.child, made, now, requires=f"workflow:{body.name}")
     if body.attached:
-        unit.children.setdefault(run_no, []).append(child.no)
+        unit.children.put(run_no, (*(unit.children.get(run_no) or ()), child.no))
     return entry
 
 
@@ -164,12 +174,12 @@ def mutate(unit: Unit, command: Mutate, now: int) -> Recorded:
         raise errors.Invalid("only a workflow's turn runs mutations")
     if repeat:
         return _recorded(unit, run, run.write_seq, 1, command.seen, now)
-    check.payload(unit.settings, "args", command.args)
+    check.json(unit.settings, "args", command.args)
+    check.text("key", command.key, 1_024)
+    check.room(unit.settings, run, 1, unit.settings.payload_bytes)
     done, text = unit.call(command.function, command.args, now)
     body = StepCompleted(raw(text)) if done else StepFailed(raw(text))
-    draft = Draft(body, command.key)
-    _check_drafts(unit, run, (draft,))
-    entry = _plain(unit, run.no, draft, now, command.n)
+    entry = append(unit, run.no, body, now, key=command.key, n=command.n)
     return _recorded(unit, run, entry.seq, 1, command.seen, now)
 
 
@@ -183,6 +193,9 @@ def park(unit: Unit, command: Park, now: int) -> Done:
     if command.seen < run.wake_seq:
         raise _unseen(run, command.seen)
     check.payload(unit.settings, "waits", "".join(command.waits))
+    check.time_ms("due_at", command.due_at)
+    if command.due_key is not None:
+        check.text("due_key", command.due_key, 1_024)
     key = (run.no, task.k)
     body = RunParked(task.attempt, list(command.waits), command.due_at, command.due_key)
     append(unit, run.no, body, now, n=command.n)
@@ -222,7 +235,7 @@ def finish(unit: Unit, command: Finish, now: int) -> Done:
     elif task.kind == "action":
         _finish_action(unit, task, outcome, now)
     elif isinstance(outcome, Completed):
-        check.payload(unit.settings, "result", outcome.result)
+        check.json(unit.settings, "result", outcome.result)
         end(unit, run.no, RunCompleted(raw(outcome.result), outcome.result_status), now, n=command.n)
     else:
         end(unit, run.no, RunCanceled(by="worker", reason=outcome.reason), now, n=command.n)
@@ -233,7 +246,7 @@ def _finish_action(unit: Unit, task: Task, outcome: Completed | Canceled, now: i
     key = (task.run_no, task.k)
     move(unit, key, "done", now).write_no = 1
     if isinstance(outcome, Completed):
-        check.payload(unit.settings, "result", outcome.result)
+        check.json(unit.settings, "result", outcome.result)
         deliver(unit, task.run_no, ActionCompleted(task.k, raw(outcome.result)), now, key=task.key)
     else:
         error = raw('{"type":"Canceled","message":"the action was canceled"}')
@@ -249,7 +262,14 @@ def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> Non
             hint="Await or cancel them before the run continues as a new one.",
         )
     check.run_id(outcome.id)
-    check.payload(unit.settings, "input", outcome.input)
+    check.name("name", outcome.name, empty=True)
+    for signal in outcome.signals:
+        check.name("signal", signal.name)
+        check.json(unit.settings, "payload", signal.payload)
+    check.room(
+        unit.settings, Run(0, "", outcome.id), len(outcome.signals), sum(len(one.payload) for one in outcome.signals)
+    )
+    check.json(unit.settings, "input", outcome.input)
     if unit.run_by_id(run.scope, outcome.id) is not None:
         raise errors.Exists(f"run {outcome.id} exists", run_id=outcome.id)
     task = unit.tasks.rows[(run.no, run.turn)]
@@ -264,12 +284,17 @@ def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> Non
         input=raw(outcome.input),
         root_no=run.root_no or run.no,
         continues=run.id,
+        deadline=run.deadline,
         tags=UNSET if run.tags is None else raw(run.tags),
     )
     made.parent_no, made.parent_key, made.parent_gen = run.parent_no, run.parent_key, run.parent_gen
     new = create(unit, run.scope, outcome.id, made, now, requires=outcome.requires or task.requires)
     for signal in outcome.signals:
-        append(unit, new.no, SignalReceived(signal.name, raw(signal.payload), dedup=signal.dedup), now)
+        entry = append(unit, new.no, SignalReceived(signal.name, raw(signal.payload), dedup=signal.dedup), now)
+        if signal.dedup is not None:
+            remember(unit, new, signal.dedup, signal_hash(signal.name, signal.payload), entry.seq, now)
+    if run.cancel_at is not None:
+        append(unit, new.no, CancelRequested(by="kernel", reason="asked of the run that this one continues"), now)
     end(unit, run.no, RunContinued(outcome.id, new.no), now, n=n)
 
 
@@ -279,7 +304,10 @@ def release(unit: Unit, command: Release, now: int) -> Done:
     if not repeat and no_further(run, task):
         end(unit, run.no, RunCanceled(by="worker", reason="released after it was asked to cancel"), now, n=command.n)
     elif not repeat:
-        give_back(unit, task, now, "released", now + max(0, command.delay_ms), n=command.n)
+        check.whole("delay_ms", command.delay_ms, 0, MAX_DELAY_MS)
+        if command.broken:
+            unit.tasks.edit((run.no, task.k)).lost += 1
+        give_back(unit, unit.tasks.rows[(run.no, task.k)], now, "released", now + command.delay_ms, n=command.n)
     return answer(unit, command.lease)
 
 
@@ -288,8 +316,8 @@ def fail(unit: Unit, command: Fail, now: int) -> Done:
     run, task, repeat = fence(unit, command.lease, command.n)
     if repeat:
         return answer(unit, command.lease)
-    check.payload(unit.settings, "error", command.error)
-    check.payload(unit.settings, "result", command.result)
+    check.json(unit.settings, "error", command.error)
+    check.json(unit.settings, "result", command.result)
     key, error = (run.no, task.k), raw(command.error)
     mine = unit.tasks.edit(key)
     mine.failures += 1

@@ -172,7 +172,6 @@ class Leased(Struct, gc=False):
     output_n: int = 0
     event: Event | None = None
     journal: list[Entry] = []
-    due_key: str | None = None
 
 
 class Claimed(Struct, gc=False):
@@ -286,12 +285,15 @@ class Fail(Command):
 
 
 class Release(Command):
-    """Gives a lease back unused, after `delay_ms`. Errors: stale, ended. Repeatable."""
+    """Gives a lease back, for `delay_ms` at the least. Errors: stale, ended. Repeatable.
+
+    `broken`: the worker could do nothing with the task; it counts like a lost lease.
+    """
 
     lease: Lease
     n: int
     delay_ms: int = 0
-    reason: str = "released"
+    broken: bool = False
 
 
 class Done(Struct, gc=False):
@@ -326,6 +328,7 @@ class Synced(Struct, gc=False):
     lease_until: int = 0
     cancel: bool = False
     error: str | None = None
+    dropped: str | None = None  # why details were not kept
     missed: list[Entry] = []
 
 
@@ -454,9 +457,13 @@ class Deliver(Command):
 
 
 class Promote(Command):
-    """Makes blocked tasks ready whose pool key has a free slot. `keys` (scope, pool, key); empty: all there are."""
+    """Makes blocked tasks ready whose pool key has a free slot.
+
+    `keys` (scope, pool, key); none: `limit` of those there are, that come `after` one.
+    """
 
     keys: tuple[tuple[str, str, str], ...] = ()
+    after: tuple[str, str, str] = ("", "", "")
     limit: int = 1_000
 
 
@@ -471,6 +478,7 @@ class Worked(Struct, gc=False):
 
     count: int
     more: bool = False
+    after: tuple[str, str, str] | None = None  # of a promotion: where the rest begins
 
 
 Reply = Accepted | Revision | Started | Claimed | Recorded | Done | Beats | Said | Signaled | RunState | Worked

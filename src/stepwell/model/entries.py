@@ -4,7 +4,7 @@
 whom it may be written: `recordable` ones come in through `Record`, all others are made by the kernel itself.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -229,10 +229,16 @@ class RunRestarted(Body):
     keep_seq: int
     by: str = ""
     input: Raw | UnsetType = UNSET
+    deadline: int | None = None
 
 
 #: Every body class by its kind.
 KINDS: dict[str, type[Body]] = {cls.kind: cls for cls in Body.__subclasses__()}
+#: The names of each body's payloads.
+PAYLOADS: dict[type[Body], tuple[str, ...]] = {
+    cls: tuple(field.name for field in msgspec.structs.fields(cls) if field.type in (Raw, Raw | UnsetType))
+    for cls in KINDS.values()
+}
 DELIVERABLE: frozenset[str] = frozenset(kind for kind, cls in KINDS.items() if cls.deliverable)
 ENDS: frozenset[str] = frozenset(("run.completed", "run.failed", "run.canceled", "run.continued"))
 
@@ -243,11 +249,6 @@ _DECODERS = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
 def decode_body(kind: str, data: str) -> Body:
     """The body of an entry of `kind`, from its JSON."""
     return _DECODERS[kind].decode(data)
-
-
-def body_json(data: str) -> Any:
-    """The body of an entry as plain JSON values, for people and the wire."""
-    return msgspec.json.decode(data)
 
 
 def raw(text: str | None) -> Raw:

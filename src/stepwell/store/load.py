@@ -16,6 +16,8 @@ DAY_MS = 86_400_000
 #: How many ready tasks of a pool with a limit for each key a claim looks at: those of full keys are moved aside.
 LOOKED_AT = 1_000
 PROMOTED = 1_000
+#: How many entries, requests or changes one commit deletes.
+PRUNED_ROWS = 20_000
 _LEASES = msgspec.json.Decoder(list[tuple[int, int, int]])
 
 
@@ -31,7 +33,10 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
         tasks, runs = _work(session, unit, need.internal, now)
         found += tasks
         if c.Promote in need.internal:
-            need.promote.update(session.blocked_keys(need.internal[c.Promote]))
+            limit = need.internal[c.Promote]
+            keys = session.blocked_keys(need.promote_after, limit)
+            unit.work.promoted_to = keys[-1] if len(keys) >= limit else None
+            need.promote.update(keys)
         numbers |= runs
         need.closing |= runs | {task.run_no for task in tasks}
     if need.promote:
@@ -42,6 +47,7 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
     _seed_runs(unit, named)
     _seed_runs(unit, session.runs(numbers) if numbers else [])
     need.closing |= {run.no for run in named if (run.scope, run.id) in need.closing_ids}
+    need.closing |= {no for no, k in need.ending if (run := unit.runs.get(no)) is not None and run.turn == k}
     _onward(session, unit, need, named)
     _tasks(session, unit, need, found, named)
     _closing(session, unit, need.closing)
@@ -89,9 +95,9 @@ def _closing(session: Session, unit: Unit, closing: set[int]) -> None:
     with_children = [run.no for run in runs if run.open_children]
     for task in session.open_tasks(with_actions) if with_actions else ():
         unit.tasks.seed((task.run_no, task.k), task)
-        unit.open_tasks.setdefault(task.run_no, []).append(task.k)
+        unit.open_tasks.rows[task.run_no] = (*unit.open_tasks.rows.get(task.run_no, ()), task.k)
     for parent, child in session.children(with_children) if with_children else ():
-        unit.children.setdefault(parent, []).append(child)
+        unit.children.rows[parent] = (*unit.children.rows.get(parent, ()), child)
 
 
 def _requests(session: Session, unit: Unit, need: Need) -> set[int]:
@@ -157,21 +163,33 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             runs |= {message.to_no for message in work.messages}
         elif kind is c.Prune:
             before = now - settings.event_retention_days * DAY_MS
-            ended = session.prunable_runs(before, limit)
+            ended = _not_too_much(session.prunable_runs(before, limit))
             work.prune_runs = [run.no for run in ended]
             runs |= set(work.prune_runs)
-            events = session.prunable_events(before, limit)
+            events = session.prunable_events(before, ended, limit)
             work.prune_events = [(event.scope, event.id) for event in events]
             for event in events:
                 unit.events.seed((event.scope, event.id), event)
-            requests = session.prunable_requests(now, limit)
+            requests = session.prunable_requests(now, PRUNED_ROWS)
             work.prune_requests = [(request.scope, request.key) for request in requests]
             for request in requests:
                 unit.requests.seed((request.scope, request.key), request)
-            work.prune_changes = session.prunable_changes(settings.change_retention)
+            work.prune_changes = session.prunable_changes(settings.change_retention, PRUNED_ROWS)
             for key, value in session.meta([f"floor:{run.scope}" for run in ended]):
                 unit.floors.seed(key.partition(":")[2], value)
     return tasks, runs
+
+
+def _not_too_much(runs: list[Run]) -> list[Run]:
+    """As many of the runs as have a bounded number of entries; at least one."""
+    entries = 0
+    chosen: list[Run] = []
+    for run in runs:
+        entries += run.head_seq
+        if chosen and entries > PRUNED_ROWS:
+            break
+        chosen.append(run)
+    return chosen
 
 
 def _blocked(session: Session, unit: Unit, keys: set[tuple[str, str, str]]) -> list[Task]:
@@ -198,7 +216,7 @@ def _events(session: Session, unit: Unit, need: Need) -> None:
     for event in events:
         unit.events.seed((event.scope, event.id), event)
     for number, run_id in session.event_runs([event.no for event in events]) if events else ():
-        unit.event_runs.setdefault(number, []).append(run_id)
+        unit.event_runs.rows[number] = (*unit.event_runs.rows.get(number, ()), run_id)
     for key, value in session.meta([f"revision:{scope}" for scope in need.revisions]):
         unit.revisions.seed(key.partition(":")[2], value)
     for manifest in session.manifests(need.manifests) if need.manifests else ():
@@ -211,14 +229,17 @@ def _pools(session: Session, unit: Unit, need: Need, found: list[Task]) -> None:
     if not keys:
         return
     for scope, name, _ in need.slots:
-        unit.ready_ahead[(scope, name)] = session.any_ready(scope, name)
+        unit.ready_ahead.seed((scope, name), session.any_ready(scope, name))
     limited = {(pool.scope, pool.name): pool for pool in session.pools(keys)}
     for key, pool in limited.items():
         unit.pools.seed(key, pool)
         if pool.limit is not None:
             unit.used.seed((*key, None), session.leased_count(*key, None))
+    for key in need.pools:  # a limit may be set by this very batch
+        unit.used.seed((*key, None), session.leased_count(*key, None))
     slots = need.slots | {(task.scope, task.pool, task.pool_key) for task in found}
     for scope, name, pool_key in slots:
         row = limited.get((scope, name))
-        if row is not None and row.key_limit is not None and pool_key is not None:
+        keyed = (row is not None and row.key_limit is not None) or (scope, name) in need.pools
+        if keyed and pool_key is not None:
             unit.used.seed((scope, name, pool_key), session.leased_count(scope, name, pool_key))

@@ -1,7 +1,8 @@
 """The memory store: the plainest possible one. It is the oracle that the others are compared with; nothing survives."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -203,9 +204,11 @@ class MemorySession:
     def messages(self, limit: int) -> list[Message]:
         return sorted(self._t.messages.values(), key=lambda message: message.no)[:limit]
 
-    def blocked_keys(self, limit: int) -> list[tuple[str, str, str]]:
-        found = self._where(lambda task: task.state == "blocked")
-        return sorted({(task.scope, task.pool, task.pool_key or "") for task in found})[:limit]
+    def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
+        keys = {
+            (task.scope, task.pool, task.pool_key or "") for task in self._where(lambda task: task.state == "blocked")
+        }
+        return sorted(key for key in keys if key > after)[:limit]
 
     def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
         key = (scope, pool, pool_key)
@@ -216,18 +219,27 @@ class MemorySession:
         found = [run for run in self._t.runs.values() if run.ended_at is not None and run.ended_at < before]
         return sorted(found, key=lambda run: (run.ended_at or 0, run.no))[:limit]
 
-    def prunable_events(self, before: int, limit: int) -> list[Event]:
-        used = {run.event_no for run in self._t.runs.values()}
-        found = [event for event in self._t.events.values() if event.created_at < before and event.no not in used]
-        return sorted(found, key=lambda event: (event.created_at, event.no))[:limit]
+    def prunable_events(self, before: int, runs: Collection[Run], limit: int) -> list[Event]:
+        going = {run.no for run in runs}
+        used = {run.event_no for run in self._t.runs.values() if run.no not in going}
+        of_these = {run.event_no for run in runs}
+        found = [
+            event
+            for event in self._t.events.values()
+            if event.created_at < before
+            and event.no not in used
+            and (event.no in of_these or (event.matched == 0 and event.replays == 0))
+        ]
+        return sorted(found, key=lambda event: event.no)[:limit]
 
     def prunable_requests(self, now: int, limit: int) -> list[Request]:
         found = [request for request in self._t.requests.values() if request.expires_at < now]
         return sorted(found, key=lambda request: (request.expires_at, request.scope, request.key))[:limit]
 
-    def prunable_changes(self, keep: int) -> int:
+    def prunable_changes(self, keep: int, limit: int) -> int:
         floor = self._t.next["change"] - 1 - keep
-        return floor if any(pos <= floor for pos in self._t.changes) else 0
+        first = min(self._t.changes, default=0)
+        return min(floor, first + limit - 1) if 0 < first <= floor else 0
 
     def numbers(self, kind: str, count: int) -> int:
         return self._t.next[kind]
@@ -323,6 +335,11 @@ class MemoryReader:
 
     def __init__(self, store: MemoryStore) -> None:
         self._lock, self._t = store.lock, store.tables
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        with self._lock:
+            yield
 
     def run(self, scope: str, run_id: str) -> Run | None:
         with self._lock:

@@ -5,6 +5,7 @@ without deciding owns a `Reader`; a reader sees committed rows only.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -64,7 +65,10 @@ class Session(Protocol):
         """How many tasks of a pool, or of one key of it, are leased."""
 
     def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
-        """The different (pool, requires, scope) among ready tasks; no pools: of all."""
+        """The different (pool, requires, scope) among ready tasks; no pools: of all.
+
+        Where there are very many, some of them, in turn: a claim looks at a bounded number.
+        """
 
     def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
         """The first ready tasks of a group by (priority, order)."""
@@ -81,8 +85,8 @@ class Session(Protocol):
     def messages(self, limit: int) -> list[Message]:
         """The oldest messages."""
 
-    def blocked_keys(self, limit: int) -> list[tuple[str, str, str]]:
-        """The different (scope, pool, key) among blocked tasks."""
+    def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
+        """The different (scope, pool, key) among blocked tasks that come after one, in order."""
 
     def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
         """The first blocked tasks of a key by (priority, order)."""
@@ -90,13 +94,13 @@ class Session(Protocol):
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         """Ended runs, oldest first, that ended before a time."""
 
-    def prunable_events(self, before: int, limit: int) -> list[Event]:
-        """Events accepted before a time that have no run."""
+    def prunable_events(self, before: int, runs: Collection[Run], limit: int) -> list[Event]:
+        """Events accepted before a time that nothing matched, and those that have no run but these."""
 
     def prunable_requests(self, now: int, limit: int) -> list[Request]: ...
 
-    def prunable_changes(self, keep: int) -> int:
-        """The position up to which changes may go so that about `keep` stay; 0 if there is nothing to do."""
+    def prunable_changes(self, keep: int, limit: int) -> int:
+        """The position up to which changes may go so that about `keep` stay, `limit` at a time; 0: nothing to do."""
 
     def numbers(self, kind: str, count: int) -> int:
         """Reserves `count` internal numbers of a kind (run, event); answers the first. They are never given twice."""
@@ -141,6 +145,9 @@ class RunFilter(Struct, frozen=True, kw_only=True):
 
 class Reader(Protocol):
     """A reading connection, for one thread at a time. Payloads come resolved: never a blob reference."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """All that is read inside is of one moment. Keep it short: a store keeps what a snapshot may still need."""
 
     def run(self, scope: str, run_id: str) -> Run | None: ...
 

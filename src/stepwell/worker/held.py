@@ -63,9 +63,9 @@ class Held:
         """Ends the attempt badly."""
         return await self._numbered(lambda n: c.Fail(self.lease, n, error, retry, **result))
 
-    async def release(self, delay_ms: int = 0) -> c.Done:
-        """Gives the lease back."""
-        return await self._numbered(lambda n: c.Release(self.lease, n, delay_ms))
+    async def release(self, delay_ms: int = 0, *, broken: bool = False) -> c.Done:
+        """Gives the lease back; `broken` if nothing could be done with the task."""
+        return await self._numbered(lambda n: c.Release(self.lease, n, delay_ms, broken))
 
     async def _numbered(self, command: Callable[[int], c.Command]) -> c.Done:
         """Sends a numbered write; a lost answer is repeated with the same number, never guessed.

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 from typing import Literal
 
 from stepwell.model import commands as c
+from stepwell.model.errors import StepwellError
 from stepwell.worker.held import Held, LeaseLost
 
+log = logging.getLogger("stepwell.worker")
 Stream = Literal["stdout", "stderr"]
 EVERY_S = 0.05
 CHUNK_CHARS = 16_384
@@ -56,6 +59,9 @@ class OutputPump:
                     async with asyncio.timeout(EVERY_S):
                         await self._closing.wait()
         except LeaseLost:
+            self._cut = True
+        except StepwellError:
+            log.exception("run %s: what it says is not kept from here on", self._held.leased.run.id)
             self._cut = True
 
     async def _send_all(self) -> None:

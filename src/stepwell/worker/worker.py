@@ -49,6 +49,7 @@ class Worker:
         self._requires, self._pools = requires, tuple(pools)
         self._held: dict[Held, asyncio.Task[None]] = {}
         self._draining = False
+        self._unanswered: c.Claim | None = None  # sent again as it is: whatever it leased is in its answer
         self._freed = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -91,7 +92,7 @@ class Worker:
                 try:
                     more = await self._claim()
                     pause_s = 0.05
-                except StepwellError as away:
+                except Exception as away:
                     log.warning("cannot claim: %s", away)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(pause_s * (0.5 + random.random())):  # noqa: S311 - no secret
@@ -109,15 +110,17 @@ class Worker:
         requires = self._requires()
         if free <= 0 or requires == ():
             return False
-        claim = c.Claim(
-            worker=self.name,
-            request=self._engine.secret(),
-            pools=self._pools,
-            requires=requires,
-            limit=min(free, self._engine.settings.claim_limit),
-            lease_ms=self._engine.settings.lease_ms,
-        )
-        claimed = await self._engine.submit(claim)
+        if self._unanswered is None:
+            self._unanswered = c.Claim(
+                worker=self.name,
+                request=self._engine.secret(),
+                pools=self._pools,
+                requires=requires,
+                limit=min(free, self._engine.settings.claim_limit),
+                lease_ms=self._engine.settings.lease_ms,
+            )
+        claimed = await self._engine.submit(self._unanswered)
+        self._unanswered = None
         for leased in claimed.tasks:
             held = Held(self._engine, leased)
             task = asyncio.create_task(self._run(held), name=f"stepwell-{leased.run.id}")
@@ -148,7 +151,7 @@ class Worker:
                 await held.release()
             elif handler is None:
                 log.error("task %s of run %s: no handler for kind %s", leased.lease.k, leased.run.id, leased.kind)
-                await held.release(BROKEN_HANDLER_MS)
+                await held.release(BROKEN_HANDLER_MS, broken=True)
             else:
                 await handler(held)
         except LeaseLost as lost:
@@ -162,7 +165,7 @@ class Worker:
 
     async def _let_go(self, held: Held) -> None:
         with contextlib.suppress(StepwellError, LeaseLost):
-            await held.release(BROKEN_HANDLER_MS)
+            await held.release(BROKEN_HANDLER_MS, broken=True)
 
     # ── heartbeats ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,7 +180,7 @@ class Worker:
                 continue
             try:
                 await self._beat(held)
-            except StepwellError as error:
+            except Exception as error:
                 log.warning("no heartbeat: %s", error)
                 for one in held:
                     if one.over:

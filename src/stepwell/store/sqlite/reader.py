@@ -1,7 +1,8 @@
 """A reading connection to a SQLite file. Payloads come resolved."""
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -51,6 +52,14 @@ class SqliteReader:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         db.execute("pragma query_only = on")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self._db.execute("begin")
+        try:
+            yield
+        finally:
+            self._db.execute("rollback")
 
     def _rows(self, row: type[R], act: str, *values: Any) -> list[R]:
         return [row(*one) for one in self._db.execute(sql(act), values)]

@@ -18,6 +18,10 @@ from stepwell.store.sqlite.sql import position, sql
 
 #: Rows that a session keeps between batches; past it the cache starts again.
 CACHE_ROWS = 50_000
+#: A row with more payload than this is not kept between batches, nor is one that has ended.
+CACHED_CHARS = 4_096
+#: How many (pool, requires, scope) a claim looks at.
+GROUPS = 100
 LANE_KEPT_MS = 7 * 86_400_000
 
 _SELDOM, _STATUS, _OFTEN = (position("run", name) for name in ("generation", "status", "head_seq"))
@@ -45,10 +49,10 @@ class SqliteSession:
         self._runs: dict[int, Run] = {}
         self._tasks: dict[TaskKey, Task] = {}
         self._next: dict[str, int] = {}
+        self._looked_to: dict[str, tuple[str, str, str]] = {}
         self._version = -1
         self._unit: Unit | None = None
-        row = self._db.execute(sql("list/lane"), (lane,)).fetchone()
-        self._n = row[0] if row else 0
+        self._flushed = 0  # the lane's number that the batch under way has written
 
     # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -76,7 +80,6 @@ class SqliteSession:
             raise
         finally:
             self._unlock()
-        self._n += 1
         if unit is not None:
             self._remember(unit)
 
@@ -100,9 +103,7 @@ class SqliteSession:
         self._forget()
         self._db = self._connect()
         row = self._db.execute(sql("list/lane"), (self._lane,)).fetchone()
-        happened = (row[0] if row else 0) > self._n
-        self._n += happened
-        return happened
+        return row is not None and row[0] >= self._flushed
 
     def close(self) -> None:
         self._db.close()
@@ -120,8 +121,16 @@ class SqliteSession:
 
     def _remember(self, unit: Unit) -> None:
         """Rows go back into the cache only after the commit."""
-        self._runs.update(unit.runs.rows)
-        self._tasks.update(unit.tasks.rows)
+        for number, run in unit.runs.rows.items():
+            if run.ended_at is None and len(run.input or "") <= CACHED_CHARS:
+                self._runs[number] = run
+            else:
+                self._runs.pop(number, None)
+        for key, task in unit.tasks.rows.items():
+            if task.state != "done" and len(task.args or "") + len(task.details or "") <= CACHED_CHARS:
+                self._tasks[key] = task
+            else:
+                self._tasks.pop(key, None)
         self._next.update(unit.first_no)
         if unit.pruned_runs:
             self._forget()
@@ -189,21 +198,32 @@ class SqliteSession:
         return int(self._all("find/leased_of_key", scope, pool, pool_key)[0][0])
 
     def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
+        return [group for pool in sorted(pools) or ("",) for group in self._groups(pool)]
+
+    def _groups(self, pool: str) -> list[tuple[str, str, str]]:
+        """Groups of a pool, or of all pools for "": where there are very many, from where the last look ended."""
+        start = last = self._looked_to.get(pool, (pool, "", ""))
         groups: list[tuple[str, str, str]] = []
-        for pool in sorted(pools) or ("",):
-            last = (pool, "", "")
-            while rows := self._all("find/next_group", *last):
+        wrapped = start == (pool, "", "")
+        while len(groups) < GROUPS:
+            rows = self._all("find/next_group", *last)
+            if rows and pool in ("", rows[0][0]) and not (wrapped and start < rows[0] and start != (pool, "", "")):
                 last = rows[0]
-                if pool not in ("", last[0]):
-                    break
                 groups.append(last)
-        return groups
+            elif wrapped:
+                self._looked_to.pop(pool, None)
+                return sorted(set(groups))
+            else:
+                wrapped, last = True, (pool, "", "")
+        self._looked_to[pool] = last
+        return sorted(set(groups))
 
     def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/ready", pool, requires, scope, limit)]
 
     def any_ready(self, scope: str, pool: str) -> bool:
-        return bool(self._all("find/any_ready", pool, scope))
+        groups = self._groups(pool)
+        return len(groups) >= GROUPS or any(group[2] == scope for group in groups)
 
     def expired(self, now: int, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/expired", now, limit)]
@@ -217,9 +237,9 @@ class SqliteSession:
     def messages(self, limit: int) -> list[Message]:
         return [Message(*row) for row in self._all("find/messages", limit)]
 
-    def blocked_keys(self, limit: int) -> list[tuple[str, str, str]]:
+    def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         keys: list[tuple[str, str, str]] = []
-        last = ("", "", "")
+        last = after
         while len(keys) < limit and (rows := self._all("find/next_blocked", *last)):
             last = rows[0]
             keys.append(last)
@@ -231,15 +251,23 @@ class SqliteSession:
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         return [Run(*row) for row in self._all("find/prunable_runs", before, limit)]
 
-    def prunable_events(self, before: int, limit: int) -> list[Event]:
-        return [Event(*row) for row in self._all("find/prunable_events", before, limit)]
+    def prunable_events(self, before: int, runs: Collection[Run], limit: int) -> list[Event]:
+        found = [Event(*row) for row in self._all("find/unmatched_events", before, limit)]
+        events = [run.event_no for run in runs if run.event_no is not None]
+        if events:
+            going = _json([run.no for run in runs]).decode()
+            rows = self._all("find/prunable_events", before, _json(events).decode(), going)
+            found += [Event(*row) for row in rows]
+        return sorted(found, key=lambda event: event.no)[:limit]
 
     def prunable_requests(self, now: int, limit: int) -> list[Request]:
         return [Request(*row) for row in self._all("find/prunable_requests", now, limit)]
 
-    def prunable_changes(self, keep: int) -> int:
+    def prunable_changes(self, keep: int, limit: int) -> int:
         first, last = self._all("find/change_span")[0]
-        return int(last - keep) if first is not None and first <= last - keep else 0
+        if first is None or first > last - keep:
+            return 0
+        return int(min(last - keep, first + limit - 1))
 
     def numbers(self, kind: str, count: int) -> int:
         if kind not in self._next:
@@ -263,7 +291,7 @@ class SqliteSession:
             self._prune(unit, now)
             touched = _json(unit.touched()).decode()
             self._db.execute(sql("flush/insert_change"), (now, touched))
-            self._db.execute(sql("flush/raise_lane"), (self._lane, now))
+            self._flushed = self._db.execute(sql("flush/raise_lane"), (self._lane, now)).fetchone()[0]
         self._unit = unit
 
     def _many(self, act: str, rows: Sequence[Any]) -> None:

@@ -1,1 +1,1 @@
-select min(pos), max(pos) from change
+select (select min(pos) from change), (select max(pos) from change)

@@ -19,6 +19,7 @@ create table run (
     tags text,
     generation integer not null,
     turn integer not null,
+    kept_seq integer not null,
     result_status text,
     hold text,
     next_no integer,
@@ -91,6 +92,7 @@ create table task (
     token_hash text,
     output_n integer not null,
     output_bytes integer not null,
+    said integer not null,
     key text,
     name text,
     details text,
@@ -121,7 +123,8 @@ create table event (
 ) strict;
 create unique index event_id on event (scope, id);
 create index event_type on event (scope, type, no);
-create index event_created on event (created_at);
+create index event_scope on event (scope, no);
+create index event_unmatched on event (created_at) where matched = 0 and replays = 0;
 
 create table manifest (
     scope text not null,
