@@ -215,6 +215,27 @@ def test_a_lease_that_wrote_something_is_not_poisonous(bench: Bench) -> None:
     assert (bench.run().hold, bench.task().state) == (None, "ready")
 
 
+@pytest.mark.parametrize("ending", ["park", "fail"])
+def test_a_lease_that_came_to_an_end_starts_the_count_again(bench: Bench, ending: str) -> None:
+    bench.do(c.AcceptEvent(c.NewEvent("e", "t", "2026", "h"), (c.Match("f", "s", retry='{"max_attempts":9}'),)))
+    if ending == "park":
+        bench.do(c.Terminate(bench.claim()[0].run.id))
+        bench.start()
+    lose(bench, 4)
+    while not (claimed := bench.claim()):
+        bench.clock.tick(5_000)
+        bench.do(c.Fire())
+    (task,) = claimed
+    if ending == "park":
+        bench.do(c.Park(task.lease, 1, 99, ("signal:s",)))
+        bench.do(c.Signal("r", "s"))
+    else:
+        bench.do(c.Fail(task.lease, 1, "{}"))
+    lose(bench, 1)
+    assert bench.run(task.run.id).hold is None
+    assert bench.task(task.run.id).lost == 1
+
+
 def test_a_poisonous_action_holds_its_run(bench: Bench) -> None:
     turn = bench.turn()
     head = bench.record(turn.lease, 1, ActionScheduled("m:f")).head

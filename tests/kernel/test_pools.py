@@ -42,6 +42,14 @@ def test_claims_of_one_batch_share_the_limit(bench: Bench) -> None:
     assert [ids(reply.tasks) for reply in replies] == [["a"], ["b"], [], []]
 
 
+def test_a_slot_that_is_freed_can_be_taken_in_the_same_batch(bench: Bench) -> None:
+    pool(bench, limit=1, key_limit=1)
+    starts(bench, "a", "b", pool_key="k")
+    (task,) = bench.claim()
+    _, claimed = bench.all(c.Finish(task.lease, 1, c.Completed()), c.Claim("w", "s"))
+    assert ids(claimed.tasks) == ["b"]
+
+
 @pytest.mark.parametrize("ending", ["finish", "park", "terminate", "hold", "expire"])
 def test_every_end_of_a_lease_frees_its_slot(bench: Bench, ending: str) -> None:
     pool(bench, limit=1)

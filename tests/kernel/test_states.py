@@ -106,7 +106,7 @@ def commands(bench: Bench, lease: c.Lease, n: int) -> dict[str, Callable[[], c.C
         "terminate": lambda: c.Terminate("r"),
         "restart": lambda: c.Restart("r"),
         "start": lambda: c.StartRun("r", "wf"),
-        "replace": lambda: c.StartRun("r", "wf", reuse="replace"),
+        "replace": lambda: c.StartRun("r", "wf", reuse="replace", pool_key="k"),
         "sweep": lambda: (tick(200_000), c.Sweep())[1],
         "fire": lambda: (tick(2 * HOUR), c.Fire())[1],
         "promote": lambda: c.Promote(),

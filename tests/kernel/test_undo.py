@@ -94,7 +94,7 @@ def loaded(world: World, commands: list[c.Command], now: int) -> Unit:
     session = bench.store.session("undo")
     session.begin()
     unit = Unit(bench.settings, mutations=lambda function, args, at: (True, "1"))
-    load(session, unit, need_of(commands), now)
+    load(session, unit, need_of(commands)[0], now)
     session.abandon()
     return unit
 
