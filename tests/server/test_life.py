@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.model.errors import Unavailable
+from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import KIB
 from stepwell.server.serve import listen
 from stepwell.store.sqlite.store import SqliteStore
@@ -35,12 +35,12 @@ def refused(cwd: Path, *args: str, **env: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize(
-    "host", ["0.0.0.0", "::", "192.168.1.1", "example.com", "", "127.0.0.1.evil.example", "::ffff:8.8.8.8"]
-)
-def test_a_host_that_others_can_reach_is_refused(tmp_path: Path, host: str) -> None:
+def test_a_host_that_others_can_reach_is_refused(tmp_path: Path) -> None:
     """Fault 21: there is no authentication, so nobody else may connect."""
-    assert "no authentication" in refused(tmp_path, "--host", host)
+    assert "no authentication" in refused(tmp_path, "--host", "0.0.0.0")
+    for host in ("0.0.0.0", "::", "192.168.1.1", "example.com", "", "127.0.0.1.evil.example", "::ffff:8.8.8.8"):
+        with pytest.raises(Invalid, match="no authentication"):
+            listen(host, 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])

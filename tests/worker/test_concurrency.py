@@ -75,6 +75,25 @@ def test_two_workers_keep_to_one_limit(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_each_step_counts_for_itself(tmp_path: Path) -> None:
+    """Two flows with the same key: one at a time of each, and the one does not wait for the other."""
+
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            log = tmp_path / "log"
+            for name in ("a", "b"):
+                script = f'echo "+ {name}" >> "{log}"; sleep 0.15; echo "- {name}" >> "{log}"\n{OK}'
+                it.add(script, KEYED.format(limit=1), flow=name)
+            runs = [run_id for n in range(3) for run_id in await it.send(f"e{n}", {"repo": "x"})]
+            it.work(slots=6)
+            for run_id in runs:
+                await it.end(run_id)
+            lines = log.read_text().splitlines()
+            assert [most(lines, name) for name in ("a", "b", "")] == [1, 1, 2]
+
+    asyncio.run(main())
+
+
 def test_a_blocked_one_goes_on_at_once_and_in_order(tmp_path: Path) -> None:
     """The poll is ten seconds: whoever waits for it does not get there."""
 
