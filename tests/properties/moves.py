@@ -147,7 +147,8 @@ def park(world: World, held: Held, a: int, b: int) -> c.Command:
     waits = (("signal:go",), ("timer:t", "signal:go"), ("action:x", "child:y"), ())[a % 4]
     timed = "timer:t" in waits
     due_at = world.clock() + 1_000 * (b - 1) if timed else None
-    return c.Park(held.lease, next_n(held, b), held.seen + (b % 2) * 50, waits, due_at, "t" if timed else None)
+    seen = 0 if b == 4 else held.seen + (b % 2) * 50
+    return c.Park(held.lease, next_n(held, b), seen, waits, due_at, "t" if timed else None)
 
 
 def finish(world: World, held: Held, a: int, b: int) -> c.Command:

@@ -34,7 +34,7 @@ class Crash(BaseException):
     """The process ends here."""
 
 
-def mutation(function: str, args: str, now: int) -> tuple[bool, str]:
+def mutation(function: str, args: str, now: int, limit_bytes: int) -> tuple[bool, str]:
     """A mutation that says what it was given."""
     return function != "m:bad", args
 

@@ -86,7 +86,7 @@ def test_two_workers_racing_for_a_run_never_both_write(turns: list[tuple[int, in
 @given(moves=st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 7), st.integers(0, 7)), max_size=40))
 def test_nobody_is_stranded_and_everything_ends(moves: list[tuple[str, int, int]]) -> None:
     """Whatever happened: with patient workers and operators, each run reaches its end (law 6)."""
-    bench = Bench(MemoryStore(), mutations=lambda function, args, now: (True, args))
+    bench = Bench(MemoryStore(), mutations=lambda function, args, now, limit: (True, args))
     world = World(bench.clock)
     for one in moves:
         command, held = move(world, *one)

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from stepwell.kernel.decide import RULES
+from tests.properties import certain
 from tests.properties.machine import Machine
 
 COMMANDS = {kind.__name__ for kind in RULES}
@@ -39,6 +40,7 @@ def assert_covered() -> None:
 
 def test_memory_and_sqlite_agree_on_everything() -> None:
     Machine.coverage.clear()
+    certain.live(Machine.coverage)
     lives(60, 40, derandomize=True)
     assert_covered()
 
@@ -46,6 +48,7 @@ def test_memory_and_sqlite_agree_on_everything() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_memory_and_sqlite_agree_for_a_long_time() -> None:
+    certain.live(Machine.coverage)
     until = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
     while time.monotonic() < until:
         lives(100, 60, derandomize=False)
