@@ -51,7 +51,7 @@ def test_output_is_there_while_the_step_runs_in_order(tmp_path: Path) -> None:
 
 
 def test_each_attempt_keeps_what_it_said(tmp_path: Path) -> None:
-    script = f'echo x >> "{tmp_path}/n"\necho "attempt $(wc -l < "{tmp_path}/n")"\n[ $(wc -l < "{tmp_path}/n") -ge 3 ] || exit 1\n'
+    script = f'cd "{tmp_path}"; echo x >> n; n=$(wc -l < n); echo "attempt $n"; [ $n -ge 3 ] || exit 1\n'
 
     async def main() -> None:
         async with house(tmp_path) as it:
