@@ -73,7 +73,8 @@ def json(settings: Settings, what: str, value: str | None) -> None:
 def whole(field: str, value: int | None, low: int, high: int) -> None:
     """A whole number that every store can hold."""
     if value is not None and (type(value) is not int or not low <= value <= high):
-        raise Invalid(f"{field} must be a whole number from {low:,} to {high:,}, not {value!r}", field=field)
+        what = f"{field} must be a whole number from {low:,} to {high:,}, not {value!r}"
+        raise Invalid(what, field=field, hint="Check its unit: times are milliseconds.")
 
 
 def time_ms(field: str, value: int | None) -> None:

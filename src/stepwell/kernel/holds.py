@@ -4,7 +4,7 @@ from stepwell.kernel.journal import append
 from stepwell.kernel.tasks import move
 from stepwell.kernel.unit import Unit
 from stepwell.model.entries import RunHeld, RunReleased
-from stepwell.model.rows import Run
+from stepwell.model.rows import Run, Task
 
 
 def hold(unit: Unit, run: Run, body: RunHeld, now: int) -> None:
@@ -13,7 +13,7 @@ def hold(unit: Unit, run: Run, body: RunHeld, now: int) -> None:
         task = unit.tasks.get((run.no, k))
         if task is None or task.state in ("done", "held"):
             continue
-        due_at = task.due_at if task.due_key is None else None
+        due_at = task.due_at if _keeps_its_time(task, body.reason) else None
         move(unit, (run.no, k), "held", now).due_at = due_at
     append(unit, run.no, body, now)
 
@@ -30,3 +30,8 @@ def unhold(unit: Unit, run: Run, by: str, now: int) -> None:
         moved.due_at = due_at if later else None
         moved.lost = 0
     append(unit, run.no, RunReleased(by), now)
+
+
+def _keeps_its_time(task: Task, reason: str) -> bool:
+    """A delay goes on behind a pause; a turn looks at its timers anew, and what was held as broken is tried at once."""
+    return task.kind == "action" or (reason == "paused" and task.due_key is None)

@@ -5,13 +5,14 @@ import logging
 import msgspec
 
 from stepwell.kernel.control import request_cancel
+from stepwell.kernel.holds import hold
 from stepwell.kernel.journal import deliver, fire
 from stepwell.kernel.leases import give_back, no_further
 from stepwell.kernel.runs import end
 from stepwell.kernel.tasks import lost_at, move
 from stepwell.kernel.unit import Unit
 from stepwell.model.commands import Deliver, Fire, Promote, Prune, Sweep, Worked
-from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, SignalReceived, decode_body, raw
+from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, RunHeld, SignalReceived, decode_body, raw
 from stepwell.model.rows import Message, Run
 
 log = logging.getLogger("stepwell.kernel")
@@ -81,7 +82,7 @@ def deliver_messages(unit: Unit, command: Deliver, now: int) -> Worked:
 
 
 def _deliver_one(unit: Unit, message: Message, now: int) -> None:
-    """Hands a message over. One that cannot be is dropped, so that it holds up nobody behind it."""
+    """Hands a message over. One that cannot be holds its receiver, so that it holds up nobody behind it."""
     run = unit.runs.get(message.to_no)
     mark = unit.mark()
     try:
@@ -89,7 +90,10 @@ def _deliver_one(unit: Unit, message: Message, now: int) -> None:
             _hand_over(unit, run, message, now)
     except Exception:
         unit.rollback(mark)
-        log.exception("message %d of run %d to run %d is dropped", message.no, message.from_no, message.to_no)
+        log.exception("message %d of run %d cannot be handed over", message.no, message.from_no)
+        if run is not None and run.hold is None:
+            why = f"the message {message.kind} of run {message.from_no} could not be taken in"
+            hold(unit, run, RunHeld("poison", by="kernel", diff=why), now)
 
 
 def _hand_over(unit: Unit, run: Run, message: Message, now: int) -> None:
