@@ -170,8 +170,9 @@ def test_blocked_tasks_by_key(session: Session) -> None:
     fill(session, *(task(no, 1, state="blocked", pool_key=key, order=at) for no, (key, at) in order.items()), task(9))
     fill(session, task(5, 1, state="blocked", pool="q", pool_key="z", scope="b"))
     with loading(session) as s:
-        assert s.blocked_keys(10) == [("b", "q", "z"), ("main", "p", "a"), ("main", "p", "b")]
-        assert s.blocked_keys(2) == [("b", "q", "z"), ("main", "p", "a")]
+        assert s.blocked_keys(("", "", ""), 10) == [("b", "q", "z"), ("main", "p", "a"), ("main", "p", "b")]
+        assert s.blocked_keys(("", "", ""), 2) == [("b", "q", "z"), ("main", "p", "a")]
+        assert s.blocked_keys(("main", "p", "a"), 2) == [("main", "p", "b")]
         assert [row.run_no for row in s.blocked("main", "p", "a", 10)] == [3, 2, 4]
         assert [row.run_no for row in s.blocked("main", "p", "a", 1)] == [3]
         assert s.blocked("main", "q", "z", 5) == []
@@ -193,12 +194,21 @@ def test_messages_come_in_the_order_they_were_sent(session: Session) -> None:
 
 def test_retention_finds_the_oldest_and_only_what_may_go(session: Session) -> None:
     ended = [run(no, status="failed", ended_at=NOW + at) for no, at in enumerate((-1, -5, 0, -3), 1)]
-    fill(session, *ended, run(9), event(1), event(2), event(3, created_at=NOW - 5), event(4, created_at=NOW - 9))
+    fill(
+        session,
+        *ended,
+        run(9),
+        event(1),
+        event(2),
+        event(3, created_at=NOW - 5),
+        event(4, created_at=NOW - 9, matched=1),
+    )
     fill(session, run(10, event_no=4), *(Request("main", f"k{at}", "h", "1", NOW + at) for at in (-1, 0, -2)))
     with loading(session) as s:
         assert [row.no for row in s.prunable_runs(NOW, 10)] == [2, 4, 1]
         assert [row.no for row in s.prunable_runs(NOW, 1)] == [2]
-        assert [row.no for row in s.prunable_events(NOW, 10)] == [3]
+        assert [row.no for row in s.prunable_events(NOW, [], 10)] == [3]
+        assert [row.no for row in s.prunable_events(NOW, s.runs([10]), 10)] == [3, 4]
         assert [row.key for row in s.prunable_requests(NOW, 10)] == ["k-2", "k-1"]
         assert [row.key for row in s.prunable_requests(NOW, 1)] == ["k-2"]
 
@@ -208,4 +218,5 @@ def test_old_changes_may_go_so_that_so_many_stay(session: Session, keep: int, fl
     for no in range(1, 11):
         fill(session, run(no))
     with loading(session) as s:
-        assert s.prunable_changes(keep) == floor
+        assert s.prunable_changes(keep, 100) == floor
+        assert s.prunable_changes(keep, 2) == min(floor, 2)

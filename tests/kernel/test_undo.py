@@ -93,7 +93,7 @@ def loaded(world: World, commands: list[c.Command], now: int) -> Unit:
     bench = world.bench
     session = bench.store.session("undo")
     session.begin()
-    unit = Unit(bench.settings, mutations=lambda function, args, at: (True, "1"))
+    unit = Unit(bench.settings, mutations=lambda function, args, at, limit: (True, "1"))
     load(session, unit, need_of(commands)[0], now)
     session.abandon()
     return unit
@@ -146,8 +146,9 @@ def test_a_rule_that_raises_at_any_change_leaves_no_trace(place: int, monkeypatc
             (reply,) = decide_all(unit, [command], now)
         if left[0] > 0:
             break
-        assert type(reply) is errors.Internal
-        assert state_of(unit) == before
+        if type(command) is not c.Deliver:  # it takes back one message, holds the receiver, and goes on
+            assert type(reply) is errors.Internal
+            assert state_of(unit) == before
     assert left[0] > 0, "the command was let through in the end"
 
 

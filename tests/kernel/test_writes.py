@@ -191,7 +191,7 @@ def test_fail_without_retry_or_after_a_cancel_is_final(bench: Bench) -> None:
     assert bench.do(c.Fail(two.lease, 1, "{}")).state == "done"
 
 
-def mutation(function: str, args: str, now: int) -> tuple[bool, str]:
+def mutation(function: str, args: str, now: int, limit_bytes: int) -> tuple[bool, str]:
     return (True, args) if function == "m:good" else (False, '{"type":"Bad"}')
 
 
