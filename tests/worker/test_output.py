@@ -168,7 +168,7 @@ def test_streams_are_not_mixed_up_however_fast(tmp_path: Path) -> None:
             for kind, name in (("stdout", "out"), ("stderr", "err")):
                 text = "".join(one.text for one in output if one.kind == kind)
                 assert text.partition("FLOW")[0] == "".join(f"{name} {n}\n" for n in range(3_000))
-            assert len(output) > 10
+            assert len(output) > 2
 
     asyncio.run(main())
 
