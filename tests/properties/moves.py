@@ -87,7 +87,7 @@ class World:
             held.n = reply.fields.get("last", held.n - 1) + 1
         elif isinstance(reply, errors.StepwellError):
             held.n = getattr(command, "n", held.n)
-        if isinstance(reply, errors.Unseen):
+        if isinstance(reply, errors.Unseen) and reply.entries:  # a restart alone has nothing to show
             held.seen = reply.entries[-1].seq
 
     def _take(self, *tasks: c.Leased) -> None:
