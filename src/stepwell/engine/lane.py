@@ -147,9 +147,9 @@ class Lane:
                 log.exception("a batch of %d commands raised", size)
                 self._back()
                 replies = [Internal(f"{type(surprise).__name__}: {surprise}") for _ in items]
+            self._timed(size, self._monotonic() - started)
             self._fault("answering")
             _answer(items, replies)
-            self._timed(size, self._monotonic() - started)
 
     def _wait(self) -> None:
         self._wake.clear()

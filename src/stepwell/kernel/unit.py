@@ -168,7 +168,15 @@ class Unit:
     def mark(self) -> tuple[int, ...]:
         """From here `rollback` finds the way back. Marks nest: a part of a command may have its own."""
         self.owned.clear()
-        return (len(self.undo), *map(len, self.lists))
+        return (
+            len(self.undo),
+            len(self.entries),
+            len(self.outputs),
+            len(self.sent),
+            len(self.delivered),
+            len(self.readings),
+            len(self.pruned_runs),
+        )
 
     def rollback(self, mark: tuple[int, ...]) -> None:
         """Takes back everything since the mark."""

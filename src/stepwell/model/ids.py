@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from functools import lru_cache
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 MAX_ID_BYTES = 256
@@ -36,8 +37,9 @@ def lease_token(secret: str, run_no: int, k: int, epoch: int) -> str:
     return hashlib.sha256(f"{secret}\0{run_no}\0{k}\0{epoch}".encode()).hexdigest()[:32]
 
 
+@lru_cache(maxsize=4_096)
 def token_hash(token: str) -> str:
-    """What is stored of a token."""
+    """What is stored of a token. A worker writes many times under one."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

@@ -1,8 +1,8 @@
 """A lane's connection to a SQLite file: begin, load, flush, commit."""
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -12,9 +12,9 @@ from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Entry, Event, Manifest, Message, Pool, Request, Run, Task
-from stepwell.store.port import Broken, Refused, Retry, Unknowable
 from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
-from stepwell.store.sqlite.sql import position, sql
+from stepwell.store.sqlite.sql import columns, position, sql
+from stepwell.store.sqlite.told import TOLD, TOLD_OF_COMMIT
 
 #: Rows that a session keeps between batches; past it the cache starts again.
 CACHE_ROWS = 50_000
@@ -24,7 +24,10 @@ CACHED_CHARS = 4_096
 GROUPS = 100
 LANE_KEPT_MS = 7 * 86_400_000
 
-_SELDOM, _STATUS, _OFTEN = (position("run", name) for name in ("generation", "status", "head_seq"))
+_COLUMNS = columns("run")
+_SELDOM, _STATUS, _OFTEN = (_COLUMNS.index(name) for name in ("generation", "status", "head_seq"))
+_seldom, _status = attrgetter(*_COLUMNS[_SELDOM:_STATUS]), attrgetter(*_COLUMNS[_STATUS:_OFTEN])
+_from_seldom, _from_status, _from_often = (attrgetter("no", *_COLUMNS[at:]) for at in (_SELDOM, _STATUS, _OFTEN))
 _TASK_TAIL, _EVENT_TAIL = position("task", "kind"), position("event", "matched")
 _json = msgspec.json.Encoder().encode
 
@@ -60,7 +63,7 @@ class SqliteSession:
         self._lock.acquire()
         self._held = True
         try:
-            with _told():
+            with TOLD:
                 self._db.execute("begin immediate")
                 version = self._db.execute("pragma data_version").fetchone()[0]
         except BaseException:
@@ -73,7 +76,7 @@ class SqliteSession:
     def commit(self) -> None:
         unit, self._unit = self._unit, None
         try:
-            with _told(committing=True):
+            with TOLD_OF_COMMIT:
                 self._db.execute("commit")
         except BaseException:
             self._forget()
@@ -138,7 +141,7 @@ class SqliteSession:
     # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _all(self, act: str, *values: Any) -> list[Any]:
-        with _told():
+        with TOLD:
             return self._db.execute(sql(act), values).fetchall()
 
     def _keyed(self, act: str, keys: Collection[Any]) -> list[Any]:
@@ -278,7 +281,7 @@ class SqliteSession:
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def flush(self, unit: Unit, now: int) -> None:
-        with _told():
+        with TOLD:
             self._flush_runs(unit)
             self._flush_tasks(unit)
             self._flush_events(unit)
@@ -306,18 +309,15 @@ class SqliteSession:
         """Writes only the tail of the row that changed: an index is touched when one of its columns is written."""
         new, often, status, seldom = [], [], [], []
         for number, state in unit.runs.dirty.items():
-            row = astuple(unit.runs.rows[number])
+            run, cached = unit.runs.rows[number], self._runs.get(number)
             if state == NEW:
-                new.append(row)
-                continue
-            cached = self._runs.get(number)
-            before = row if cached is None else astuple(cached)
-            if cached is None or before[:_STATUS] != row[:_STATUS]:
-                seldom.append((number, *row[_SELDOM:]))
-            elif before[_STATUS:_OFTEN] != row[_STATUS:_OFTEN]:
-                status.append((number, *row[_STATUS:]))
+                new.append(astuple(run))
+            elif cached is None or _seldom(cached) != _seldom(run):
+                seldom.append(_from_seldom(run))
+            elif _status(cached) != _status(run):
+                status.append(_from_status(run))
             else:
-                often.append((number, *row[_OFTEN:]))
+                often.append(_from_often(run))
         self._keys("flush/insert_run", new)
         self._keys("flush/advance_run", often)
         self._keys("flush/update_run_status", status)
@@ -357,7 +357,7 @@ class SqliteSession:
     # ── reading for replies ──────────────────────────────────────────────────────────────────────────────────────
 
     def read(self, readings: Sequence[Reading]) -> None:
-        with _told():
+        with TOLD:
             for reading in readings:
                 setattr(reading.reply, reading.field, self._read(reading))
 
@@ -371,23 +371,3 @@ class SqliteSession:
         rows = self._db.execute(sql("list/entries_until"), bounds).fetchall()
         entries = resolve_entries(self._db, [Entry(*row) for row in rows])
         return kept(entries) if reading.what == "journal" else [one for one in entries if one.kind in DELIVERABLE]
-
-
-@contextmanager
-def _told(*, committing: bool = False) -> Iterator[None]:
-    """Says what SQLite's errors mean to a lane."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise Retry(str(error)) from error
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise Broken(str(error)) from error
-        if committing:
-            raise Unknowable(str(error)) from error
-        if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-            raise Broken(str(error)) from error
-        raise Refused(str(error)) from error
-    except (UnicodeEncodeError, OverflowError, ValueError) as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
