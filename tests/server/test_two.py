@@ -78,6 +78,12 @@ def test_a_changed_flow_is_matched_by_both(tmp_path: Path) -> None:
         flow(tmp_path)
         time.sleep(0.1)
         assert (one.send("e5")["matched"], two.send("e6")["matched"]) == (1, 1)
+        flow(tmp_path, steps={"go": OK, "more": OK})
+        time.sleep(0.1)
+        assert two.send("e7")["matched"] == 2
+        flow(tmp_path)  # back to what `one` knows, which has seen nothing of the change in between
+        time.sleep(0.1)
+        assert one.send("e8")["matched"] == 1
     lawful(tmp_path)
 
 
