@@ -1,7 +1,9 @@
 """The command line as a program named `stepwell`, in a folder of its own."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,9 @@ PATIENCE_S = 30.0
 @cache
 def program() -> str:
     """A script like the one that an installation makes, on this tree's code."""
-    path = Path(tempfile.mkdtemp(prefix="stepwell-cli-")) / "stepwell"
+    folder = tempfile.mkdtemp(prefix="stepwell-cli-")
+    atexit.register(shutil.rmtree, folder)
+    path = Path(folder) / "stepwell"
     path.write_text(f"#!{sys.executable}\nfrom stepwell.cli.main import main\nmain()\n")
     path.chmod(0o755)
     return str(path)
