@@ -117,7 +117,13 @@ def _packages(root: Path, problems: list[Problem]) -> Iterator[Path]:
         problems.append(Problem(root, f"has more than {MAX_PACKAGES} packages; the others are ignored", hint))
     for name in sorted(names, key=_code_units)[:MAX_PACKAGES]:
         manifest = root / name / MANIFEST
-        if os.path.lexists(manifest):
+        try:
+            os.lstat(manifest)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            problems.append(Problem(manifest, f"cannot be looked at: {error.strerror}", "Mend its permissions."))
+        else:
             yield manifest
 
 

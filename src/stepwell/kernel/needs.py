@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from stepwell.kernel import check
 from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.unit import PoolKey, TaskKey
 from stepwell.model import commands as c
@@ -121,12 +122,14 @@ def _claim(need: Need, command: c.Claim) -> None:
 
 
 def _signal(need: Need, command: c.Signal) -> None:
+    check.run_id(command.run_id)
     need.ids.add((command.scope, command.run_id))
     if command.dedup is not None:
         need.requests.add(dedup_key(command.scope, command.run_id, command.dedup))
 
 
 def _closing(need: Need, command: Any) -> None:
+    check.run_id(command.run_id)
     need.closing_ids.add((command.scope, command.run_id))
 
 

@@ -20,7 +20,7 @@ from stepwell.store.port import Reader, RunFilter
 from stepwell.worker.local import Local
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
-#: What a run's own page shows of its journal and output; the rest is paged.
+#: What a run's own page shows of its journal and output: so many from the beginning.
 SHOWN = 1_000
 #: Answers to what is no route here, by status.
 NO_ROUTE = {

@@ -62,7 +62,10 @@ def _is_loopback(host: str) -> bool:
 
 
 async def serve(local: Local, listener: socket.socket, *, on_listening: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT. `on_listening` gets the URL once requests are answered."""
+    """Serves until SIGTERM or SIGINT; a second one cuts the worker's drain short.
+
+    `on_listening` gets the URL once requests are answered.
+    """
     config = uvicorn.Config(
         create_app(local), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
     )
@@ -70,6 +73,12 @@ async def serve(local: Local, listener: socket.socket, *, on_listening: Callable
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server = _Server(config, lambda: on_listening(url))
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if server.should_exit and local.worker is not None:
+            local.worker.hurry()
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        loop.add_signal_handler(number, end)
     await server.serve(sockets=[listener])
