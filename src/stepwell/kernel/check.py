@@ -20,14 +20,15 @@ def text(field: str, value: str, limit: int, *, empty: bool = False) -> None:
         raise Invalid(f"{field} must be a string, not {type(value).__name__}", field=field)
     if not value and not empty:
         raise Invalid(f"{field} must not be empty", field=field)
-    size = _size(field, value)
+    size = size_of(field, value)
     if size > limit:
         raise TooLarge(f"{field} has {size:,} bytes, the limit is {limit:,}", what=field, size=size, limit=limit)
     if not value.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in value):
         raise Invalid(f"{field} holds a control character", field=field, hint="Use printable characters only.")
 
 
-def _size(field: str, value: str) -> int:
+def size_of(field: str, value: str) -> int:
+    """How many bytes a text has where it is stored."""
     try:
         return len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
@@ -49,7 +50,7 @@ def payload(settings: Settings, what: str, value: str | None) -> None:
     if value is None:
         return
     limit = settings.payload_bytes
-    if (size := _size(what, value)) > limit:
+    if (size := size_of(what, value)) > limit:
         raise TooLarge(
             f"{what} has {size:,} bytes, the limit is {limit:,}",
             what=what,
@@ -68,6 +69,9 @@ def json(settings: Settings, what: str, value: str | None) -> None:
         msgspec.json.decode(value, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Invalid(f"{what} is not JSON: {error}", field=what, hint="Encode it as JSON before it is sent.") from None
+    except RecursionError:
+        hint = "Make it flatter, or send the inner part as a string."
+        raise Invalid(f"{what} is JSON that is nested too deeply", field=what, hint=hint) from None
 
 
 def whole(field: str, value: int | None, low: int, high: int) -> None:

@@ -111,7 +111,7 @@ def sync_manifests(unit: Unit, command: SyncManifests, now: int) -> Revision:
     given = {name: (version, digest, data) for name, version, digest, data in command.manifests}
     for name, (version, digest, data) in given.items():
         check.name("flow", name)
-        check.payload(unit.settings, "manifest", data)
+        check.json(unit.settings, "manifest", data)
         before = unit.manifests.get((command.scope, name))
         if before is None or before.hash != digest:
             changed = True

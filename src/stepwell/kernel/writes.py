@@ -92,7 +92,7 @@ def _check_drafts(unit: Unit, run: Run, drafts: tuple[Draft, ...]) -> None:
         for name in PAYLOADS[type(body)]:
             text = text_of(getattr(body, name))
             check.json(unit.settings, name, text)
-            size += len(text or "")
+            size += check.size_of(name, text or "")
         size += 256
     check.room(unit.settings, run, len(drafts), size)
 
@@ -266,9 +266,8 @@ def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> Non
     for signal in outcome.signals:
         check.name("signal", signal.name)
         check.json(unit.settings, "payload", signal.payload)
-    check.room(
-        unit.settings, Run(0, "", outcome.id), len(outcome.signals), sum(len(one.payload) for one in outcome.signals)
-    )
+    size = sum(check.size_of("payload", one.payload) for one in outcome.signals)
+    check.room(unit.settings, Run(0, "", outcome.id), len(outcome.signals), size)
     check.json(unit.settings, "input", outcome.input)
     if unit.run_by_id(run.scope, outcome.id) is not None:
         raise errors.Exists(f"run {outcome.id} exists", run_id=outcome.id)
