@@ -135,10 +135,11 @@ def test_answers_keep_the_order_of_their_commands_whatever_is_decided_first(driv
     driven.gate.close()
     busy = driven.send(c.SyncManifests(()))
     assert driven.gate.reached.wait(10)
-    sent = [c.Prune(), c.Sweep(), c.Signal("r", "s"), c.Sync("w", (c.Beat(task.lease),)), c.Signal("x", "s")]
+    sent = [c.Prune(), c.Sweep(), c.HoldRun("r"), c.Sync("w", (c.Beat(task.lease),)), c.Signal("x", "s")]
     answers = [driven.send(command) for command in sent]
     driven.gate.open()
     busy.result(timeout=10)
     kinds = [type(answer.exception(timeout=10) or answer.result()).__name__ for answer in answers]
-    assert kinds == ["Worked", "Worked", "Signaled", "Beats", "Unknown"]
+    assert kinds == ["Worked", "Worked", "RunState", "Beats", "Unknown"]
+    assert answers[3].result().tasks[0].error is None, "the heartbeat came before what ends its lease"
     assert issubclass(type(answers[4].exception()), StepwellError)
