@@ -95,7 +95,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             Repeater("sweeper", self.submit, c.Sweep(), wait_s=poll_s),
             Repeater("pruner", self.submit, c.Prune(), wait_s=PRUNE_S),
             Watcher(
-                lambda: self._in_thread(self.store.version),
+                self.store.version,
                 lambda: self.read(lambda reader: reader.head()),
                 lambda: self.lane.commits,
                 self._hint_all,

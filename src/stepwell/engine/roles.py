@@ -137,7 +137,7 @@ class Timekeeper(Role):
 class Watcher(Role):
     """Sees what other processes commit to the same store.
 
-    `version` is a number that is cheap to read and changes with anybody's commit. Only when it has changed, the head of
+    `version` is a number in memory that changes with anybody's commit. Only when it has changed, the head of
     the change log is compared with the number of own commits: what it has more is somebody else's.
     """
 
@@ -145,7 +145,7 @@ class Watcher(Role):
 
     def __init__(
         self,
-        version: Callable[[], Awaitable[int]],
+        version: Callable[[], int],
         head: Callable[[], Awaitable[int]],
         own: Callable[[], int],
         on_change: Callable[[], None],
@@ -158,7 +158,7 @@ class Watcher(Role):
         self._others: int | None = None
 
     async def work(self) -> float:
-        version = await self._version()
+        version = self._version()
         if version != self._seen:
             self._seen = version
             own = self._own()

@@ -215,7 +215,7 @@ class Store(Protocol):
     def reader(self) -> Reader: ...
 
     def version(self) -> int:
-        """A number that changes when another connection or process has committed; cheap enough to poll."""
+        """A number that changes when another connection or process has committed; a look at memory that never waits."""
 
     def close(self) -> None: ...
 
