@@ -78,16 +78,20 @@ def find_place(cwd: Path | None, data_dir: Path | None, db: str | None) -> Place
     return Place(folder, url, settings_from(os.environ))
 
 
-def run_async(work: Coroutine[Any, Any, R]) -> R:
-    """Runs a coroutine to its end, on uvloop where it is installed; Ctrl-C aborts it."""
+def run_async(work: Coroutine[Any, Any, R], *, starts_processes: bool = True) -> R:
+    """Runs a coroutine to its end; Ctrl-C aborts it.
+
+    On uvloop where it is installed, unless the work starts processes: uvloop forks, and from a large process that takes
+    many times as long as asyncio needs.
+    """
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=None if starts_processes else _uvloop()) as runner:
             return runner.run(work)
     except KeyboardInterrupt:
         raise click.Abort from None
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:

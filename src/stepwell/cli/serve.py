@@ -46,6 +46,6 @@ def serve(place: Place, host: str, port: int, slots: int, drain: float) -> None:
         click.echo(f"listening on {url}  flows {place.cwd}  database {place.url}  slots {slots}")
 
     try:
-        run_async(work())
+        run_async(work(), starts_processes=slots > 0)
     finally:
         listener.close()
