@@ -65,7 +65,7 @@ def test_streams_input_and_exit_code() -> None:
 
 def test_only_the_given_environment() -> None:
     said = Said()
-    run("import os; print(sorted(set(os.environ) - {'LC_CTYPE'}))", said, env={"A": "b"})
+    run("import os; print(sorted(set(os.environ) - {'LC_CTYPE', 'STEPWELL_GUARD'}))", said, env={"A": "b"})
     assert said.text("stdout") == "['A']\n"
 
 
@@ -306,6 +306,22 @@ asyncio.run(main())
         assert is_alive(group)
         owner.kill()
     assert wait_for(lambda: not is_alive(pid) and not is_alive(group))
+
+
+def test_we_may_be_killed_before_the_guard_knows_the_group() -> None:
+    """Between the start of a step and the line that names its group; and then a process that left the group, too."""
+    code = """
+import os, subprocess, sys
+from stepwell.flows.executors.guard import Guard
+guard = Guard()
+for script in ("sleep 30", "setsid sleep 30"):
+    print(subprocess.Popen(["sh", "-c", "exec " + script], env={**os.environ, **guard.environ}).pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    owner = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=_own_env(), check=False)
+    pids = [int(line) for line in owner.stdout.split()]
+    assert len(pids) == 2
+    assert wait_for(lambda: not any(map(is_alive, pids)))
 
 
 def test_a_guard_that_is_dismissed_leaves_the_group_alone() -> None:

@@ -99,6 +99,7 @@ def test_the_environment_is_an_allow_list(tmp_path: Path) -> None:
     run(root, said=said, environ=environ)
     seen = json.loads(said.text("stderr"))
     seen.pop("LC_CTYPE", None)
+    assert seen.pop("STEPWELL_GUARD"), "finds what is left of the step when its worker was killed"
     assert seen == {
         "PATH": "/bin", "HOME": "/h", "CODEX_FLOW_PUSH": "1", "TOKEN": "t", "CODEX_FLOW_EVENT_ID": "ev-1",
         "CODEX_FLOW_RUN_ID": "run-1", "CODEX_FLOW_ATTEMPT_ID": "att-1", "CODEX_FLOW_REPLAY": "0",

@@ -54,7 +54,7 @@ async def execute(
     """
     guard = Guard()
     try:
-        child = await _start(argv, cwd, env, on_output)
+        child = await _start(argv, cwd, {**env, **guard.environ}, on_output)
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument or a variable
         guard.close()
         return Exit(spawn_error=_reason(error, argv, cwd))
