@@ -126,6 +126,7 @@ def _replace(unit: Unit, command: StartRun, run: Run, now: int) -> Started:
     if given != (run.name, run.version, run.pool, run.pool_key, run.priority, run.tags):
         hint = "Replace keeps name, version, pool, key, priority and tags. Use another id for another kind of run."
         raise errors.Conflict(f"run {run.id} is of another kind", run_id=run.id, name=run.name, hint=hint)
+    check.room(unit.settings, run, 2, check.size_of("input", command.input))
     if not run.terminal:
         end(unit, run.no, RunCanceled(by=command.by, reason="replaced", terminated=True), now)
     body = RunRestarted(generation=run.generation + 1, keep_seq=0, by=command.by, input=raw(command.input))

@@ -192,7 +192,9 @@ def park(unit: Unit, command: Park, now: int) -> Done:
         raise errors.Invalid("only a workflow's turn parks")
     if command.seen < run.wake_seq:
         raise _unseen(run, command.seen)
-    check.payload(unit.settings, "waits", "".join(command.waits))
+    waits = "".join(command.waits)
+    check.payload(unit.settings, "waits", waits)
+    check.room(unit.settings, run, 2, check.size_of("waits", waits))
     check.time_ms("due_at", command.due_at)
     if command.due_key is not None:
         check.text("due_key", command.due_key, 1_024)
