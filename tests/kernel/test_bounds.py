@@ -243,3 +243,47 @@ def test_sync_is_full_unless_told_otherwise_and_the_beat_is_a_third_of_the_lease
     with pytest.raises(Exception, match="off"):
         settings_from({"STEPWELL_SYNC": "off"})
     assert (Settings().beat_ms, Settings(heartbeat_ms=7_000).beat_ms) == (40_000, 7_000)
+
+
+def test_a_journal_at_its_bound_ends_held_whatever_its_worker_does(bench: Bench) -> None:
+    bench.start()
+    for _ in range(150):
+        for held in bench.claim():
+            bench.do(c.Release(held.lease, 1))
+    run = bench.run()
+    assert (run.hold, run.status, run.head_seq < 110) == ("poison", "waiting", True)
+    assert "the limit is 100" in bench.journal()[-1].data
+    bench.do(c.Terminate("r"))
+
+
+def test_a_journal_does_not_grow_past_its_bound_by_parking(bench: Bench) -> None:
+    bench.start()
+    replies: list[Any] = []
+    for _ in range(50):
+        for held in bench.claim():
+            timer = c.Park(held.lease, 1, held.seen, ("timer:t",), bench.clock.now, "t")
+            replies += bench.all(timer)
+    assert type(replies[-1]) is errors.TooLarge
+    assert bench.run().head_seq < 110
+
+
+def test_a_task_that_is_released_as_broken_again_and_again_is_held(bench: Bench) -> None:
+    bench.start()
+    for tries in range(Settings().lost_leases):
+        assert bench.run().hold is None, tries
+        (held,) = bench.claim()
+        bench.do(c.Release(held.lease, 1, 5_000, broken=True))
+        bench.clock.tick(5_000)
+        bench.settle()
+    assert (bench.run().hold, bench.claim()) == ("poison", [])
+    bench.do(c.ReleaseRun("r"))
+    (held,) = bench.claim()
+    assert bench.do(c.Release(held.lease, 1, broken=True)).state == "ready", "somebody looked at it: it counts anew"
+
+
+def test_a_plain_release_is_no_sign_of_a_broken_task(bench: Bench) -> None:
+    bench.start()
+    for _ in range(3 * Settings().lost_leases):
+        (held,) = bench.claim()
+        bench.do(c.Release(held.lease, 1))
+    assert bench.run().hold is None
