@@ -209,6 +209,7 @@ def test_retention_finds_the_oldest_and_only_what_may_go(session: Session) -> No
         assert [row.no for row in s.prunable_runs(NOW, 1)] == [2]
         assert [row.no for row in s.prunable_events(NOW, [], 10)] == [3]
         assert [row.no for row in s.prunable_events(NOW, s.runs([10]), 10)] == [3, 4]
+        assert [row.no for row in s.prunable_events(NOW, s.runs([10]), 0)] == [4], "their last chance"
         assert [row.key for row in s.prunable_requests(NOW, 10)] == ["k-2", "k-1"]
         assert [row.key for row in s.prunable_requests(NOW, 1)] == ["k-2"]
 

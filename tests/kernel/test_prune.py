@@ -6,6 +6,7 @@ from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.model.entries import ActionScheduled, ChildStarted
 from stepwell.model.settings import Settings
+from stepwell.store import load
 from stepwell.store.memory import MemoryStore
 from tests.support import Bench, assert_lawful
 
@@ -121,3 +122,71 @@ def test_a_parent_that_is_gone_misses_its_message(bench: Bench) -> None:
     bench.do(c.Finish(kid.lease, 1, c.Canceled()))
     assert bench.do(c.Deliver()).count == 1
     assert bench.do(c.Deliver()).count == 0
+
+
+def events_left(bench: Bench) -> list[str]:
+    with bench.reader() as reader:
+        return [event.id for event in reader.scan_events()]
+
+
+def test_an_event_goes_in_the_commit_of_its_last_run(bench: Bench) -> None:
+    first, second = bench.do(c.AcceptEvent(EVENT, (*MATCH, c.Match("f", "other")))).run_ids
+    bench.do(c.Terminate(first))
+    bench.clock.tick(31 * DAY)
+    bench.do(c.Terminate(second))
+    bench.do(c.Prune())
+    assert events_left(bench) == ["e"], "a run of it is there"
+    bench.clock.tick(31 * DAY)
+    assert bench.do(c.Prune()).count == 2
+    assert events_left(bench) == []
+
+
+def test_of_many_events_none_is_left_behind(bench: Bench) -> None:
+    for number in range(4):
+        bench.do(c.AcceptEvent(c.NewEvent(f"alone{number}", "t", "2026", "h")))
+        (run_id,) = bench.do(c.AcceptEvent(c.NewEvent(f"e{number}", "t", "2026", "h"), MATCH)).run_ids
+        bench.do(c.Terminate(run_id))
+    bench.do(c.ReplayEvent("alone0"))
+    bench.clock.tick(31 * DAY)
+    rounds = 0
+    while (worked := bench.do(c.Prune(limit=2))).more:
+        rounds += 1
+        assert worked.count <= 6
+        assert_lawful(bench.store)
+    assert (events_left(bench), rounds) == ([], 2)
+
+
+def test_an_event_whose_run_is_restarted_next_to_its_pruning_stays(bench: Bench) -> None:
+    (run_id,) = bench.do(c.AcceptEvent(EVENT, MATCH)).run_ids
+    bench.do(c.Terminate(run_id))
+    bench.clock.tick(31 * DAY)
+    bench.all(c.Restart(run_id), c.Prune())
+    assert events_left(bench) == ["e"]
+    (held,) = bench.claim()
+    assert held.event is not None
+
+
+def test_an_event_that_is_sent_again_next_to_its_pruning_does_not_stay_for_ever(bench: Bench) -> None:
+    (run_id,) = bench.do(c.AcceptEvent(EVENT, MATCH)).run_ids
+    bench.do(c.Terminate(run_id))
+    bench.clock.tick(31 * DAY)
+    bench.all(c.AcceptEvent(EVENT, MATCH), c.Prune())
+    assert events_left(bench) == []
+
+
+def test_one_commit_deletes_a_bounded_number_of_entries(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "PRUNED_ROWS", 25)
+    for number in range(6):
+        bench.start(f"r{number}")
+        for _ in range(8):
+            bench.do(c.Signal(f"r{number}", "s"))
+        bench.do(c.Terminate(f"r{number}"))
+    bench.start("long")
+    for _ in range(50):
+        bench.do(c.Signal("long", "s"))
+    bench.do(c.Terminate("long"))
+    bench.clock.tick(31 * DAY)
+    counts = []
+    while (worked := bench.do(c.Prune())).more:
+        counts.append(worked.count)
+    assert counts == [2, 2, 2, 1], "the last is one run alone, however long"

@@ -50,7 +50,7 @@ def replay_event(unit: Unit, command: ReplayEvent, now: int) -> Accepted:
         raise errors.Unknown(f"no event {command.event_id!r}", event_id=command.event_id)
     _check_revision(unit, command.scope, command.manifests_at)
     event = unit.events.edit((command.scope, command.event_id))
-    event.replays += 1
+    event.replays += bool(command.matches)
     run_ids = _start(unit, event, command.matches, event.replays, command.by, now)
     unit.event_runs.put(event.no, (*(unit.event_runs.get(event.no) or ()), *run_ids))
     return Accepted("accepted", event.id, run_ids, len(run_ids))

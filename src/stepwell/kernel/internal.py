@@ -136,17 +136,21 @@ def promote(unit: Unit, command: Promote, now: int) -> Worked:
 def prune(unit: Unit, command: Prune, now: int) -> Worked:
     """`Prune`: whole ended runs, events without runs, requests and changes past their retention."""
     work = unit.work
+    gone: set[str] = set()
+    staying: set[int | None] = set()
     for number in work.prune_runs:
         run = unit.runs.get(number)
-        if run is None or not run.terminal:
+        if run is None or not run.terminal:  # it was restarted in this very batch
+            staying.add(None if run is None else run.event_no)
             continue
+        gone.add(run.id)
         unit.pruned_runs.append(number)
         unit.ids.drop((run.scope, run.id))
         floor = unit.floors.get(run.scope) or 0
         unit.floors.put(run.scope, max(floor, run.ended_at or 0))
     for event in work.prune_events:
         found = unit.events.get(event)
-        if found is not None and not unit.event_runs.get(found.no):  # not replayed in this very batch
+        if found is not None and found.no not in staying and gone.issuperset(unit.event_runs.get(found.no) or ()):
             unit.events.drop(event)
     for request in work.prune_requests:
         unit.requests.drop(request)

@@ -223,14 +223,11 @@ class MemorySession:
         going = {run.no for run in runs}
         used = {run.event_no for run in self._t.runs.values() if run.no not in going}
         of_these = {run.event_no for run in runs}
-        found = [
-            event
-            for event in self._t.events.values()
-            if event.created_at < before
-            and event.no not in used
-            and (event.no in of_these or (event.matched == 0 and event.replays == 0))
-        ]
-        return sorted(found, key=lambda event: event.no)[:limit]
+        old = [event for event in self._t.events.values() if event.created_at < before and event.no not in used]
+        unmatched = [event for event in old if event.matched == 0 and event.replays == 0]
+        found = sorted(unmatched, key=lambda event: (event.created_at, event.no))[:limit]
+        found += [event for event in old if event.no in of_these]
+        return sorted(found, key=lambda event: event.no)
 
     def prunable_requests(self, now: int, limit: int) -> list[Request]:
         found = [request for request in self._t.requests.values() if request.expires_at < now]

@@ -261,7 +261,7 @@ class SqliteSession:
             going = _json([run.no for run in runs]).decode()
             rows = self._all("find/prunable_events", before, _json(events).decode(), going)
             found += [Event(*row) for row in rows]
-        return sorted(found, key=lambda event: event.no)[:limit]
+        return sorted(found, key=lambda event: event.no)
 
     def prunable_requests(self, now: int, limit: int) -> list[Request]:
         return [Request(*row) for row in self._all("find/prunable_requests", now, limit)]
