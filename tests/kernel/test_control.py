@@ -4,7 +4,7 @@ import pytest
 
 from stepwell.model import commands as c
 from stepwell.model import errors
-from stepwell.model.entries import ActionScheduled, ChildStarted, StepCompleted
+from stepwell.model.entries import ActionScheduled, ChildStarted, StepCompleted, raw
 from tests.support import Bench
 
 HOUR = 3_600_000
@@ -232,3 +232,29 @@ def test_a_foreign_run_looks_like_no_run(bench: Bench, command: c.Command) -> No
     foreign = bench.refused(command, errors.Unknown)
     bench.do(c.Terminate("r"))
     assert str(bench.refused(command, errors.Unknown)) == str(foreign)
+
+
+def test_a_pause_keeps_the_time_of_a_delayed_start(bench: Bench) -> None:
+    later = bench.clock.now + 86_400_000
+    bench.start(due_at=later)
+    bench.do(c.HoldRun("r"))
+    bench.do(c.ReleaseRun("r"))
+    assert (bench.task().state, bench.task().due_at, bench.claim()) == ("due", later, [])
+    bench.do(c.HoldRun("r"))
+    bench.clock.now = later
+    bench.settle()
+    assert bench.task().state == "held", "a pause is a pause"
+    bench.do(c.ReleaseRun("r"))
+    assert [one.run.id for one in bench.claim()] == ["r"]
+
+
+def test_a_pause_keeps_the_back_off_of_an_action(bench: Bench) -> None:
+    policy = raw('{"max_attempts":3,"initial_ms":60000}')
+    bench.record(bench.turn().lease, 1, ActionScheduled("m:f", retry=policy))
+    (action,) = bench.claim()
+    next_at = bench.do(c.Fail(action.lease, 1, "{}")).next_at
+    assert next_at is not None
+    bench.do(c.HoldRun("r"))
+    bench.do(c.ReleaseRun("r"))
+    task = next(task for task in bench.tasks() if task.kind == "action")
+    assert (task.state, task.due_at) == ("due", next_at)

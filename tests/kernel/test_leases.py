@@ -263,3 +263,26 @@ def test_a_claim_brings_the_journal_to_whom_it_is_news(bench: Bench) -> None:
     (again,) = bench.claim()
     assert [entry.seq for entry in again.journal] == [1, 2, 3, 4, 5]
     assert again.seen == again.run.head_seq == 5
+
+
+def test_details_that_are_too_large_cost_no_lease_its_time(bench: Bench) -> None:
+    leases = [bench.turn(name).lease for name in ("a", "b", "c")]
+    bench.clock.tick(1_000)
+    big = '"' + "x" * bench.settings.payload_bytes + '"'
+    beats = tuple(c.Beat(lease, details=details) for lease, details in zip(leases, ('"1"', big, '"3"'), strict=True))
+    synced = bench.do(c.Sync("w", beats)).tasks
+    assert [one.lease_until for one in synced] == [bench.clock.now + LEASE_MS] * 3
+    assert [bool(one.dropped) for one in synced] == [False, True, False]
+    assert [bench.task(name).details for name in ("a", "b", "c")] == ['"1"', None, '"3"']
+
+
+def test_a_fused_start_repeated_with_its_secret_gets_its_lease_again(bench: Bench) -> None:
+    start = c.StartRun("r", "wf", claim_for=c.ClaimFor("w", LEASE_MS, "secret"))
+    first = bench.do(start).claim
+    again = bench.do(start)
+    assert (again.created, again.claim.lease, again.claim.attempt) == (False, first.lease, 1)
+    assert bench.do(c.StartRun("r", "wf", claim_for=c.ClaimFor("w", LEASE_MS, "other"))).claim is None
+    assert bench.do(c.StartRun("r", "wf")).claim is None
+    assert bench.kinds() == ["run.created", "attempt.started"]
+    bench.do(c.Release(first.lease, 1))
+    assert bench.do(start).claim is None, "it is over"

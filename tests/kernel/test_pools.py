@@ -202,3 +202,24 @@ def test_a_pool_without_any_limit_is_no_row(bench: Bench) -> None:
     pool(bench)
     with bench.reader() as reader:
         assert reader.pools("main") == []
+
+
+def test_promotion_gets_to_every_key_in_bounded_steps(bench: Bench) -> None:
+    pool(bench, key_limit=1)
+    keys = [f"{number:02}" for number in range(25)]
+    for key in keys:
+        starts(bench, f"a{key}", pool_key=key)
+    first = bench.claim()
+    for key in keys:
+        starts(bench, f"b{key}", pool_key=key)
+    assert bench.claim() == []
+    for held in first:
+        if held.run.pool_key in ("07", "24"):
+            bench.do(c.Finish(held.lease, 1, c.Completed()))
+    moved, after, looks = [], ("", "", ""), 0
+    while looks == 0 or after != ("", "", ""):
+        worked = bench.do(c.Promote(after=after, limit=4))
+        moved.append(worked.count)
+        after, looks = worked.after or ("", "", ""), looks + 1
+    assert (moved, looks) == ([0, 1, 0, 0, 0, 0, 1], 7)
+    assert ids(bench.claim()) == ["b07", "b24"]

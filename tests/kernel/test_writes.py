@@ -15,6 +15,7 @@ from stepwell.model.entries import (
     TimerFired,
     raw,
 )
+from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from tests.support import Bench
 
@@ -211,3 +212,22 @@ def test_a_mutation_nobody_knows_is_refused(bench: Bench) -> None:
     refusal = bench.refused(c.Mutate(lease, 1, 2, "k", "m:gone"), errors.UnknownFunction)
     assert refusal.fields["function"] == "m:gone"
     assert bench.run().head_seq == 2
+
+
+def test_a_mutation_that_cannot_be_recorded_is_not_run() -> None:
+    calls: list[str] = []
+
+    def mutations(function: str, args: str, now: int, limit: int) -> tuple[bool, str]:
+        calls.append(function)
+        return True, "1"
+
+    small = Settings(payload_bytes=1_024, journal_entries=100)
+    bench = Bench(MemoryStore(), mutations=mutations, settings=small)
+    lease = bench.turn().lease
+    bench.refused(c.Mutate(lease, 1, 9, "k" * 1_025, "m:f"), errors.TooLarge)
+    bench.refused(c.Mutate(lease, 1, 9, "", "m:f"), errors.Invalid)
+    bench.refused(c.Mutate(lease, 1, 9, "k", "m:f", "{oops"), errors.Invalid)
+    bench.refused(c.Mutate(lease, 2, 9, "k", "m:f"), errors.OutOfStep)
+    bench.record(lease, 1, *[PatchMarked("p")] * 98)
+    bench.refused(c.Mutate(lease, 2, 999, "k", "m:f"), errors.TooLarge)
+    assert calls == []
