@@ -51,6 +51,7 @@ class SqliteSession:
         self._held = False
         self._runs: dict[int, Run] = {}
         self._tasks: dict[TaskKey, Task] = {}
+        self._passing: set[int] = set()  # runs that this batch has loaded and that do not stay
         self._next: dict[str, int] = {}
         self._looked_to: dict[str, tuple[str, str, str]] = {}
         self._version = -1
@@ -83,6 +84,7 @@ class SqliteSession:
             raise
         finally:
             self._unlock()
+        self._drop_passing()
         if unit is not None:
             self._remember(unit)
 
@@ -98,6 +100,7 @@ class SqliteSession:
     def abandon(self) -> None:
         """Ends a transaction that wrote nothing; what was loaded stays good."""
         self._unit = None
+        self._drop_passing()
         self._db.execute("rollback")
         self._unlock()
 
@@ -121,11 +124,17 @@ class SqliteSession:
         self._runs.clear()
         self._tasks.clear()
         self._next.clear()
+        self._passing.clear()
+
+    def _drop_passing(self) -> None:
+        for number in self._passing:
+            self._runs.pop(number, None)
+        self._passing.clear()
 
     def _remember(self, unit: Unit) -> None:
         """Rows go back into the cache only after the commit."""
         for number, run in unit.runs.rows.items():
-            if run.ended_at is None and len(run.input or "") <= CACHED_CHARS:
+            if _stays(run):
                 self._runs[number] = run
             else:
                 self._runs.pop(number, None)
@@ -154,11 +163,13 @@ class SqliteSession:
         if missing:
             loaded = [Run(*row) for row in self._keyed("load/runs", missing)]
             cache.update((run.no, run) for run in loaded)
+            self._passing.update(run.no for run in loaded if not _stays(run))
             found += loaded
         return found
 
     def runs_by_id(self, keys: Collection[tuple[str, str]]) -> list[Run]:
         found = [Run(*row) for row in self._keyed("load/runs_by_id", keys)]
+        self._passing.update(run.no for run in found if not _stays(run))
         return [self._runs.setdefault(run.no, run) for run in found]
 
     def tasks(self, keys: Collection[TaskKey]) -> list[Task]:
@@ -371,3 +382,8 @@ class SqliteSession:
         rows = self._db.execute(sql("list/entries_until"), bounds).fetchall()
         entries = resolve_entries(self._db, [Entry(*row) for row in rows])
         return kept(entries) if reading.what == "journal" else [one for one in entries if one.kind in DELIVERABLE]
+
+
+def _stays(run: Run) -> bool:
+    """Whether a run is worth keeping between batches."""
+    return run.ended_at is None and len(run.input or "") + len(run.tags or "") <= CACHED_CHARS
