@@ -5,6 +5,7 @@ commits, the next gathers by itself.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -105,9 +106,14 @@ class Lane:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        left = list(self._queue)
-        _answer(left, [Unavailable("the engine is closed", hint=STOPPED_HINT) for _ in left])
+        self._turn_away()
         self._session.close()
+
+    def _turn_away(self) -> None:
+        """Answers those that came too late. Two threads may do this: who takes an item off the queue answers it."""
+        with contextlib.suppress(IndexError):
+            while True:
+                _answer([self._queue.popleft()], [Unavailable("the engine is closed", hint=STOPPED_HINT)])
 
     @property
     def depth(self) -> int:
@@ -127,6 +133,8 @@ class Lane:
         if self._idle:
             self._idle = False
             self._wake.set()
+        if self._closing and not self._thread.is_alive():
+            self._turn_away()
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
 
