@@ -160,10 +160,9 @@ class Watcher(Role):
     async def work(self) -> float:
         version = self._version()
         if version != self._seen:
-            self._seen = version
             own = self._own()
             others = await self._head() - own
             if self._others is not None and others != self._others:
                 self._on_change()
-            self._others = others
+            self._seen, self._others = version, others
         return self.wait_s
