@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from stepwell.model.entries import ActionScheduled, ChildStarted
 from stepwell.model.rows import Pool
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
+from stepwell.store.port import Reader
 from stepwell.store.sqlite.store import SqliteStore
 from tests.support import Clock, assert_lawful
 
@@ -241,5 +243,23 @@ def test_what_a_commit_tells_its_waiters() -> None:
             assert told[-1].earliest_due is not None
             await engine.submit(c.Signal("r", "s"))
             assert (told[-1].ready, told[-1].messages) == (True, False)
+
+    asyncio.run(main())
+
+
+def test_a_read_sees_one_snapshot_however_many_queries_it_makes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Engine(SqliteStore(tmp_path / "s.sqlite", sync="normal"), roles=False) as engine:
+            await engine.submit(c.StartRun("r", "wf"))
+
+            def query(reader: Reader) -> list[tuple[int, int]]:
+                seen = [(reader.head(), len(reader.entries(1)))]
+                answer: Future[c.Signaled] = Future()
+                engine.lane.submit(c.Signal("r", "s"), answer, None)
+                assert answer.result(timeout=10).seq
+                return [*seen, (reader.head(), len(reader.entries(1)))]
+
+            assert await engine.read(query) == [(1, 1), (1, 1)]
+            assert await engine.read(query, snapshot=False) == [(2, 2), (3, 3)]
 
     asyncio.run(main())

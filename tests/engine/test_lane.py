@@ -1,19 +1,22 @@
 """The lane: many callers, one commit; failures of a batch, and whom they hit (laws 7 and 10)."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stepwell.engine.engine import Engine
+from stepwell.engine.lane import Lane
 from stepwell.kernel import decide as door
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
-from stepwell.store.port import Broken, Retry
+from stepwell.store.port import Broken, Refused, Retry
 from stepwell.store.sqlite.store import SqliteStore
 from tests.support import assert_lawful
 
@@ -280,3 +283,66 @@ def test_an_engine_that_has_not_started_says_so() -> None:
     with pytest.raises(Unavailable, match="not started") as caught:
         assert engine.trouble is None
     assert "async with" in caught.value.hint
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), Retry("busy"), Refused("no"), Broken("disk"), Unavailable("away")])
+def test_a_hint_that_fails_runs_no_batch_twice_and_the_answers_are_true(error: Exception) -> None:
+    def boom(committed: Any) -> None:
+        raise error
+
+    async def main() -> None:
+        gate = Gate()
+        async with Engine(MemoryStore(), fault=gate, roles=False) as engine:
+            await engine.submit(start("r"))
+            engine.lane._on_commit = boom
+            replies = await together(engine, gate, *(c.Signal("r", f"s{i}") for i in range(4)))
+            assert [reply.seq for reply in replies] == [2, 3, 4, 5]
+            assert len(await engine.read(lambda reader: reader.entries(1))) == 5
+            assert engine.trouble is None
+
+    asyncio.run(main())
+
+
+def test_heartbeats_and_sweeps_pass_a_full_queue() -> None:
+    async def main() -> None:
+        gate, settings = Gate(), Settings(queue_commands=3)
+        async with Engine(MemoryStore(), settings=settings, fault=gate, roles=False) as engine:
+            fused = c.ClaimFor("w", 60_000, "secret")
+            started = await engine.submit(c.StartRun("r", "wf", claim_for=fused))
+            assert started.claim is not None
+            gate.close()
+            under_way = asyncio.ensure_future(engine.submit(start("first")))
+            assert await asyncio.to_thread(gate.reached.wait, 10)
+            queued = [engine.submit(start(f"q{i}")) for i in range(3)]
+            beat = engine.submit(c.Sync("w", (c.Beat(started.claim.lease),)))
+            with pytest.raises(Unavailable, match="commands wait"):
+                await engine.submit(start("one too many"))
+            gate.open()
+            assert (await beat).tasks[0].error is None
+            await asyncio.gather(under_way, *queued)
+
+    asyncio.run(main())
+
+
+class Overtaken(deque[Any]):
+    """A queue in which a command arrives only after the lane has been closed."""
+
+    lane: Lane | None = None
+
+    def append(self, item: Any) -> None:
+        if self.lane is not None:
+            self.lane.close()
+        super().append(item)
+
+
+def test_a_command_that_is_overtaken_by_the_closing_is_answered() -> None:
+    queue, answer = Overtaken(), Future[Any]()
+    lane = Lane(
+        MemoryStore().session("lane"), settings=Settings(), clock_ms=lambda: 1, on_commit=lambda committed: None
+    )
+    lane._queue = queue
+    lane.start()
+    queue.lane = lane
+    lane.submit(start("r"), answer, None)
+    with pytest.raises(Unavailable, match="closed"):
+        answer.result(timeout=5)

@@ -1,11 +1,12 @@
 """Background roles: bounded waits, hints that are not lost, and failures that end nothing."""
 
 import asyncio
+import sqlite3
 from typing import Any
 
 import pytest
 
-from stepwell.engine.roles import Repeater, Role, Timekeeper
+from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Unavailable
 from tests.support import Clock
@@ -121,5 +122,86 @@ def test_the_timekeeper_sleeps_until_the_next_timer_or_an_earlier_one() -> None:
         keeper.due(due[0])
         await desk.have(3)
         await keeper.stop()
+
+    asyncio.run(main())
+
+
+FOREIGN = (sqlite3.OperationalError("disk I/O error"), KeyError("x"), RuntimeError("not ours"))
+
+
+@pytest.mark.parametrize("error", FOREIGN, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", ["repeater", "promoter", "timekeeper", "watcher"])
+def test_a_role_outlives_what_is_not_ours(kind: str, error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        desk, clock, changes = Desk(error, error), Clock(), list[int]()
+        failing = Desk(error, error)
+
+        async def next_due() -> int | None:
+            await failing(c.Fire())
+            return None
+
+        async def head() -> int:
+            await failing(c.Fire())
+            return len(failing.sent)
+
+        roles: dict[str, Role] = {
+            "repeater": Repeater("r", desk, c.Sweep(), wait_s=0.005),
+            "promoter": Promoter(desk, wait_s=0.005),
+            "timekeeper": Timekeeper(Desk(), next_due, clock, wait_s=0.005),
+            "watcher": Watcher(lambda: len(failing.sent), head, lambda: 0, lambda: changes.append(1), wait_s=0.005),
+        }
+        role, seen = roles[kind], desk if kind in ("repeater", "promoter") else failing
+        role.start()
+        await seen.have(5)
+        await role.stop()
+        assert bool(changes) == (kind == "watcher")
+
+    asyncio.run(main())
+    assert "goes on after an error" in caplog.text
+
+
+def test_a_watcher_that_could_not_look_looks_again() -> None:
+    async def main() -> None:
+        heads, hints = Desk(3, sqlite3.OperationalError("disk I/O error"), 5), asyncio.Event()
+        versions = [1]
+
+        async def head() -> int:
+            return int(await heads(c.Fire()))
+
+        watcher = Watcher(lambda: versions[0], head, lambda: 0, hints.set, wait_s=0.005)
+        watcher.start()
+        await heads.have(1)
+        versions[0] = 2
+        await asyncio.wait_for(hints.wait(), 5)
+        await watcher.stop()
+
+    asyncio.run(main())
+
+
+def test_the_promoter_looks_at_everything_now_and_then_however_many_hints_come() -> None:
+    async def main() -> None:
+        desk = Desk()
+        promoter = Promoter(desk, wait_s=0.05)
+        promoter.start()
+        for _ in range(100):
+            promoter.freed([("main", "p", "k")])
+            await asyncio.sleep(0.005)
+        await promoter.stop()
+        looks = [command for command in desk.sent if isinstance(command, c.Promote) and not command.keys]
+        assert 4 <= len(looks) <= 25
+        assert len(desk.sent) > len(looks) + 10, "hints are answered at once"
+
+    asyncio.run(main())
+
+
+def test_the_promoter_goes_on_where_its_last_look_ended() -> None:
+    async def main() -> None:
+        desk = Desk(c.Worked(0, after=("main", "p", "k")), c.Worked(0))
+        promoter = Promoter(desk, wait_s=0.005)
+        promoter.start()
+        await desk.have(3)
+        await promoter.stop()
+        afters = [command.after for command in desk.sent if isinstance(command, c.Promote)]
+        assert afters[:3] == [("", "", ""), ("main", "p", "k"), ("", "", "")]
 
     asyncio.run(main())
