@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from stepwell.model import commands as c
+from stepwell.model.errors import Internal, Invalid, OutOfStep, StepwellError, TooLarge
 from stepwell.model.settings import MIB
 
 from .support import OK, QUICK, House, house
@@ -194,3 +197,28 @@ def test_what_is_said_while_the_engine_is_away_is_told_later(tmp_path: Path) -> 
             assert await it.kinds(run_id) == ["run.created", "attempt.started", "run.completed"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [OutOfStep("lost count"), Invalid("bad text"), TooLarge("too much"), Internal("bug")])
+def test_a_result_is_written_though_what_the_step_said_was_refused(
+    tmp_path: Path, error: StepwellError, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            it.add("echo hello\n" + OK)
+            submit = it.engine.submit
+
+            def refusing(command: c.Command) -> Awaitable[Any]:
+                return refusal() if isinstance(command, c.Say) else submit(command)
+
+            async def refusal() -> None:
+                raise error
+
+            monkeypatch.setattr(it.engine, "submit", refusing)
+            it.work()
+            run_id = await it.one()
+            assert (await it.end(run_id)).status == "completed"
+            assert await it.kinds(run_id) == ["run.created", "attempt.started", "run.completed"]
+
+    asyncio.run(main())
+    assert "what it says is not kept" in caplog.text

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from stepwell.engine.clock import wall_ms
 from stepwell.model import commands as c
-from stepwell.model.errors import Invalid
+from stepwell.model.errors import Invalid, Unavailable
 from stepwell.worker.worker import Worker
 
 from .support import OK, QUICK, Time, alive, house
@@ -121,5 +122,31 @@ def test_a_lease_that_is_lost_ends_the_process_and_writes_nothing(
             kinds = await it.kinds(run_id)
             assert kinds[2:] == ["attempt.ended:expired", "attempt.started", "run.completed"]
             assert (await it.run(run_id)).result == '"the thief\'s"'
+
+    asyncio.run(main())
+
+
+def test_leases_whose_answer_was_lost_are_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claim was committed and its answer was not heard, more than once: the first attempts are the only ones."""
+
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            it.add(OK)
+            runs = [await it.one(f"e{n}") for n in range(3)]
+            submit, lost = it.engine.submit, list[c.Claim]()
+
+            async def losing(command: c.Command) -> Any:
+                reply = await submit(command)
+                if isinstance(command, c.Claim) and len(lost) < 2:
+                    lost.append(command)
+                    raise Unavailable("the answer was lost")
+                return reply
+
+            monkeypatch.setattr(it.engine, "submit", losing)
+            it.work(slots=2)
+            for run_id in runs:
+                assert (await it.end(run_id, 5)).status == "completed"
+                assert await it.kinds(run_id) == ["run.created", "attempt.started", "run.completed"]
+            assert lost[0] == lost[1]
 
     asyncio.run(main())
