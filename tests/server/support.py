@@ -33,8 +33,8 @@ def stepwell(*args: str) -> list[str]:
 
 
 def environ(**more: str) -> dict[str, str]:
-    """The environment of a child: ours without settings of Stepwell, and this tree."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("STEPWELL_")}
+    """The environment of a child: ours without settings of Stepwell and Python, and this tree."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("STEPWELL_", "PYTHON"))}
     return {**kept, "PYTHONPATH": str(ROOT / "src"), **more}
 
 

@@ -1,5 +1,6 @@
 """The entry point. Commands are imported when they are used, so that help and completion are quick."""
 
+import contextlib
 import os
 import sys
 from importlib import import_module
@@ -78,6 +79,8 @@ def main() -> None:
         code = _tell("an argument is not valid UTF-8", "Ids, types and names are UTF-8; check the terminal's encoding.")
     except OSError as error:
         code = _tell(str(error), "Check the disk, the permissions, and where the output goes.")
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # else the interpreter tries once more to write what could not be, and exits with 120
     sys.exit(code if isinstance(code, int) else 0)
 
 
