@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,9 +42,10 @@ class Shop:
         self.cwd = cwd
 
     def start(self, *args: str | bytes, **env: str) -> subprocess.Popen[str]:
-        """A command that goes on."""
+        """A command that goes on, and hears Ctrl-C: whoever runs these tests in the background has it ignored."""
         return subprocess.Popen(
             [program(), *args],
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             cwd=self.cwd,
             env=environ(**env),
             text=True,
