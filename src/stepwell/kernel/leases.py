@@ -156,7 +156,7 @@ def fence(unit: Unit, lease: Lease, n: int) -> tuple[Run, Task, bool]:
     task, run = unit.tasks.get((lease.run_no, lease.k)), unit.runs.get(lease.run_no)
     if task is None or run is None:
         raise errors.Unknown("no such task", hint="The run is past its retention, or the lease is of another store.")
-    mine = task.epoch == lease.epoch and task.token_hash == token_hash(lease.token)
+    mine = is_of(task, lease)
     last = run.write_no if lease.k == run.turn else task.write_no
     if mine and n == last and n > 0:
         return run, task, True
@@ -165,6 +165,16 @@ def fence(unit: Unit, lease: Lease, n: int) -> tuple[Run, Task, bool]:
     if n != last + 1:
         raise errors.OutOfStep(f"write {n} of {run.id} follows write {last}", run_id=run.id, n=n, last=last)
     return run, task, False
+
+
+def is_of(task: Task, lease: Lease) -> bool:
+    """Whether a lease is the last one of a task: its epoch, and the token that was told with it."""
+    return task.epoch == lease.epoch and task.token_hash == token_hash(lease.token)
+
+
+def is_live(task: Task, lease: Lease) -> bool:
+    """Whether a lease holds its task now (law 3)."""
+    return task.state == "leased" and is_of(task, lease)
 
 
 def gone(run: Run, lease: Lease) -> errors.StepwellError:
@@ -232,7 +242,7 @@ def sync(unit: Unit, command: Sync, now: int) -> Beats:
         if task is None or run is None:
             one.error = "unknown"
             continue
-        if task.epoch != lease.epoch or task.token_hash != token_hash(lease.token) or task.state != "leased":
+        if not is_live(task, lease):
             one.error = gone(run, lease).code
             continue
         mine = unit.tasks.edit((lease.run_no, lease.k))

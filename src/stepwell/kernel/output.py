@@ -1,11 +1,10 @@
 """Output: what a running attempt says. Ordered, bounded, repeatable; not history."""
 
 from stepwell.kernel import check
-from stepwell.kernel.leases import gone
+from stepwell.kernel.leases import gone, is_live
 from stepwell.kernel.unit import Unit
 from stepwell.model import errors
 from stepwell.model.commands import Said, Say
-from stepwell.model.ids import token_hash
 from stepwell.model.rows import Output
 
 CUT = "[output cut here: the run said more than {limit:,} bytes]\n"
@@ -17,7 +16,7 @@ def say(unit: Unit, command: Say, now: int) -> Said:
     task, run = unit.tasks.get((lease.run_no, lease.k)), unit.runs.get(lease.run_no)
     if task is None or run is None:
         raise errors.Unknown("no such task")
-    if task.epoch != lease.epoch or task.token_hash != token_hash(lease.token) or task.state != "leased":
+    if not is_live(task, lease):
         raise gone(run, lease)
     key, limit = (run.no, run.turn), unit.settings.output_bytes
     cut = unit.tasks.rows[key].output_bytes > limit

@@ -29,7 +29,7 @@ def task_id(run_id: str, k: int) -> str:
 
 def attempt_id(run_id: str, k: int, attempt: int) -> str:
     """`<run>.<k>.<attempt>`."""
-    return f"{run_id}.{k}.{attempt}"
+    return f"{task_id(run_id, k)}.{attempt}"
 
 
 def lease_token(secret: str, run_no: int, k: int, epoch: int) -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.store.sqlite.reader import SqliteReader
 from stepwell.store.sqlite.session import SqliteSession
-from stepwell.store.sqlite.sql import migrations
+from stepwell.store.sqlite.sql import migrations, sql
 from stepwell.store.sqlite.turns import TurnLock
 
-LEDGER = "create table if not exists migration (no integer primary key, name text, hash text, at text) strict"
 WRITABLE = "Check that the file is a SQLite database, and that its folder is writable and on a local disk."
 #: `->>` and `strict` tables need it.
 OLDEST_SQLITE = (3, 38, 0)
@@ -88,9 +87,9 @@ class SqliteStore:
 
 def _applied(connection: sqlite3.Connection) -> dict[int, str]:
     """The ledger. A file that is up to date is only read, so that looking at it needs no turn at writing."""
-    if connection.execute("select 1 from sqlite_schema where name = 'migration'").fetchone() is None:
+    if connection.execute(sql("ledger/exists")).fetchone() is None:
         return {}
-    return dict(connection.execute("select no, hash from migration"))
+    return dict(connection.execute(sql("ledger/applied")))
 
 
 def _hash(script: str) -> str:
@@ -109,13 +108,11 @@ def _refuse_foreign(path: Path, applied: dict[int, str], known: dict[int, str]) 
 
 def _apply(connection: sqlite3.Connection, no: int, name: str, script: str) -> None:
     with _exclusive(connection):
-        connection.execute(LEDGER)
-        if connection.execute("select 1 from migration where no = ?", (no,)).fetchone() is None:
+        connection.execute(sql("ledger/create"))
+        if connection.execute(sql("ledger/has"), (no,)).fetchone() is None:
             for statement in _statements(script):
                 connection.execute(statement)
-            connection.execute(
-                "insert into migration values (?, ?, ?, strftime('%Y-%m-%dT%H:%M:%SZ'))", (no, name, _hash(script))
-            )
+            connection.execute(sql("ledger/add"), (no, name, _hash(script)))
 
 
 @contextmanager

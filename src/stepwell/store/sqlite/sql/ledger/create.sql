@@ -1,0 +1,1 @@
+create table if not exists migration (no integer primary key, name text, hash text, at text) strict

@@ -1,0 +1,1 @@
+select 1 from migration where no = ?1
