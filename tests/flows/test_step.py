@@ -9,7 +9,8 @@ from stepwell.flows.context import DEFAULT_ENV, step_stdin
 from stepwell.flows.manifest import load_flow
 from stepwell.flows.result import FlowResult
 from stepwell.flows.runners import RUNNERS
-from stepwell.flows.runners.base import Tools
+from stepwell.flows.runners.base import OutputKind, Tools
+from stepwell.flows.runners.python import PythonRunner
 from stepwell.flows.step import MAX_TAIL_BYTES, Outcome, StepFailure, run_step
 from stepwell.model.errors import Invalid, Unavailable
 
@@ -182,6 +183,17 @@ def test_all_output_is_passed_on_also_after_success(tmp_path: Path) -> None:
     assert said.text("stdout") == f"working\n{RESULT}\n"
 
 
+class Agent(PythonRunner):
+    output_kind: OutputKind = "agent"
+
+
+def test_what_an_agent_says_is_kept_under_its_own_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNNERS, "python", Agent())
+    said = Said()
+    assert result(run(package(tmp_path, script=f"print('{RESULT}')"), said=said)).status == "completed"
+    assert (said.text("agent"), said.text("stdout")) == (f"{RESULT}\n", "")
+
+
 def test_next_events_are_handed_over(tmp_path: Path) -> None:
     """Fault 35: they were declared, and never read."""
     script = """print('FLOW_RESULT {"status":"changed","next":[{"type":"more","payload":[1]}]}')"""
@@ -210,9 +222,9 @@ def test_where_tools_are_found(tmp_path: Path) -> None:
 
 def test_python_is_ours_unless_configured(tmp_path: Path) -> None:
     flow = load_flow(package(tmp_path))
-    argv = RUNNERS["python"].argv(flow, flow.steps[0], Tools())
+    argv = RUNNERS["python"].argv(flow, flow.steps[0], Tools(), {})
     assert argv == [sys.executable, "-u", str(tmp_path / "exec/hello.py")]
-    other = RUNNERS["python"].argv(flow, flow.steps[0], Tools({"python": "/bin/sh"}))
+    other = RUNNERS["python"].argv(flow, flow.steps[0], Tools({"python": "/bin/sh"}), {})
     assert other[0] == "/bin/sh"
 
 
@@ -221,7 +233,7 @@ def test_a_packaged_program_is_checked_when_it_is_run(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/link").symlink_to("/bin/true")
     with pytest.raises(Invalid, match="leaves the package"):
-        RUNNERS["command"].argv(flow, flow.steps[0], Tools())
+        RUNNERS["command"].argv(flow, flow.steps[0], Tools(), {})
 
 
 def test_bun_is_installed_for_these_tests() -> None:

@@ -1,21 +1,24 @@
 """Runs one step for one event: context in, process, output, result or failure out."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from msgspec import Struct
 
 from stepwell.flows.context import Runtime, step_environ, step_stdin
 from stepwell.flows.events import FlowEvent
-from stepwell.flows.executors.direct import Exit, OnOutput, Stream, execute
+from stepwell.flows.executors.direct import Exit, Stream, execute
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.result import FlowResult, ResultFault, ResultScanner
 from stepwell.flows.runners import RUNNERS
-from stepwell.flows.runners.base import Tools
+from stepwell.flows.runners.base import OutputKind, Runner, Tools
 from stepwell.model.errors import Invalid, StepwellError
 
 MAX_TAIL_BYTES = 4_096
+
+Said = Literal["stdout", "stderr", "agent"]
+OnSaid = Callable[[Said, str], None]
 
 FailureType = Literal["exit", "timeout", "canceled", "no_result", "bad_result", "too_large", "spawn"]
 
@@ -45,20 +48,22 @@ async def run_step(
     runtime: Runtime,
     environ: Mapping[str, str],
     tools: Tools,
-    on_output: OnOutput,
+    on_output: OnSaid,
     cancel: asyncio.Event,
     kill_grace_ms: int,
 ) -> Outcome:
     """Run a step to its end. What can go wrong with the step is in the answer; only `on_output` can raise."""
+    env = step_environ(step, event, runtime, environ)
     try:
-        argv = _argv(flow, step, tools)
+        runner = _runner(step)
+        argv = await asyncio.to_thread(runner.argv, flow, step, tools, env)
     except StepwellError as error:
         return Outcome(error=StepFailure("spawn", error.message, hint=error.hint))
-    said = _Said(on_output)
+    said = _Said(on_output, runner.output_kind)
     ended = await execute(
         argv,
         cwd=flow.root / (step.cwd or ""),
-        env=step_environ(step, event, runtime, environ),
+        env=env,
         stdin=step_stdin(flow, step, event, runtime),
         timeout_ms=step.timeout_ms,
         kill_grace_ms=kill_grace_ms,
@@ -68,27 +73,28 @@ async def run_step(
     return _outcome(step, ended, said)
 
 
-def _argv(flow: Flow, step: Step, tools: Tools) -> list[str]:
+def _runner(step: Step) -> Runner:
     runner = RUNNERS.get(step.runner)
     if runner is None:
         raise Invalid(f"there is no runner {step.runner!r}", hint=f"Use one of {', '.join(sorted(RUNNERS))}.")
-    return runner.argv(flow, step, tools)
+    return runner
 
 
 class _Said:
     """Passes output on, looking for the result in stdout and keeping the end of stderr."""
 
-    def __init__(self, on_output: OnOutput) -> None:
-        self._on_output = on_output
+    def __init__(self, on_output: OnSaid, stdout_kind: OutputKind) -> None:
+        self._on_output, self._stdout_kind = on_output, stdout_kind
         self._tail = ""
         self.scanner = ResultScanner()
 
     def take(self, stream: Stream, text: str) -> None:
         if stream == "stdout":
             self.scanner.feed(text)
+            self._on_output(self._stdout_kind, text)
         else:
             self._tail = (self._tail + text)[-MAX_TAIL_BYTES:]
-        self._on_output(stream, text)
+            self._on_output("stderr", text)
 
     def stderr(self) -> str:
         return self._tail.encode(errors="replace")[-MAX_TAIL_BYTES:].decode(errors="ignore")

@@ -10,7 +10,7 @@ from stepwell.model.errors import StepwellError
 from stepwell.worker.held import Held, LeaseLost
 
 log = logging.getLogger("stepwell.worker")
-Stream = Literal["stdout", "stderr"]
+Stream = Literal["stdout", "stderr", "agent"]
 EVERY_S = 0.05
 CHUNK_CHARS = 16_384
 CHUNKS_PER_COMMAND = 16

@@ -4,12 +4,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
 from stepwell.flows.package import Flow, Step
 from stepwell.model.errors import Unavailable
+
+OutputKind = Literal["stdout", "agent"]
 
 
 class Tools(Struct, frozen=True):
@@ -38,13 +40,23 @@ class Tools(Struct, frozen=True):
 
 
 class Runner(Protocol):
-    """Turns a step into a command line. `takes_command`: runs `script` or `command` itself, without an interpreter."""
+    """Turns a step into a command line."""
 
     @property
-    def takes_command(self) -> bool: ...
+    def takes_command(self) -> bool:
+        """Whether it runs `script` or `command` itself, without an interpreter."""
+        ...
 
-    def argv(self, flow: Flow, step: Step, tools: Tools) -> list[str]:
-        """The program and its arguments. Raises `Unavailable` when a tool is missing."""
+    @property
+    def output_kind(self) -> OutputKind:
+        """As what its stdout is kept: `agent` when that is what a model says. The result is looked for in either."""
+        ...
+
+    def argv(self, flow: Flow, step: Step, tools: Tools, environ: Mapping[str, str]) -> list[str]:
+        """The program and its arguments. `environ` is the environment that the step will have.
+
+        Is called in a thread: it may read files, and start a short probe. Raises `Unavailable` when a tool is missing.
+        """
         ...
 
 

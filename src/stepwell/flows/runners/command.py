@@ -4,8 +4,10 @@
 the worker; one with a slash (`["exec/tool", "--fast"]`) is relative to the package. No shell is involved.
 """
 
+from collections.abc import Mapping
+
 from stepwell.flows.package import Flow, Step, is_inside
-from stepwell.flows.runners.base import Tools, script_path
+from stepwell.flows.runners.base import OutputKind, Tools, script_path
 from stepwell.model.errors import Invalid
 
 
@@ -13,8 +15,9 @@ class CommandRunner:
     """The program itself."""
 
     takes_command = True
+    output_kind: OutputKind = "stdout"
 
-    def argv(self, flow: Flow, step: Step, tools: Tools) -> list[str]:
+    def argv(self, flow: Flow, step: Step, tools: Tools, environ: Mapping[str, str]) -> list[str]:
         """The command line. Raises `Unavailable` for a missing program, `Invalid` for one that leaves the package."""
         if not step.command:
             return [script_path(flow, step)]
