@@ -6,12 +6,12 @@ Shapes are in `stepwell.flows.package` and may be imported from here.
 
 import datetime
 import os
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from stepwell.flows.jsonvalue import Bounds, check_json
+from stepwell.flows.options import MAX_ENV, is_env_name
 from stepwell.flows.package import (
     DEFAULT_POOL,
     DEFAULT_TIMEOUT_MS,
@@ -35,9 +35,7 @@ MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_DESCRIPTION_BYTES = 4_096
 MAX_PATH_BYTES = 4_096
 MAX_STEPS = 100
-MAX_ENV = 128
 MAX_VERSION = 2**53
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def load_flow(path: Path) -> Flow:
@@ -257,7 +255,7 @@ def _concurrency(step: Table) -> Concurrency | None:
 def _env(table: Table) -> tuple[str, ...]:
     names = table.names("env") or ()
     for name in names[:MAX_ENV]:
-        if not _ENV_NAME.match(name):
+        if not is_env_name(name):
             table.add(
                 "env", f"{name!r:.80} is not the name of a variable", "List names only; values come from the worker."
             )

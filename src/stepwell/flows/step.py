@@ -9,6 +9,7 @@ from msgspec import Struct
 from stepwell.flows.context import Runtime, step_environ, step_stdin
 from stepwell.flows.events import FlowEvent
 from stepwell.flows.executors.direct import Exit, Stream, execute
+from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.result import FlowResult, ResultFault, ResultScanner
 from stepwell.flows.runners import RUNNERS
@@ -48,12 +49,14 @@ async def run_step(
     runtime: Runtime,
     environ: Mapping[str, str],
     tools: Tools,
+    options: FlowOptions | None = None,
     on_output: OnSaid,
     cancel: asyncio.Event,
     kill_grace_ms: int,
 ) -> Outcome:
     """Run a step to its end. What can go wrong with the step is in the answer; only `on_output` can raise."""
-    env = step_environ(step, event, runtime, environ)
+    options = options or FlowOptions()
+    env = step_environ(step, event, runtime, environ, options)
     try:
         runner = _runner(step)
         argv = await asyncio.to_thread(runner.argv, flow, step, tools, env)
@@ -64,7 +67,7 @@ async def run_step(
         argv,
         cwd=flow.root / (step.cwd or ""),
         env=env,
-        stdin=step_stdin(flow, step, event, runtime),
+        stdin=step_stdin(flow, step, event, runtime, options),
         timeout_ms=step.timeout_ms,
         kill_grace_ms=kill_grace_ms,
         on_output=said.take,

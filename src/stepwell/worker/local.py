@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import FlowBackend
+from stepwell.flows.options import FlowOptions
 from stepwell.flows.runners.base import Tools
 from stepwell.model.errors import Invalid
 from stepwell.model.settings import Settings
@@ -46,6 +47,7 @@ async def open_local(
     cwd: Path,
     *,
     settings: Settings,
+    options: FlowOptions | None = None,
     slots: int = 0,
     roots: Sequence[Path] | None = None,
     roles: bool = True,
@@ -57,8 +59,9 @@ async def open_local(
         flows = FlowBackend(engine, cwd, roots=roots)
         worker = None
         if slots:
-            tools = Tools(dirs=(cwd,), search_path=os.environ.get("PATH", os.defpath))
-            steps = StepHandler(flows, tools=tools)
+            options = options or FlowOptions()
+            tools = Tools(options.tools, dirs=(cwd,), search_path=os.environ.get("PATH", os.defpath))
+            steps = StepHandler(flows, tools=tools, options=options)
             worker = Worker(engine, {"step": steps}, slots=slots, requires=steps.requires, name=worker_name)
             worker.start()
         try:

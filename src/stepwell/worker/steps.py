@@ -7,6 +7,7 @@ import msgspec
 
 from stepwell.flows.backend import FlowBackend, flow_event, needs_flow
 from stepwell.flows.context import Runtime
+from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.result import FlowResult
 from stepwell.flows.runners.base import Tools
@@ -21,8 +22,15 @@ from stepwell.worker.output import OutputPump
 class StepHandler:
     """Handles tasks of kind step. `environ` is what a step's allow-list picks from."""
 
-    def __init__(self, backend: FlowBackend, *, tools: Tools, environ: Mapping[str, str] | None = None) -> None:
-        self._backend, self._tools = backend, tools
+    def __init__(
+        self,
+        backend: FlowBackend,
+        *,
+        tools: Tools,
+        options: FlowOptions | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._backend, self._tools, self._options = backend, tools, options or FlowOptions()
         self._environ = dict(os.environ if environ is None else environ)
 
     def requires(self) -> tuple[str, ...]:
@@ -63,6 +71,7 @@ class StepHandler:
                 runtime=runtime,
                 environ=self._environ,
                 tools=self._tools,
+                options=self._options,
                 on_output=pump.take,
                 cancel=held.cancel,
                 kill_grace_ms=settings.kill_grace_ms,

@@ -25,11 +25,14 @@ class Tools(Struct, frozen=True):
     search_path: str | None = None
 
     def find(self, name: str) -> str | None:
-        """The path of a program, or None."""
+        """The absolute path of a program (a step's working directory is another than ours), or None."""
         if name in self.configured:
-            return shutil.which(self.configured[name], path=self.search_path or "")
-        places = [str(directory / "node_modules" / ".bin") for directory in self.dirs]
-        return shutil.which(name, path=os.pathsep.join([*places, *([self.search_path] if self.search_path else [])]))
+            found = shutil.which(self.configured[name], path=self.search_path or "")
+        else:
+            places = [str(directory / "node_modules" / ".bin") for directory in self.dirs]
+            places += [self.search_path] if self.search_path else []
+            found = shutil.which(name, path=os.pathsep.join(places))
+        return None if found is None else str(Path(found).absolute())
 
     def need(self, name: str, hint: str) -> str:
         """The path of a program. Raises `Unavailable` with `hint`, which says how to install it."""
