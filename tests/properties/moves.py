@@ -158,11 +158,20 @@ def finish(world: World, held: Held, a: int, b: int) -> c.Command:
         c.Canceled("asked"),
         c.Continued(f"next{world.secrets}-{a}", "2", held.seen + 50 * (b % 2), signals=signals),
     )
-    return c.Finish(held.lease, next_n(held, b), outcomes[a % 3])
+    return c.Finish(held.lease, next_n(held, b), outcomes[a % 3], sends(world, a, b))
+
+
+def sends(world: World, a: int, b: int) -> c.Emission | None:
+    """The events of a result: some new, some there, some with another body, some matched too early."""
+    events = tuple(
+        c.Emitted(c.NewEvent(f"n{(a + i) % 5}", "t", "2026", "other" if b == 7 else "h", PAYLOADS[b % 4]), MATCHES[:i])
+        for i in range(a % 3)
+    )
+    return c.Emission(events, world.revisions["main"] + (b == 6)) if b > 1 else None
 
 
 def fail(world: World, held: Held, a: int, b: int) -> c.Command:
-    return c.Fail(held.lease, next_n(held, b), PAYLOADS[a % 4], retry=b != 0)
+    return c.Fail(held.lease, next_n(held, b), PAYLOADS[a % 4], retry=b != 0, sends=sends(world, a, b))
 
 
 def release(world: World, held: Held, a: int, b: int) -> c.Command:
@@ -211,6 +220,28 @@ def accept(world: World, a: int, b: int) -> c.Command:
     scope = "b" if b == 5 else "main"
     new = c.NewEvent(f"e{a}", "t", "2026", "other" if b == 7 else "h", PAYLOADS[a % 4])
     return c.AcceptEvent(new, MATCHES[: b % 4], world.revisions[scope] + (b == 6), scope=scope)
+
+
+def adopt(world: World, a: int, b: int) -> c.Command:
+    at = world.clock() - 1_000 * (b + 1)
+    runs = tuple(
+        c.AdoptedRun(
+            f"old{a}-{i}",
+            "flow",
+            "one",
+            at,
+            at + 500,
+            ("completed", "failed", "canceled", "running" if b == 6 else "completed")[(a + i) % 4],
+            started_at=None if b == 1 else at + 10,
+            replay=i,
+            result=PAYLOADS[b % 4],
+            error=PAYLOADS[a % 4],
+            output=(("stdout", "o" * 90 * b), ("stderr", "e")),
+        )
+        for i in range(a % 3)
+    )
+    new = c.NewEvent(f"old{a}", "t", "2026", "other" if b == 7 else "h", PAYLOADS[b % 4])
+    return c.AdoptEvent(new, at, runs, scope="b" if b == 5 else "main")
 
 
 def replay(world: World, a: int, b: int) -> c.Command:
@@ -267,6 +298,7 @@ MOVES: dict[str, Callable[[World, int, int], c.Command]] = {
     "start": start,
     "start again": start,
     "accept": accept,
+    "adopt": adopt,
     "replay": replay,
     "manifests": manifests,
     "claim": claim,

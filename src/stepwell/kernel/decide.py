@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from stepwell.kernel import control, events, internal, leases, output, pools, runs, writes
+from stepwell.kernel import adopt, control, events, internal, leases, output, pools, runs, writes
 from stepwell.kernel.unit import Reading, Unit
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unseen
@@ -15,6 +15,7 @@ Rule = Callable[[Unit, Any, int], Any]
 
 RULES: dict[type[c.Command], Rule] = {
     c.AcceptEvent: events.accept_event,
+    c.AdoptEvent: adopt.adopt_event,
     c.ReplayEvent: events.replay_event,
     c.SyncManifests: events.sync_manifests,
     c.StartRun: runs.start_run,

@@ -1,47 +1,106 @@
-"""Events: accepted with their matches and their runs in one commit, or not at all (law 5)."""
+"""Events: accepted with their matches and their runs in one commit, or not at all (law 5).
+
+An event comes from outside, or from the result of a run: then it is accepted in the commit that ends that run.
+"""
 
 from stepwell.kernel import check
 from stepwell.kernel.runs import create
 from stepwell.kernel.tasks import check_place, check_retry
 from stepwell.kernel.unit import Unit
 from stepwell.model import errors
-from stepwell.model.commands import Accepted, AcceptEvent, Match, ReplayEvent, Revision, SyncManifests
+from stepwell.model.commands import (
+    Accepted,
+    AcceptEvent,
+    Emission,
+    Match,
+    NewEvent,
+    ReplayEvent,
+    Revision,
+    SyncManifests,
+)
 from stepwell.model.entries import RunCreated
 from stepwell.model.ids import flow_run_id
-from stepwell.model.rows import Event, Manifest
+from stepwell.model.rows import Event, Manifest, Run
 
 
 def accept_event(unit: Unit, command: AcceptEvent, now: int) -> Accepted:
     """`AcceptEvent`: the same id and body again gives the same runs; another body is a conflict."""
-    new = command.event
-    _check_event(unit, command)
-    before = unit.events.get((command.scope, new.id))
-    if before is not None:
-        if before.body_hash != new.body_hash:
-            raise errors.Conflict(f"event {new.id!r} was accepted before with another body", event_id=new.id)
-        return Accepted("duplicate", new.id, list(unit.event_runs.get(before.no) or ()), 0)
+    check_event(unit, command.scope, command.event, command.misses)
+    known = known_event(unit, command.scope, command.event)
+    if known is not None:
+        return Accepted("duplicate", known.id, list(unit.event_runs.get(known.no) or ()), 0)
     _check_revision(unit, command.scope, command.manifests_at)
+    event = store(unit, command.scope, command.event, now, matched=len(command.matches), misses=command.misses)
+    run_ids = _start(unit, event, command.matches, 0, command.by, now)
+    return Accepted("accepted", event.id, run_ids, len(run_ids))
+
+
+def known_event(unit: Unit, scope: str, new: NewEvent) -> Event | None:
+    """The stored event of this id. Raises `Conflict` if its body is another."""
+    before = unit.events.get((scope, new.id))
+    if before is not None and before.body_hash != new.body_hash:
+        raise errors.Conflict(f"event {new.id!r} was accepted before with another body", event_id=new.id)
+    return before
+
+
+def store(
+    unit: Unit,
+    scope: str,
+    new: NewEvent,
+    created_at: int,
+    *,
+    matched: int,
+    replays: int = 0,
+    misses: str | None = None,
+    cause: Run | None = None,
+) -> Event:
+    """A new event row, not yet with runs."""
     number = unit.take_no("event")
     event = Event(
         no=number,
-        scope=command.scope,
+        scope=scope,
         id=new.id,
         type=new.type,
         body_hash=new.body_hash,
         source=new.source,
         occurred_at=new.occurred_at,
         received_at=new.received_at,
-        matched=len(command.matches),
-        replays=0,
-        created_at=now,
+        matched=matched,
+        replays=replays,
+        created_at=created_at,
         payload=unit.spill(0, new.payload, number) or "",
         extra=new.extra,
-        misses=command.misses,
+        misses=misses,
+        cause=None if cause is None else cause.id,
+        depth=0 if cause is None else cause.depth + 1,
     )
-    unit.events.put((command.scope, new.id), event)
-    run_ids = _start(unit, event, command.matches, 0, command.by, now)
-    unit.event_runs.put(number, tuple(run_ids))
-    return Accepted("accepted", new.id, list(run_ids), len(run_ids))
+    unit.events.put((scope, new.id), event)
+    return event
+
+
+def emit(unit: Unit, run: Run, emission: Emission | None, now: int) -> list[str]:
+    """Accepts what the result of a run sends; answers the ids of the events, those that were there already, too."""
+    if emission is None or not emission.events:
+        return []
+    if emission.scope != run.scope:
+        raise errors.Invalid(f"run {run.id} may not send events to scope {emission.scope!r}", field="scope")
+    limit = unit.settings.event_depth
+    if run.depth >= limit:
+        hint = "Events that start each other for ever are stopped here; end the chain, or raise STEPWELL_EVENT_DEPTH."
+        raise errors.TooLarge(
+            f"run {run.id} stands at the end of a chain of {limit} events",
+            what="event_depth",
+            size=run.depth + 1,
+            limit=limit,
+            hint=hint,
+        )
+    _check_revision(unit, run.scope, emission.manifests_at)
+    for one in emission.events:
+        check_event(unit, run.scope, one.event, one.misses)
+        if known_event(unit, run.scope, one.event) is None:
+            event = store(unit, run.scope, one.event, now, matched=len(one.matches), misses=one.misses, cause=run)
+            _start(unit, event, one.matches, 0, run.id, now)
+    return [one.event.id for one in emission.events]
 
 
 def replay_event(unit: Unit, command: ReplayEvent, now: int) -> Accepted:
@@ -52,20 +111,19 @@ def replay_event(unit: Unit, command: ReplayEvent, now: int) -> Accepted:
     event = unit.events.edit((command.scope, command.event_id))
     event.replays += bool(command.matches)
     run_ids = _start(unit, event, command.matches, event.replays, command.by, now)
-    unit.event_runs.put(event.no, (*(unit.event_runs.get(event.no) or ()), *run_ids))
     return Accepted("accepted", event.id, run_ids, len(run_ids))
 
 
-def _check_event(unit: Unit, command: AcceptEvent) -> None:
-    new = command.event
+def check_event(unit: Unit, scope: str, new: NewEvent, misses: str | None = None) -> None:
+    """The bounds of an event."""
     check.run_id(new.id)
     check.name("type", new.type)
-    check.name("scope", command.scope)
+    check.name("scope", scope)
     check.text("receivedAt", new.received_at, 128)
     for field, value in (("source", new.source), ("occurredAt", new.occurred_at)):
         if value is not None:
             check.text(field, value, 1_024, empty=True)
-    for what, value in (("payload", new.payload), ("extra", new.extra), ("misses", command.misses)):
+    for what, value in (("payload", new.payload), ("extra", new.extra), ("misses", misses)):
         check.json(unit.settings, what, value)
 
 
@@ -97,11 +155,18 @@ def _start(unit: Unit, event: Event, matches: tuple[Match, ...], replay: int, by
             event_no=event.no,
             event=event.id,
             replay=replay,
+            depth=event.depth,
             replays=first if replay else None,
         )
         create(unit, event.scope, run_id, body, now, requires=match.requires, retry=match.retry)
         run_ids.append(run_id)
+    link(unit, event.no, run_ids)
     return run_ids
+
+
+def link(unit: Unit, event_no: int, run_ids: list[str]) -> None:
+    """Adds runs to those of an event."""
+    unit.event_runs.put(event_no, (*(unit.event_runs.get(event_no) or ()), *run_ids))
 
 
 def sync_manifests(unit: Unit, command: SyncManifests, now: int) -> Revision:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import deque
 from itertools import zip_longest
+from typing import Any
 
 import msgspec
 
@@ -36,7 +37,9 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
             continue
         verdict = slot(unit, task, now)
         if verdict == "free":
-            leased = grant(unit, task_key, command.worker, command.lease_ms, command.request, command.version, now)
+            leased = grant(
+                unit, task_key, command.worker, command.lease_ms, command.request, command.version, now, via=command.via
+            )
             claimed.tasks.append(leased)
         elif verdict == "key_full":
             move(unit, task_key, "blocked", now)
@@ -56,28 +59,52 @@ def claim_key(command: Claim) -> tuple[str, str]:
 
 def _check_claim(unit: Unit, command: Claim) -> None:
     check.lease(command.worker, command.lease_ms, command.request)
+    check.name("via", command.via, empty=True)
     check.whole("limit", command.limit, 1, unit.settings.claim_limit)
 
 
 def _queue(unit: Unit, command: Claim) -> deque[TaskKey]:
     """The batch's candidates for claims like this one, in the order in which they are leased; made once a batch.
 
-    One of each scope in turn, where chance says which is first: callers that take turns would fall into step with a
-    rotation, and one scope would never be first. Within a scope by (priority, order).
+    One of each scope in turn. Within a scope the lowest priority number first, and of equal ones one of each flow,
+    workflow or function (`requires`) in turn, each by `order`: a thousand runs of one hold up no other.
     """
     signature = claim_signature(command)
     queue = unit.queues.get(signature)
     if queue is None:
-        by_scope: dict[str, list[TaskKey]] = {}
-        for key in unit.candidates.get(signature, ()):
-            by_scope.setdefault(unit.tasks.rows[key].scope, []).append(key)
-        for keys in by_scope.values():
-            keys.sort(key=lambda key: (unit.tasks.rows[key].priority, unit.tasks.rows[key].order, key))
-        names = sorted(by_scope)
-        turn = int(unit_interval(unit.rotation) * len(names))
-        rows = zip_longest(*(by_scope[name] for name in names[turn:] + names[:turn]))
-        queue = unit.queues[signature] = deque(key for row in rows for key in row if key is not None)
+        tasks = [unit.tasks.rows[key] for key in unit.candidates.get(signature, ())]
+        tasks.sort(key=lambda task: (task.order, task.run_no, task.k))
+        scopes = {
+            scope: [task for _, equal in sorted(_by(mine, "priority").items()) for task in _turns(unit, equal)]
+            for scope, mine in _by(tasks, "scope").items()
+        }
+        turns = _in_turn(unit, scopes)
+        queue = unit.queues[signature] = deque((task.run_no, task.k) for task in turns)
     return queue
+
+
+def _turns(unit: Unit, tasks: list[Task]) -> list[Task]:
+    return _in_turn(unit, _by(tasks, "requires"))
+
+
+def _by(tasks: list[Task], field: str) -> dict[Any, list[Task]]:
+    groups: dict[Any, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(getattr(task, field), []).append(task)
+    return groups
+
+
+def _in_turn(unit: Unit, groups: dict[Any, list[Task]]) -> list[Task]:
+    """One of each group in turn, where chance says which is first.
+
+    Callers that take turns would fall into step with a rotation, and one group would never be first.
+    """
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    names = sorted(groups)
+    turn = int(unit_interval(unit.rotation) * len(names))
+    rows = zip_longest(*(groups[name] for name in names[turn:] + names[:turn]))
+    return [task for row in rows for task in row if task is not None]
 
 
 def _again(unit: Unit, command: Claim, before: Request, now: int) -> Claimed:
@@ -100,7 +127,9 @@ def leased_by(unit: Unit, key: TaskKey, secret: str, now: int) -> Leased | None:
     return _leased(unit, task, Lease(*key, task.epoch, token), now) if task.token_hash == token_hash(token) else None
 
 
-def grant(unit: Unit, key: TaskKey, worker: str, lease_ms: int, secret: str, version: str, now: int) -> Leased:
+def grant(
+    unit: Unit, key: TaskKey, worker: str, lease_ms: int, secret: str, version: str, now: int, *, via: str = ""
+) -> Leased:
     """Leases a ready task: the next epoch, the next attempt, an entry."""
     take(unit, unit.tasks.rows[key], now)
     task = move(unit, key, "leased", now)
@@ -111,7 +140,7 @@ def grant(unit: Unit, key: TaskKey, worker: str, lease_ms: int, secret: str, ver
     task.worker, task.leased_at, task.lease_until = worker, now, now + lease_ms
     token = lease_token(secret, run_no, k, task.epoch)
     task.token_hash = token_hash(token)
-    append(unit, run_no, AttemptStarted(k, task.kind, task.attempt, task.epoch, worker, version), now)
+    append(unit, run_no, AttemptStarted(k, task.kind, task.attempt, task.epoch, worker, version, via), now)
     return _leased(unit, task, Lease(run_no, k, task.epoch, token), now)
 
 

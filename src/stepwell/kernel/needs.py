@@ -54,11 +54,21 @@ def need_of(batch: Sequence[c.Command]) -> tuple[Need, dict[int, Exception]]:
 
 
 def _accept(need: Need, command: c.AcceptEvent) -> None:
-    need.events.add((command.scope, command.event.id))
     need.revisions.add(command.scope)
-    for match in command.matches:
-        need.ids.add((command.scope, flow_run_id(command.scope, command.event.id, match.flow, match.step, 0)))
-    need.new_runs += len(command.matches)
+    _event(need, command.scope, command.event, command.matches)
+
+
+def _event(need: Need, scope: str, event: c.NewEvent, matches: Sequence[c.Match]) -> None:
+    need.events.add((scope, event.id))
+    need.ids.update((scope, flow_run_id(scope, event.id, match.flow, match.step, 0)) for match in matches)
+    need.new_runs += len(matches)
+    need.new_events += 1
+
+
+def _adopt(need: Need, command: c.AdoptEvent) -> None:
+    need.events.add((command.scope, command.event.id))
+    need.ids.update((command.scope, run.id) for run in command.runs)
+    need.new_runs += len(command.runs)
     need.new_events += 1
 
 
@@ -110,6 +120,10 @@ def _ending(need: Need, command: c.Finish | c.Fail | c.Release) -> None:
     if isinstance(command, c.Finish) and isinstance(command.outcome, c.Continued):
         need.child_ids.add((command.lease.run_no, command.outcome.id))
         need.new_runs += 1
+    if not isinstance(command, c.Release) and command.sends is not None:
+        need.revisions.add(command.sends.scope)
+        for one in command.sends.events:
+            _event(need, command.sends.scope, one.event, one.matches)
 
 
 def _sync(need: Need, command: c.Sync) -> None:
@@ -151,6 +165,7 @@ def _internal(need: Need, command: Any) -> None:
 
 _NEEDS: dict[type[c.Command], Callable[[Need, Any], None]] = {
     c.AcceptEvent: _accept,
+    c.AdoptEvent: _adopt,
     c.ReplayEvent: _replay,
     c.SyncManifests: _sync_manifests,
     c.StartRun: _start,

@@ -5,7 +5,8 @@ from stepwell.kernel.leases import gone, is_live
 from stepwell.kernel.unit import Unit
 from stepwell.model import errors
 from stepwell.model.commands import Said, Say
-from stepwell.model.rows import Output
+from stepwell.model.rows import Output, Task
+from stepwell.model.words import OutputKind
 
 CUT = "[output cut here: the run said more than {limit:,} bytes]\n"
 
@@ -26,14 +27,25 @@ def say(unit: Unit, command: Say, now: int) -> Said:
         raise errors.OutOfStep(f"output {command.at} of {run.id} follows {task.said}", next=task.said)
     head, mine = unit.tasks.edit(key), unit.tasks.edit((run.no, task.k))
     for kind, text in command.chunks:
-        check.payload(unit.settings, "output", text)
-        if head.output_bytes > limit:
+        if not keep(unit, head, task.attempt, kind, text, now):
             break
-        head.output_n += 1
         mine.said += 1
-        head.output_bytes += len(text.encode())
-        row = Output(run.no, head.output_n, task.attempt, kind, now, text)
-        if head.output_bytes > limit:
-            row.kind, row.text = "system", CUT.format(limit=limit)
-        unit.outputs.append(row)
     return Said(mine.said, head.output_bytes > limit)
+
+
+def keep(unit: Unit, head: Task, attempt: int, kind: OutputKind, text: str, at: int) -> bool:
+    """Adds a chunk to what a run said, or in its place the mark where the bound was reached; false beyond that.
+
+    `head` is the run's turn, which counts for the whole run.
+    """
+    limit = unit.settings.output_bytes
+    check.payload(unit.settings, "output", text)
+    if head.output_bytes > limit:
+        return False
+    head.output_n += 1
+    head.output_bytes += len(text.encode())
+    row = Output(head.run_no, head.output_n, attempt, kind, at, text)
+    if head.output_bytes > limit:
+        row.kind, row.text = "system", CUT.format(limit=limit)
+    unit.outputs.append(row)
+    return True

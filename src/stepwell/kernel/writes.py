@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from stepwell.kernel import check
 from stepwell.kernel.dedup import remember, signal_hash
+from stepwell.kernel.events import emit
 from stepwell.kernel.journal import append, deliver, fire
 from stepwell.kernel.leases import answer, fence, give_back, no_further
 from stepwell.kernel.runs import create, end
@@ -238,7 +239,8 @@ def finish(unit: Unit, command: Finish, now: int) -> Done:
         _finish_action(unit, task, outcome, now)
     elif isinstance(outcome, Completed):
         check.json(unit.settings, "result", outcome.result)
-        end(unit, run.no, RunCompleted(raw(outcome.result), outcome.result_status), now, n=command.n)
+        sent = emit(unit, run, command.sends, now)
+        end(unit, run.no, RunCompleted(raw(outcome.result), outcome.result_status, sent), now, n=command.n)
     else:
         end(unit, run.no, RunCanceled(by="worker", reason=outcome.reason), now, n=command.n)
     return answer(unit, command.lease)
@@ -330,7 +332,8 @@ def fail(unit: Unit, command: Fail, now: int) -> Done:
         move(unit, key, "done", now).write_no = 1
         deliver(unit, run.no, ActionFailed(task.k, error), now, key=task.key)
     else:
-        body = RunFailed(error, result_status=command.result_status)
+        sent = emit(unit, run, command.sends, now)
+        body = RunFailed(error, result_status=command.result_status, next=sent)
         if command.result is not None:
             body.result = raw(command.result)
         end(unit, run.no, body, now, n=command.n)

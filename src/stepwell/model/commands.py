@@ -75,12 +75,62 @@ class ReplayEvent(Command):
 
 
 class Accepted(Struct, gc=False):
-    """`status` is accepted or duplicate; `run_ids` in the order of the matches."""
+    """`status` is accepted or duplicate (adopted or present); `run_ids` in the order of the matches."""
 
     status: str
     event_id: str
     run_ids: list[str]
     matched: int
+
+
+class Emitted(Struct, frozen=True, gc=False):
+    """An event that a run's result sends, with what it matched."""
+
+    event: NewEvent
+    matches: tuple[Match, ...] = ()
+    misses: str | None = None
+
+
+class Emission(Struct, frozen=True, gc=False):
+    """The events of one result, matched on revision `manifests_at`; accepted in the commit that ends the run."""
+
+    events: tuple[Emitted, ...]
+    manifests_at: int = 0
+    scope: str = "main"
+
+
+class AdoptedRun(Struct, frozen=True, gc=False):
+    """A run that ended elsewhere. Times are milliseconds; `status` is completed, failed or canceled."""
+
+    id: str
+    flow: str
+    step: str
+    created_at: int
+    ended_at: int
+    status: str
+    started_at: int | None = None
+    version: str = ""
+    requires: str = ""
+    replay: int = 0
+    result: str | None = None
+    result_status: str | None = None
+    error: str | None = None
+    tags: str | None = None
+    output: tuple[tuple[OutputKind, str], ...] = ()
+
+
+class AdoptEvent(Command):
+    """Takes over an event and its ended runs from another system, with their ids and times.
+
+    Answers `adopted`, or `present` when the event is there already. Errors: conflict (other body), exists (a run id).
+    """
+
+    event: NewEvent
+    created_at: int
+    runs: tuple[AdoptedRun, ...] = ()
+    worker: str = "imported"
+    scope: str = "main"
+    by: str = ""
 
 
 class SyncManifests(Command):
@@ -140,7 +190,8 @@ class Started(Struct, gc=False):
 class Claim(Command):
     """Leases up to `limit` ready tasks. `pools` empty: all; `requires` None: whatever there is; `scope` None: all.
 
-    `request` is the claimer's secret: a repeat with the same one gets the same leases.
+    `request` is the claimer's secret: a repeat with the same one gets the same leases. `via` says how the worker runs
+    what it claims, for the record.
     """
 
     worker: str
@@ -151,6 +202,7 @@ class Claim(Command):
     lease_ms: int = 120_000
     scope: str | None = None
     version: str = ""
+    via: str = ""
 
 
 class Leased(Struct, gc=False):
@@ -266,15 +318,22 @@ class Continued(Struct, frozen=True, gc=False, tag="continued"):
 
 
 class Finish(Command):
-    """Ends a task well. Errors: stale, ended, unseen and open (continued). Repeatable."""
+    """Ends a task well. Errors: stale, ended, unseen and open (continued). Repeatable.
+
+    `sends`: the events of a completed step's result. Errors with it: outdated, conflict, too_large (the chain).
+    """
 
     lease: Lease
     n: int
     outcome: Completed | Canceled | Continued
+    sends: Emission | None = None
 
 
 class Fail(Command):
-    """Ends an attempt badly; `retry` false: no further attempt. Errors: stale, ended. Repeatable."""
+    """Ends an attempt badly; `retry` false: no further attempt. Errors: stale, ended. Repeatable.
+
+    `sends` goes out only if this ends the run. Errors with it: as `Finish`.
+    """
 
     lease: Lease
     n: int
@@ -282,6 +341,7 @@ class Fail(Command):
     retry: bool = True
     result: str | None = None
     result_status: str | None = None
+    sends: Emission | None = None
 
 
 class Release(Command):

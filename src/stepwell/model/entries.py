@@ -35,6 +35,7 @@ class RunCreated(Body):
     event_no: int | None = None
     event: str | None = None
     replay: int = 0
+    depth: int = 0
     replays: str | None = None  # the run that this one is a replay of
     parent_no: int | None = None
     parent_key: str | None = None
@@ -55,6 +56,7 @@ class AttemptStarted(Body):
     epoch: int
     worker: str
     version: str = ""
+    via: str = ""
 
 
 class AttemptEnded(Body):
@@ -196,9 +198,12 @@ class RunReleased(Body):
 
 
 class RunCompleted(Body):
+    """`next` are the events that the result sent."""
+
     kind: ClassVar[str] = "run.completed"
     result: Raw = NULL
     result_status: str | None = None
+    next: list[str] = []
 
 
 class RunFailed(Body):
@@ -206,6 +211,7 @@ class RunFailed(Body):
     error: Raw = NULL
     result: Raw | UnsetType = UNSET
     result_status: str | None = None
+    next: list[str] = []
 
 
 class RunCanceled(Body):

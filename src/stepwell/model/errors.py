@@ -30,6 +30,12 @@ class Invalid(StepwellError):
     code, status = "invalid", 422
 
 
+class Malformed(Invalid):
+    """What came in is not even readable: no JSON, no UTF-8, no such encoding."""
+
+    code, status = "malformed", 400
+
+
 class TooLarge(StepwellError):
     """A bound was reached. Fields: `what`, `size`, `limit`."""
 

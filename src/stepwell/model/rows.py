@@ -32,6 +32,7 @@ class Run(Struct, gc=False):
     root_no: int | None = None
     event_no: int | None = None
     replay: int = 0  # 0: the first dispatch of the event; n: its n-th replay
+    depth: int = 0  # of its event: how many runs, each with an event that the one before sent, led here
     created_at: int = 0
     tags: str | None = None
 
@@ -121,7 +122,10 @@ class Task(Struct, gc=False):
 
 
 class Event(Struct, gc=False):
-    """An accepted FlowEvent. `payload` and `extra` are JSON; `misses` says why steps did not match."""
+    """An accepted FlowEvent. `payload` and `extra` are JSON; `misses` says why steps did not match.
+
+    `cause` is the id of the run whose result sent it, at `depth` such steps from an event that came from outside.
+    """
 
     no: int
     scope: str
@@ -137,6 +141,8 @@ class Event(Struct, gc=False):
     payload: str
     extra: str | None = None
     misses: str | None = None
+    cause: str | None = None
+    depth: int = 0
 
 
 class Manifest(Struct, gc=False):

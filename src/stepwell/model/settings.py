@@ -30,6 +30,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     output_bytes: int = 8 * MIB
     mutation_limit_ms: int = 1_000
     lost_leases: int = 5
+    event_depth: int = 32
     event_retention_days: int = 30
     request_retention_h: int = 24
     change_retention: int = 100_000
@@ -73,6 +74,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "output_bytes": (1_024, 1 << 30),
     "mutation_limit_ms": (10, 60_000),
     "lost_leases": (1, 1_000),
+    "event_depth": (1, 1_000),
     "event_retention_days": (1, 36_500),
     "request_retention_h": (1, 8_760),
     "change_retention": (1_000, 100_000_000),

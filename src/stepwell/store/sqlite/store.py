@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.store.sqlite.reader import SqliteReader
@@ -43,7 +44,7 @@ class SqliteStore:
                 self.path, isolation_level=None, cached_statements=512, check_same_thread=False
             )
             connection.execute(f"pragma busy_timeout = {self._busy_ms}")
-            connection.execute("pragma journal_mode = wal")
+            _use_wal(connection, self._busy_ms)
             connection.execute(f"pragma synchronous = {self._sync}")
             connection.execute("pragma cache_size = -65536")
             connection.execute("pragma temp_store = memory")
@@ -83,6 +84,19 @@ class SqliteStore:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+def _use_wal(connection: sqlite3.Connection, busy_ms: int) -> None:
+    """Two who make a file at once exclude each other here, and SQLite's own waiting does not cover this change."""
+    deadline = monotonic() + busy_ms / 1_000
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                raise
+            sleep(0.005)
 
 
 def _applied(connection: sqlite3.Connection) -> dict[int, str]:
