@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -218,9 +218,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
         Raises TimeoutError after `timeout_s`.
         """
-        event = asyncio.Event()
-        self._waiters.setdefault(number, set()).add(event)
-        try:
+        with self.run_hint(number) as event:
             async with asyncio.timeout(timeout_s):
                 while True:
                     event.clear()
@@ -232,6 +230,14 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                             await event.wait()
                     except TimeoutError:
                         continue
+
+    @contextmanager
+    def run_hint(self, number: int) -> Iterator[asyncio.Event]:
+        """An event that is set when a commit touched a run or what it said; clear it before you read, and poll too."""
+        event = asyncio.Event()
+        self._waiters.setdefault(number, set()).add(event)
+        try:
+            yield event
         finally:
             self._waiters[number].discard(event)
             if not self._waiters[number]:

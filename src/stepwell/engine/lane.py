@@ -319,7 +319,8 @@ def _refusal(refused: Exception, command: c.Command) -> StepwellError:
 
 def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     """What those who wait want to know of a unit that was committed; `limited` pools have a slot more with each end."""
-    committed = Committed(frozenset(unit.runs.dirty), messages=bool(unit.sent))
+    runs = frozenset(unit.runs.dirty).union(one.run_no for one in unit.outputs)
+    committed = Committed(runs, messages=bool(unit.sent))
     freed: set[tuple[str, str, str]] = set()
     for key in unit.tasks.dirty:
         task = unit.tasks.rows[key]

@@ -52,6 +52,21 @@ class Worker:
         self._unanswered: c.Claim | None = None  # sent again as it is: whatever it leased is in its answer
         self._freed, self._hurry = asyncio.Event(), asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        self._away: str | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many tasks it runs at once."""
+        return self._slots
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it claims nothing now; None when all is well."""
+        if self._draining:
+            return "it is being stopped"
+        if not self._loops or any(loop.done() for loop in self._loops):
+            return "it does not run"
+        return self._away
 
     @property
     def busy(self) -> int:
@@ -99,9 +114,10 @@ class Worker:
                 hint.clear()
                 try:
                     more = await self._claim()
-                    pause_s = 0.05
+                    pause_s, self._away = 0.05, None
                 except Exception as away:
                     log.warning("cannot claim: %s", away)
+                    self._away = f"it cannot claim: {away}"
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(pause_s * (0.5 + random.random())):  # noqa: S311 - no secret
                             await self._freed.wait()
