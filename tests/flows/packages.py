@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from stepwell.flows.context import Runtime
 from stepwell.flows.events import FlowEvent, parse_event
 from stepwell.flows.manifest import load_flow
+from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.step import Outcome, run_step
@@ -80,10 +81,13 @@ def run(
     environ: Mapping[str, str] | None = None,
     with_tools: Tools | None = None,
     kill_grace_ms: int = 200,
+    before: Callable[[Flow], None] = lambda flow: None,
+    options: FlowOptions | None = None,
 ) -> Outcome:
-    """Run the first step of a package to its end."""
+    """Run the first step of a package to its end; `before` happens between the load and the run."""
     flow: Flow = load_flow(root)
     step = flow.steps[0]
+    before(flow)
 
     async def main() -> Outcome:
         return await run_step(
@@ -93,6 +97,7 @@ def run(
             runtime=RUNTIME,
             environ=os.environ if environ is None else environ,
             tools=with_tools or tools(),
+            options=options,
             on_output=said or Said(),
             cancel=asyncio.Event(),
             kill_grace_ms=kill_grace_ms,

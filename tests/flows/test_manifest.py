@@ -28,9 +28,9 @@ runner = "bun"
 script = "exec/do-work.ts"
 timeout_ms = 300000
 env = ["GITHUB_TOKEN"]
-pool = "git"
 priority = 5
 enabled = false
+module = true
 
 [steps.trigger]
 type = "upstream.release"
@@ -74,7 +74,7 @@ def test_a_manifest_with_every_key_is_read(tmp_path: Path) -> None:
     assert step.trigger == Trigger("upstream.release", "schemas/upstream-release.schema.json")
     assert step.retry == RetrySpec(3, 1_000, 3.0, 60_000)
     assert step.concurrency == Concurrency("/payload/repo", 1)
-    assert (step.env, step.pool, step.priority, step.enabled) == (("GITHUB_TOKEN",), "git", 5, False)
+    assert (step.env, step.priority, step.enabled, step.module) == (("GITHUB_TOKEN",), 5, False, True)
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -83,6 +83,47 @@ def test_defaults(tmp_path: Path) -> None:
     assert (flow.description, flow.config, flow.guidance) == (None, {}, {})
     assert (step.timeout_ms, step.cwd, step.trigger, step.retry) == (300_000, None, None, None)
     assert (step.pool, step.priority, step.enabled, step.env) == ("default", 0, True, ())
+    assert (step.module, step.app_server) == (None, None)
+
+
+def test_a_pool_of_ones_own_choice(tmp_path: Path) -> None:
+    assert load_flow(with_step(tmp_path, 'pool = "git"')).steps[0].pool == "git"
+
+
+def test_only_runners_with_modules_take_the_key(tmp_path: Path) -> None:
+    write(tmp_path / "exec/run", "#!/bin/sh\n", 0o755)
+    for runner in ("bun", "node", "python"):
+        step = f'[[steps]]\nname = "a"\nrunner = "{runner}"\nscript = "exec/run"\nmodule = '
+        assert load_flow(package(tmp_path, step + "true")).steps[0].module is True
+        assert load_flow(package(tmp_path, step + "false")).steps[0].module is False
+    step = '[[steps]]\nname = "a"\nrunner = "command"\nscript = "exec/run"\nmodule = true\n'
+    assert problems(package(tmp_path, step)) == ["steps[0].module: the runner 'command' has no modules"]
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("description = 1", "description"),
+        ("config = []", "config"),
+        ("guidance = 1", "guidance"),
+        ("guidance.skills = [1]", "guidance.skills[0]"),
+        ("guidance.tools = []", "guidance.tools"),
+    ],
+)
+def test_what_the_seed_dropped_silently_is_an_error(tmp_path: Path, line: str, key: str) -> None:
+    """Fault 35, and spec 1.1."""
+    (reason,) = problems(package(tmp_path, top=line))
+    assert reason.startswith(f"{key}: ")
+
+
+def test_a_manifest_that_is_a_link_out_of_its_package_is_refused(tmp_path: Path) -> None:
+    root = package(tmp_path / "demo")
+    (root / "flow.toml").rename(tmp_path / "flow.toml")
+    (root / "flow.toml").symlink_to(tmp_path / "flow.toml")
+    assert problems(root) == ["is a symbolic link that leaves the package"]
+    (root / "flow.toml").unlink()
+    (root / "flow.toml").symlink_to("flow.toml")
+    assert problems(root)
 
 
 def test_all_problems_are_collected(tmp_path: Path) -> None:
@@ -123,6 +164,12 @@ def test_an_unknown_key_comes_with_a_guess(tmp_path: Path) -> None:
         ('env = ["A=B"]', "steps[0].env: 'A=B' is not the name of a variable"),
         ('env = [1]', "steps[0].env[0]: must be a text"),
         ('command = ["true"]', "steps[0].command: the runner 'python' takes a script"),
+        ('pool = "git"\n[steps.concurrency]\nkey = "/type"\nlimit = 1',
+         "steps[0].pool: a step with a concurrency has a pool of its own, since the limit is the step's"),
+        ("module = 1", "steps[0].module: must be true or false, not an integer"),
+        ('app_server = "ws://h:1"', "steps[0].app_server: the runner 'python' uses no app-server"),
+        ("timeout_ms = 2147483648", "steps[0].timeout_ms: must be from 1 to 86_400_000"),
+        ("timeout_ms = inf", "steps[0].timeout_ms: must be an integer, not a float"),
         (STEP, "steps: two steps are named 'hello'"),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 
 from stepwell.flows.context import DEFAULT_ENV, step_stdin
 from stepwell.flows.manifest import load_flow
+from stepwell.flows.package import Flow
 from stepwell.flows.result import FlowResult
 from stepwell.flows.runners import RUNNERS
 from stepwell.flows.runners.base import OutputKind, Tools
@@ -107,6 +108,30 @@ def test_the_environment_is_an_allow_list(tmp_path: Path) -> None:
         "CODEX_FLOW_LAUNCHED_BY": "stepwell",
     }  # fmt: skip
     assert len(DEFAULT_ENV) == 16
+
+
+def test_a_script_that_went_after_the_load_is_told(tmp_path: Path) -> None:
+    def gone(flow: Flow) -> None:
+        (flow.root / "exec/hello.py").unlink()
+
+    failed = error(run(package(tmp_path), before=gone))
+    assert failed.type == "spawn"
+    assert "exec/hello.py is not there" in failed.message
+    assert failed.hint
+
+
+@pytest.mark.parametrize("what", ["exec/hello.py", "work"])
+def test_what_became_a_link_out_of_the_package_after_the_load_is_refused(tmp_path: Path, what: str) -> None:
+    """Fault 35: a package that may be written to while we run does not lead us elsewhere."""
+    root = package(tmp_path / "demo", STEP + 'cwd = "work"')
+    (root / "work").mkdir()
+
+    def swap(flow: Flow) -> None:
+        (flow.root / what).rename(tmp_path / "outside")
+        (flow.root / what).symlink_to(tmp_path / "outside")
+
+    failed = error(run(root, before=swap))
+    assert (failed.type, failed.message) == ("spawn", f"{what} leaves the package")
 
 
 def test_the_working_directory(tmp_path: Path) -> None:
@@ -238,3 +263,18 @@ def test_a_packaged_program_is_checked_when_it_is_run(tmp_path: Path) -> None:
 
 def test_bun_is_installed_for_these_tests() -> None:
     assert Tools(dirs=bun_dirs()).find("bun"), "run `make test`, or npm install, in the repository first"
+
+
+def test_a_node_step(tmp_path: Path) -> None:
+    package(tmp_path, BUN.replace('"bun"', '"node"').replace(".ts", ".mjs"))
+    write(
+        tmp_path / "exec/hello.mjs",
+        """import { readFileSync } from "node:fs";
+const { flow } = JSON.parse(readFileSync(0, "utf8"));
+console.log("FLOW_RESULT " + JSON.stringify({ status: "completed", message: `hello ${flow.event.payload.name}` }));
+""",
+    )
+    assert result(run(tmp_path)).message == "hello Ada"
+    missing = error(run(tmp_path, with_tools=Tools()))
+    assert missing.message == "the program node was not found"
+    assert "Install Node.js" in missing.hint

@@ -50,9 +50,8 @@ def _check_names(names: tuple[str, ...]) -> None:
         raise _refused("forward_env", f"has more than {MAX_ENV} names", "Forward only what steps need.")
     for name in names:
         if not is_env_name(name):
-            reason = (
-                "has a member that is not the name of a variable"  # not shown: somebody may have written NAME=secret
-            )
+            # It is not shown, since somebody may have written NAME=secret.
+            reason = "has a member that is not the name of a variable"
             raise _refused("forward_env", reason, "List names only, with commas; the values come from the worker.")
 
 

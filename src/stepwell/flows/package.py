@@ -37,7 +37,11 @@ class Concurrency(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """One step. `script`, `cwd` and the trigger's `schema` are paths as written, relative to the package's root."""
+    """One step. `script`, `cwd` and the trigger's `schema` are paths as written, relative to the package's root.
+
+    `module`: whether the script exports a handler that is called; None leaves it to the runner to find out.
+    `app_server`: the ws:// URL of a running Codex app-server, in place of one that is started.
+    """
 
     name: str
     runner: str
@@ -53,6 +57,8 @@ class Step(Struct, frozen=True):
     priority: int = 0
     enabled: bool = True
     allow_outside: bool = False
+    module: bool | None = None
+    app_server: str | None = None
 
 
 class Flow(Struct, frozen=True):
@@ -73,5 +79,8 @@ class Flow(Struct, frozen=True):
 
 
 def is_inside(root: Path, path: Path) -> bool:
-    """Whether `path`, with every symbolic link followed, lies in `root`."""
-    return path.resolve().is_relative_to(root.resolve())
+    """Whether `path`, with every symbolic link followed, lies in `root`. A loop of links leads nowhere."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return False

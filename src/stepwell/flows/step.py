@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
@@ -10,10 +11,10 @@ from stepwell.flows.context import Runtime, step_environ, step_stdin
 from stepwell.flows.events import FlowEvent
 from stepwell.flows.executors.direct import Exit, Stream, execute
 from stepwell.flows.options import FlowOptions
-from stepwell.flows.package import Flow, Step
+from stepwell.flows.package import Flow, Step, is_inside
 from stepwell.flows.result import FlowResult, ResultFault, ResultScanner
 from stepwell.flows.runners import RUNNERS
-from stepwell.flows.runners.base import OutputKind, Runner, Tools
+from stepwell.flows.runners.base import OutputKind, Runner, Tools, leaves
 from stepwell.model.errors import Invalid, StepwellError
 
 MAX_TAIL_BYTES = 4_096
@@ -59,13 +60,13 @@ async def run_step(
     env = step_environ(step, event, runtime, environ, options)
     try:
         runner = _runner(step)
-        argv = await asyncio.to_thread(runner.argv, flow, step, tools, env)
+        argv, cwd = await asyncio.to_thread(_prepare, runner, flow, step, tools, env)
     except StepwellError as error:
         return Outcome(error=StepFailure("spawn", error.message, hint=error.hint))
     said = _Said(on_output, runner.output_kind)
     ended = await execute(
         argv,
-        cwd=flow.root / (step.cwd or ""),
+        cwd=cwd,
         env=env,
         stdin=step_stdin(flow, step, event, runtime, options),
         timeout_ms=step.timeout_ms,
@@ -81,6 +82,14 @@ def _runner(step: Step) -> Runner:
     if runner is None:
         raise Invalid(f"there is no runner {step.runner!r}", hint=f"Use one of {', '.join(sorted(RUNNERS))}.")
     return runner
+
+
+def _prepare(runner: Runner, flow: Flow, step: Step, tools: Tools, env: Mapping[str, str]) -> tuple[list[str], Path]:
+    """The command line and the working directory. Reads files, and may start a probe; so not on the loop."""
+    cwd = flow.root / (step.cwd or "")
+    if not step.allow_outside and not is_inside(flow.root, cwd):  # as at the load; it may have become a link since
+        raise leaves(step.cwd or "")
+    return runner.argv(flow, step, tools, env), cwd
 
 
 class _Said:

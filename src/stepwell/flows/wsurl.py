@@ -6,7 +6,7 @@ MAX_URL_BYTES = 2_048
 
 
 def ws_url_fault(text: str) -> str:
-    """What is wrong with a ws:// or wss:// URL; empty when nothing is. The text itself is not repeated: it may be secret."""
+    """What is wrong with a ws:// or wss:// URL; empty when nothing is. It is not repeated: it may be secret."""
     if len(text.encode(errors="replace")) > MAX_URL_BYTES:
         return f"is longer than {MAX_URL_BYTES} bytes"
     if any(char.isspace() or not char.isprintable() for char in text):

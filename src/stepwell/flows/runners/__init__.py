@@ -3,10 +3,12 @@
 from stepwell.flows.runners.base import Runner
 from stepwell.flows.runners.bun import BunRunner
 from stepwell.flows.runners.command import CommandRunner
+from stepwell.flows.runners.node import NodeRunner
 from stepwell.flows.runners.python import PythonRunner
 
 RUNNERS: dict[str, Runner] = {
     "bun": BunRunner(),
     "command": CommandRunner(),
+    "node": NodeRunner(),
     "python": PythonRunner(),
 }

@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
-from stepwell.flows.package import Flow, Step
-from stepwell.model.errors import Unavailable
+from stepwell.flows.package import Flow, Step, is_inside
+from stepwell.model.errors import Invalid, Unavailable
 
 OutputKind = Literal["stdout", "agent"]
 
@@ -64,5 +64,16 @@ class Runner(Protocol):
 
 
 def script_path(flow: Flow, step: Step) -> str:
-    """The absolute path of a step's script."""
-    return str(flow.root / (step.script or ""))
+    """The absolute path of a step's script. Raises `Invalid` when it went, or leaves the package, after the load."""
+    path = flow.root / (step.script or "")
+    if not step.allow_outside and not is_inside(flow.root, path):
+        raise leaves(step.script or "")
+    if not path.is_file():
+        raise Invalid(f"the script {path} is not there", hint="Put it back, or correct `script` in flow.toml.")
+    return str(path)
+
+
+def leaves(path: str) -> Invalid:
+    """The refusal of a path that leads out of its package."""
+    hint = "Keep it in the package, or set allow_outside = true on the step."
+    return Invalid(f"{path} leaves the package", hint=hint)

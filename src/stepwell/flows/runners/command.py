@@ -7,8 +7,7 @@ the worker; one with a slash (`["exec/tool", "--fast"]`) is relative to the pack
 from collections.abc import Mapping
 
 from stepwell.flows.package import Flow, Step, is_inside
-from stepwell.flows.runners.base import OutputKind, Tools, script_path
-from stepwell.model.errors import Invalid
+from stepwell.flows.runners.base import OutputKind, Tools, leaves, script_path
 
 
 class CommandRunner:
@@ -30,7 +29,5 @@ class CommandRunner:
 def _packaged(flow: Flow, step: Step, program: str) -> str:
     path = flow.root / program
     if not step.allow_outside and not is_inside(flow.root, path):
-        raise Invalid(
-            f"{program} leaves the package", hint="Keep it in the package, or set allow_outside = true on the step."
-        )
+        raise leaves(program)
     return str(path)
