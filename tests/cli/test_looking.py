@@ -77,7 +77,7 @@ def test_runs_list_with_each_filter(seen: Shop) -> None:
 def test_runs_show(seen: Shop) -> None:
     run_id = run_of(seen, "bad one")
     run = seen.json("runs", "show", run_id)["run"]
-    assert (run["status"], run["eventId"], run["error"]["exit_code"], run["why"]) == (
+    assert (run["status"], run["eventId"], run["failure"]["exitCode"], run["why"]) == (
         "failed", "bad one", 3, "ended: failed",
     )  # fmt: skip
     assert [entry["kind"] for entry in run["journal"]] == ["run.created", "attempt.started", "run.failed"]

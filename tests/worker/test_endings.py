@@ -44,7 +44,7 @@ def test_a_step_that_fails_is_tried_again_until_it_completes(tmp_path: Path) -> 
             attempts = (await it.view(run_id))["attempts"]
             assert [one["attempt"] for one in attempts] == [1, 2, 3]
             assert [one["ended"] for one in attempts] == ["failed", "failed", "completed"]
-            assert [one["error"]["exit_code"] for one in attempts[:2]] == [7, 7]
+            assert [one["failure"]["exitCode"] for one in attempts[:2]] == [7, 7]
             assert all(one["nextAt"] <= after["startedAt"] for one, after in pairwise(attempts))
 
     asyncio.run(main())
@@ -59,7 +59,7 @@ def test_the_last_attempt_fails_the_run(tmp_path: Path) -> None:
             run = await it.end(run_id)
             assert (run.status, run.result_status) == ("failed", None)
             assert error(run) == {
-                "type": "exit", "message": "the step exited with 7", "exit_code": 7, "stderr": "no luck\n",
+                "type": "exit", "message": "the step exited with 7", "exitCode": 7, "stderr": "no luck\n",
                 "hint": "See what it printed to stderr.",
             }  # fmt: skip
             assert len((await it.view(run_id))["attempts"]) == 2
@@ -144,7 +144,7 @@ def test_an_error_that_is_over_the_bound_is_cut(tmp_path: Path) -> None:
             it.add(python("""import sys; sys.stderr.write("\\0" * 4_096); sys.exit(3)"""))
             it.work()
             run = await it.end(await it.one(), 5)
-            assert (run.status, error(run)["exit_code"]) == ("failed", 3)
+            assert (run.status, error(run)["exitCode"]) == ("failed", 3)
 
     asyncio.run(main())
 

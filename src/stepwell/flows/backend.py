@@ -1,23 +1,26 @@
 """Events in, runs out: discovery, matching and dispatch, joined to the engine."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from stepwell.engine.engine import Engine
 from stepwell.flows.discovery import Discovery, FlowCatalog
-from stepwell.flows.events import FlowEvent, body_hash
+from stepwell.flows.events import FlowEvent, body_hash, parse_event
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.schemas import Schemas
 from stepwell.flows.trigger import Matching, StepMatch, match
 from stepwell.model import commands as c
 from stepwell.model.errors import Outdated, Unknown
-from stepwell.model.rows import Event, Pool
+from stepwell.model.rows import Event, Pool, Run
+
+T = TypeVar("T")
 
 #: How long a look at the folders is good for, in seconds: a save and the event after it are further apart.
 FRESH_S = 0.05
@@ -161,14 +164,30 @@ class FlowBackend:
 
         return await self._matched(command)
 
-    async def _matched(self, command: Callable[[int], c.AcceptEvent | c.ReplayEvent]) -> c.Accepted:
-        """Sends what was matched on a revision of the manifests; matches again when they changed meanwhile."""
+    def emission(self, run: Run, wanted: Sequence[dict[str, Any]], revision: int) -> c.Emission | None:
+        """The events that a run's result sends, matched; one without an id gets one that a repeat gives it again."""
+        events = tuple(self._emitted(run, index, one) for index, one in enumerate(wanted))
+        return c.Emission(events, revision, self._scope) if events else None
+
+    def _emitted(self, run: Run, index: int, wanted: dict[str, Any]) -> c.Emitted:
+        def new_id() -> str:
+            return "evt_" + sha256(f"{run.id}\0{run.generation}\0{index}".encode()).hexdigest()[:26]
+
+        event = parse_event(wanted, now_iso=iso_ms(self.engine.clock_ms()), new_id=new_id)
+        matching = self.match(event)
+        return c.Emitted(new_event(event), tuple(map(self._match, matching.matches)), _misses(matching))
+
+    async def matched(self, send: Callable[[int], Awaitable[T]]) -> T:
+        """Sends what depends on a revision of the manifests; once more when they changed meanwhile."""
         for attempt in range(TRIES):
             try:
-                return await self.engine.submit(command(await self.sync(force=attempt > 0)))
+                return await send(await self.sync(force=attempt > 0))
             except Outdated:
                 continue
         raise Outdated("the flows change faster than the event can be matched")
+
+    async def _matched(self, command: Callable[[int], c.AcceptEvent | c.ReplayEvent]) -> c.Accepted:
+        return await self.matched(lambda revision: self.engine.submit(command(revision)))
 
     def _match(self, found: StepMatch) -> c.Match:
         flow, step = found.flow, found.step
@@ -181,7 +200,15 @@ class FlowBackend:
             priority=step.priority,
             requires=needs_flow(flow.name),
             retry=_json(step.retry) if step.retry else None,
+            tags=_json({"appServer": _plain_url(step.app_server)}) if step.app_server else None,
         )
+
+
+def _plain_url(url: str) -> str:
+    """An address without what may be secret in it: user, password, query."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def _choose(event_id: str, found: Sequence[StepMatch], steps: Sequence[str]) -> Sequence[StepMatch]:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from msgspec import Struct
 
-from stepwell.model.errors import Invalid, TooLarge
+from stepwell.model.errors import Invalid, Malformed, TooLarge
 
 MAX_DEPTH = 64
 MAX_BYTES = 1024 * 1024
@@ -40,7 +40,11 @@ def is_unicode(text: str) -> bool:
 
 
 def parse_json(data: bytes | str, *, what: str, bounds: Bounds) -> Any:
-    """Read JSON text (UTF-8). Raises `Invalid` for all that is not one strict JSON value, `TooLarge` over a bound."""
+    """Read JSON text (UTF-8).
+
+    Raises `Malformed` for all that is not one JSON value, `Invalid` for one that no store can hold, `TooLarge` over a
+    bound.
+    """
     size = len(data) if isinstance(data, bytes) else len(data.encode(errors="surrogatepass"))
     if size > bounds.max_bytes:
         raise TooLarge(f"{what} is too large", what=what, size=size, limit=bounds.max_bytes)
@@ -50,7 +54,7 @@ def parse_json(data: bytes | str, *, what: str, bounds: Bounds) -> Any:
     except RecursionError:
         raise _too_deep(what, bounds) from None
     except ValueError as error:
-        raise Invalid(f"{what} is not JSON: {error}", hint="Send one JSON value in UTF-8.", field=what) from None
+        raise Malformed(f"{what} is not JSON: {error}", hint="Send one JSON value in UTF-8.", field=what) from None
     check_json(value, what=what, bounds=bounds)
     return value
 

@@ -9,9 +9,13 @@ from stepwell.flows.backend import flow_event, iso_ms
 from stepwell.flows.events import event_view
 from stepwell.kernel.explain import explain
 from stepwell.model.commands import Accepted
+from stepwell.model.entries import ENDS
 from stepwell.model.ids import attempt_id
 from stepwell.model.rows import Entry, Event, Output, Run, Task
 from stepwell.store.port import Reader
+
+#: What the seed calls the system that keeps a run.
+BACKEND = "stepwell"
 
 
 def accepted_view(accepted: Accepted) -> dict[str, Any]:
@@ -25,9 +29,12 @@ def accepted_view(accepted: Accepted) -> dict[str, Any]:
 
 
 def stored_event_view(event: Event) -> dict[str, Any]:
-    """The event as sent, and what is known of it: createdAt, matched, replays, and why steps did not match."""
-    view = event_view(flow_event(event))
-    view |= {"createdAt": iso_ms(event.created_at), "matched": event.matched, "replays": event.replays}
+    """The event as sent, and what is known of it: raw, createdAt, matched, replays, cause, why steps did not match."""
+    sent = event_view(flow_event(event))
+    view = {**sent, "raw": sent, "createdAt": iso_ms(event.created_at)}
+    view |= {"matched": event.matched, "replays": event.replays}
+    if event.cause is not None:
+        view |= {"cause": event.cause, "depth": event.depth}
     if event.misses:
         view["misses"] = msgspec.json.decode(event.misses)
     return view
@@ -40,8 +47,13 @@ def event_id_of(reader: Reader, run: Run) -> str | None:
 
 
 def run_view(run: Run, event_id: str | None = None) -> dict[str, Any]:
-    """A run in a list. Absent instead of null."""
+    """A run in a list. Absent instead of null.
+
+    `result` is the FLOW_RESULT, `resultJson` the seed's report around it as a text, `error` a message, `failure` all
+    that is known of it.
+    """
     flow, _, step = run.name.partition("/") if run.kind == "step" else ("", "", "")
+    result, failure = _plain(run.result), _plain(run.error)
     view: dict[str, Any] = {
         "id": run.id,
         "eventId": event_id,
@@ -56,13 +68,21 @@ def run_view(run: Run, event_id: str | None = None) -> dict[str, Any]:
         "hold": run.hold,
         "generation": run.generation,
         "replay": run.replay or None,
-        "result": _plain(run.result),
-        "error": _plain(run.error),
+        "backend": BACKEND,
+        "result": result,
+        "resultJson": _report(flow, step, result) if flow and result is not None else None,
+        "error": _message(failure),
+        "failure": failure,
+        "tags": _plain(run.tags),
         "createdAt": iso_ms(run.created_at),
         "startedAt": None if run.started_at is None else iso_ms(run.started_at),
         "completedAt": None if run.ended_at is None else iso_ms(run.ended_at),
         "cancelRequestedAt": None if run.cancel_at is None else iso_ms(run.cancel_at),
     }
+    return _present(view)
+
+
+def _present(view: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in view.items() if value is not None}
 
 
@@ -70,15 +90,33 @@ def _plain(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
+def _report(flow: str, step: str, result: Any) -> str:
+    return msgspec.json.encode({"flow": flow, "step": step, "result": result}).decode()
+
+
+def _message(failure: Any) -> str | None:
+    """What an error says in one text; errors of other shapes are shown as JSON."""
+    if failure is None:
+        return None
+    message = failure.get("message") if isinstance(failure, dict) else failure
+    return message if isinstance(message, str) else msgspec.json.encode(failure).decode()
+
+
 def full_run_view(
     run: Run, event_id: str | None, tasks: Sequence[Task], entries: Sequence[Entry], output: Sequence[Output], now: int
 ) -> dict[str, Any]:
     """A run by itself: with `why` it does not move, its attempts, its journal, and the first of its output."""
     view = run_view(run, event_id)
+    attempts = attempts_view(run, entries)
     view["why"] = explain(run, tasks, now)
-    view["attempts"] = attempts_view(run, entries)
+    view["attempts"] = attempts
     view["journal"] = [entry_view(entry) for entry in entries]
     view["output"] = [output_view(one) for one in output]
+    if attempts and "executor" in attempts[-1]:
+        view["executor"] = attempts[-1]["executor"]
+    sent = [one for entry in entries if entry.kind in ENDS for one in _plain(entry.data).get("next", ())]
+    if sent:
+        view["nextEventIds"] = sent
     for stream in ("stdout", "stderr"):
         text = "".join(one.text for one in output if one.kind == stream)
         if text:
@@ -109,17 +147,19 @@ def attempts_view(run: Run, entries: Sequence[Entry]) -> list[dict[str, Any]]:
                 "id": attempt_id(run.id, data["task"], data["attempt"]),
                 "attempt": data["attempt"],
                 "worker": data["worker"],
+                "executor": data.get("via"),
                 "startedAt": iso_ms(entry.at),
             }
             attempts.append(one)
             live[data["task"]] = one
         elif entry.kind == "attempt.ended" and data["task"] in live:
             one = live.pop(data["task"])
-            one |= {"endedAt": iso_ms(entry.at), "ended": data["reason"], "error": data.get("error")}
+            one |= {"endedAt": iso_ms(entry.at), "ended": data["reason"]}
+            one |= {"error": _message(data.get("error")), "failure": data.get("error")}
             if data.get("next_at"):
                 one["nextAt"] = iso_ms(data["next_at"])
         elif entry.kind.startswith("run.") and entry.kind not in ("run.created", "run.released"):
             for one in live.values():
                 one |= {"endedAt": iso_ms(entry.at), "ended": entry.kind.removeprefix("run.")}
             live.clear()
-    return [{key: value for key, value in one.items() if value is not None} for one in attempts]
+    return [_present(one) for one in attempts]

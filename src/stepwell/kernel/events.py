@@ -3,6 +3,8 @@
 An event comes from outside, or from the result of a run: then it is accepted in the commit that ends that run.
 """
 
+from msgspec import UNSET
+
 from stepwell.kernel import check
 from stepwell.kernel.runs import create
 from stepwell.kernel.tasks import check_place, check_retry
@@ -18,7 +20,7 @@ from stepwell.model.commands import (
     Revision,
     SyncManifests,
 )
-from stepwell.model.entries import RunCreated
+from stepwell.model.entries import RunCreated, raw
 from stepwell.model.ids import flow_run_id
 from stepwell.model.rows import Event, Manifest, Run
 
@@ -140,6 +142,7 @@ def _start(unit: Unit, event: Event, matches: tuple[Match, ...], replay: int, by
     for match in matches:
         check_place(match.pool, match.pool_key, match.priority)
         check_retry(match.retry)
+        check.json(unit.settings, "tags", match.tags)
         run_id = flow_run_id(event.scope, event.id, match.flow, match.step, replay)
         if unit.run_by_id(event.scope, run_id) is not None:
             raise errors.Exists(f"run {run_id} of {match.flow}/{match.step} exists", run_id=run_id)
@@ -157,6 +160,7 @@ def _start(unit: Unit, event: Event, matches: tuple[Match, ...], replay: int, by
             replay=replay,
             depth=event.depth,
             replays=first if replay else None,
+            tags=UNSET if match.tags is None else raw(match.tags),
         )
         create(unit, event.scope, run_id, body, now, requires=match.requires, retry=match.retry)
         run_ids.append(run_id)

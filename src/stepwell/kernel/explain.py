@@ -3,47 +3,111 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import Struct
 
-from stepwell.model.rows import Run, Task
+from stepwell.model.rows import Pool, Run, Task
+
+_HELD = {
+    "paused": "somebody paused it",
+    "poison": "it came back broken again and again, or its journal is at its bound",
+    "mismatch": "its code and its journal do not agree",
+    "stalled": "it made no step forward",
+}
 
 
-def explain(run: Run, tasks: Sequence[Task], now: int) -> str:
+class Around(Struct, frozen=True):
+    """What lies around a run and keeps it from moving, as far as it is known.
+
+    `workers`: whether one lives; `pool_runs`: runs under way in its pool; `key_runs`: ids of those with its key.
+    `held_for`: the reason that stands in the journal.
+    """
+
+    workers: bool | None = None
+    pool: Pool | None = None
+    pool_runs: int = 0
+    key_runs: tuple[str, ...] = ()
+    held_for: str = ""
+
+
+def explain(run: Run, tasks: Sequence[Task], now: int, around: Around | None = None) -> str:
     """What a run waits for, and what will move it."""
+    around = around or Around()
     if run.terminal:
         return f"ended: {run.status}"
+    if run.hold is not None:
+        return _held(run, around)
     turn = next((task for task in tasks if task.k == run.turn), None)
     if turn is None:
         return "open without a task; run `stepwell doctor`"
-    if run.hold is not None:
-        return f"held ({run.hold}); goes on when it is released"
-    return _TELL[turn.state](run, turn, now)
+    return _TELL[turn.state](run, turn, now, around)
 
 
-def _ready(run: Run, task: Task, now: int) -> str:
+def _held(run: Run, around: Around) -> str:
+    why = _HELD.get(run.hold or "", "")
+    said = f" ({around.held_for})" if around.held_for not in ("", run.hold) else ""
+    return f"held as {run.hold}: {why}{said}; `stepwell runs retry {run.id}` lets it go on"
+
+
+def _ready(run: Run, task: Task, now: int, around: Around) -> str:
+    since = f"ready for {_span(now - task.order)}"
+    if task.lost:
+        since += f" since a worker died with it ({task.lost} in a row)"
+    return f"{since}: {_no_claim(task, around)}"
+
+
+def _no_claim(task: Task, around: Around) -> str:
+    pool = around.pool
+    if pool is not None and pool.paused:
+        return f"pool {task.pool} is paused; `stepwell pools resume {task.pool}` lets it go on"
+    if around.workers is False:
+        return "no worker lives on this database; start one with `stepwell serve` or `stepwell worker`"
+    if pool is not None and pool.limit is not None and around.pool_runs >= pool.limit:
+        return f"pool {task.pool} is full ({around.pool_runs} of {pool.limit} run); goes on when one of them ends"
     needs = f" that has {task.requires}" if task.requires else ""
-    waited = max(0, now - task.order) / 1_000
-    return f"ready for {waited:.1f} s: waits for a worker with a free slot in pool {task.pool}{needs}"
+    rate = f", which starts {pool.rate} per {_span(pool.rate_ms)}" if pool is not None and pool.rate else ""
+    return f"waits for a worker with a free slot in pool {task.pool}{rate}{needs}"
 
 
-def _leased(run: Run, task: Task, now: int) -> str:
-    left = ((task.lease_until or now) - now) / 1_000
-    asked = "; asked to cancel" if run.cancel_at is not None else ""
-    return f"attempt {task.attempt} runs at {task.worker}, lease for {left:.1f} s more{asked}"
+def _leased(run: Run, task: Task, now: int, around: Around) -> str:
+    left = (task.lease_until or now) - now
+    if left < 0:
+        return (
+            f"attempt {task.attempt} ran at {task.worker}, whose lease ended {_span(-left)} ago without a word; "
+            "it is given to another worker at once, if one lives"
+        )
+    what = f"attempt {task.attempt} runs at {task.worker} for {_span(now - (task.leased_at or now))}"
+    if run.cancel_at is not None:
+        return f"asked to cancel {_span(now - run.cancel_at)} ago: {what}, and is being stopped"
+    return f"{what}; its lease is good for {_span(left)} more"
 
 
-def _due(run: Run, task: Task, now: int) -> str:
-    left = max(0, (task.due_at or now) - now) / 1_000
-    why = f"sleeps on timer {task.due_key}" if task.due_key else f"is tried again after {task.attempt} attempts"
-    return f"{why}, in {left:.1f} s"
+def _due(run: Run, task: Task, now: int, around: Around) -> str:
+    left = _span((task.due_at or now) - now)
+    if task.due_key:
+        return f"sleeps on timer {task.due_key}, for {left} more"
+    times = "once" if task.attempt == 1 else f"{task.attempt} times"
+    return f"failed {times}; is tried again in {left}"
 
 
-def _parked(run: Run, task: Task, now: int) -> str:
+def _parked(run: Run, task: Task, now: int, around: Around) -> str:
     waits: list[str] = msgspec.json.decode(run.waits) if run.waits else []
     return "waits for " + (", ".join(waits) or "nothing")
 
 
-def _blocked(run: Run, task: Task, now: int) -> str:
-    return f"key {task.pool_key} of pool {task.pool} is full; goes on when a lease of that key ends"
+def _blocked(run: Run, task: Task, now: int, around: Around) -> str:
+    others = tuple(one for one in around.key_runs if one != run.id)
+    by = f" with {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}" if others else ""
+    return f"key {task.pool_key} of pool {task.pool} is full{by}; goes on when one run of that key ends"
+
+
+def _span(ms: int) -> str:
+    """A time span as people say it."""
+    seconds = max(0, ms) / 1_000
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7_200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3_600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
 
 
 _TELL = {"ready": _ready, "leased": _leased, "due": _due, "parked": _parked, "blocked": _blocked}

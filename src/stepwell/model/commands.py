@@ -38,6 +38,7 @@ class Match(Struct, frozen=True, gc=False):
     priority: int = 0
     requires: str = ""
     retry: str | None = None
+    tags: str | None = None
 
 
 class NewEvent(Struct, frozen=True, gc=False):

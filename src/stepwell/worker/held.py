@@ -55,13 +55,21 @@ class Held:
         self.handing_back = True
         self.cancel.set()
 
-    async def finish(self, outcome: c.Completed | c.Canceled | c.Continued) -> c.Done:
-        """Ends the task well."""
-        return await self._numbered(lambda n: c.Finish(self.lease, n, outcome))
+    async def finish(self, outcome: c.Completed | c.Canceled | c.Continued, sends: c.Emission | None = None) -> c.Done:
+        """Ends the task well; `sends` are the events of its result."""
+        return await self._numbered(lambda n: c.Finish(self.lease, n, outcome, sends))
 
-    async def fail(self, error: str, *, retry: bool = True, **result: str | None) -> c.Done:
-        """Ends the attempt badly."""
-        return await self._numbered(lambda n: c.Fail(self.lease, n, error, retry, **result))
+    async def fail(
+        self,
+        error: str,
+        *,
+        retry: bool = True,
+        result: str | None = None,
+        result_status: str | None = None,
+        sends: c.Emission | None = None,
+    ) -> c.Done:
+        """Ends the attempt badly; what it `sends` goes out only if no attempt follows."""
+        return await self._numbered(lambda n: c.Fail(self.lease, n, error, retry, result, result_status, sends))
 
     async def release(self, delay_ms: int = 0, *, broken: bool = False) -> c.Done:
         """Gives the lease back; `broken` if nothing could be done with the task."""

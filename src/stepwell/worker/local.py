@@ -62,7 +62,9 @@ async def open_local(
             options = options or FlowOptions()
             tools = Tools(options.tools, dirs=(cwd,), search_path=os.environ.get("PATH", os.defpath))
             steps = StepHandler(flows, tools=tools, options=options)
-            worker = Worker(engine, {"step": steps}, slots=slots, requires=steps.requires, name=worker_name)
+            worker = Worker(
+                engine, {"step": steps}, slots=slots, requires=steps.requires, name=worker_name, via=options.executor
+            )
             worker.start()
         try:
             yield Local(engine, flows, worker)

@@ -13,7 +13,7 @@ from stepwell.flows.result import FlowResult
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.step import Outcome, StepFailure, run_step
 from stepwell.model import commands as c
-from stepwell.model.errors import TooLarge, Unknown
+from stepwell.model.errors import Conflict, Invalid, Outdated, TooLarge, Unknown
 from stepwell.model.ids import attempt_id
 from stepwell.worker.held import Held
 from stepwell.worker.output import OutputPump
@@ -50,7 +50,7 @@ class StepHandler:
         if held.handing_back and outcome.error is not None and outcome.error.type == "canceled":
             await held.release()
         elif outcome.result is not None:
-            await _write_result(held, outcome.result)
+            await self._write_result(held, outcome.result)
         elif outcome.error is not None:
             await _write_error(held, outcome.error)
 
@@ -79,29 +79,36 @@ class StepHandler:
         finally:
             await pump.close()
 
+    async def _write_result(self, held: Held, result: FlowResult) -> None:
+        """A step that says `failed` of itself has failed, and is tried again if its retry policy says so.
 
-async def _write_result(held: Held, result: FlowResult) -> None:
-    """A step that says `failed` of itself has failed, and is tried again if its retry policy says so."""
-    text = msgspec.json.encode(result.raw).decode()
-    try:
-        if result.status == "failed":
-            error = _error("result_failed", result.message or "the step says that it failed")
-            await held.fail(error, result=text, result_status=result.status)
-        else:
-            await held.finish(c.Completed(text, result.status))
-    except TooLarge as over:
-        await held.fail(_error(over.code, over.message, hint=over.hint), retry=False)
+        Its result and the events that it sends are written together. What the kernel refuses, an event with the id of
+        another one for example, is the step's own failure.
+        """
+        text = msgspec.json.encode(result.raw).decode()
+
+        async def write(revision: int) -> c.Done:
+            sends = self._backend.emission(held.leased.run, result.next, revision)
+            if result.status == "failed":
+                error = _error("result_failed", result.message or "the step says that it failed")
+                return await held.fail(error, result=text, result_status=result.status, sends=sends)
+            return await held.finish(c.Completed(text, result.status), sends)
+
+        try:
+            await (self._backend.matched(write) if result.next else write(0))
+        except (TooLarge, Conflict, Invalid, Outdated) as refused:
+            await held.fail(_error(refused.code, refused.message, hint=refused.hint), retry=False)
 
 
 async def _write_error(held: Held, failure: StepFailure) -> None:
     if failure.type == "canceled" and held.asked_to_cancel:
         await held.finish(c.Canceled("the step was asked to stop"))
         return
-    error = _error(failure.type, failure.message, exit_code=failure.exit_code, stderr=failure.stderr, hint=failure.hint)
+    error = _error(failure.type, failure.message, exitCode=failure.exit_code, stderr=failure.stderr, hint=failure.hint)
     try:
         await held.fail(error)
     except TooLarge:  # rather the reason without what was printed than neither
-        await held.fail(_error(failure.type, failure.message[:200], exit_code=failure.exit_code))
+        await held.fail(_error(failure.type, failure.message[:200], exitCode=failure.exit_code))
 
 
 def _error(kind: str, message: str, **more: object) -> str:

@@ -30,6 +30,7 @@ class Worker:
     """Runs up to `slots` tasks at once on the caller's event loop.
 
     `handlers` by task kind. `requires` says what this worker has, asked anew at each claim; None takes everything.
+    `via` says how it runs its tasks, for the record.
     """
 
     def __init__(
@@ -41,12 +42,13 @@ class Worker:
         requires: Callable[[], tuple[str, ...] | None] = lambda: None,
         pools: Sequence[str] = (),
         name: str | None = None,
+        via: str = "",
     ) -> None:
         if not 1 <= slots <= 10_000:
             raise Invalid(f"slots must be from 1 to 10,000, not {slots}", hint="Give the worker at least one slot.")
         self.name = name or worker_name()
         self._engine, self._handlers, self._slots = engine, handlers, slots
-        self._requires, self._pools = requires, tuple(pools)
+        self._requires, self._pools, self._via = requires, tuple(pools), via
         self._held: dict[Held, asyncio.Task[None]] = {}
         self._draining = False
         self._unanswered: c.Claim | None = None  # sent again as it is: whatever it leased is in its answer
@@ -142,6 +144,7 @@ class Worker:
                 requires=requires,
                 limit=min(free, self._engine.settings.claim_limit),
                 lease_ms=self._engine.settings.lease_ms,
+                via=self._via,
             )
         claimed = await self._engine.submit(self._unanswered)
         self._unanswered = None

@@ -92,11 +92,12 @@ def _use_wal(connection: sqlite3.Connection, busy_ms: int) -> None:
     while True:
         try:
             connection.execute("pragma journal_mode = wal")
-            return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > deadline:
                 raise
             sleep(0.005)
+        else:
+            return
 
 
 def _applied(connection: sqlite3.Connection) -> dict[int, str]:
