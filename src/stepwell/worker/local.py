@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import FlowBackend
+from stepwell.flows.export import EventFiles
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.runners.base import Tools
 from stepwell.model.errors import Invalid
@@ -53,8 +54,12 @@ async def open_local(
     roles: bool = True,
     drain_s: float = 30.0,
     worker_name: str | None = None,
+    events_dir: Path | None = None,
 ) -> AsyncIterator[Local]:
-    """Opens it, and closes it in the right order: the worker hands back before the engine ends."""
+    """Opens it, and closes it in the right order: the worker hands back before the engine ends.
+
+    `events_dir`: a folder that gets a JSON file for each event.
+    """
     async with Engine(open_store(url, settings), settings=settings, roles=roles) as engine:
         flows = FlowBackend(engine, cwd, roots=roots)
         worker = None
@@ -66,8 +71,13 @@ async def open_local(
                 engine, {"step": steps}, slots=slots, requires=steps.requires, name=worker_name, via=options.executor
             )
             worker.start()
+        files = None if events_dir is None else EventFiles(engine, events_dir)
+        if files is not None:
+            files.start()
         try:
             yield Local(engine, flows, worker)
         finally:
+            if files is not None:
+                await files.stop()
             if worker is not None:
                 await worker.stop(drain_s=drain_s)
