@@ -1,6 +1,7 @@
 """The command line as a program named `stepwell`, in a folder of its own."""
 
 import atexit
+import contextlib
 import json
 import os
 import shutil
@@ -8,13 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.server.support import OK, environ, flow
 
-__all__ = ["OK", "PATIENCE_S", "Shop", "flow", "program", "shell_environ", "write_event"]
+__all__ = ["OK", "PATIENCE_S", "Shop", "flow", "on_terminal", "program", "shell_environ", "write_event"]
 
 PATIENCE_S = 30.0
 
@@ -33,6 +35,29 @@ def program() -> str:
 def shell_environ(**more: str) -> dict[str, str]:
     """An environment whose PATH has the program."""
     return environ(PATH=f"{Path(program()).parent}{os.pathsep}{os.environ['PATH']}", **more)
+
+
+def on_terminal(command: Sequence[str], cwd: Path, *, stdin: str = "", **env: str) -> tuple[int, str]:
+    """Exit code of a command whose outputs are a terminal, and all that it printed there."""
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**shell_environ(), "TERM": "xterm", **env},
+        stdin=subprocess.PIPE,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    assert process.stdin is not None
+    process.stdin.write(stdin.encode())
+    process.stdin.close()
+    said = b""
+    with contextlib.suppress(OSError):  # that is how the end of a terminal reads
+        while piece := os.read(master, 65_536):
+            said += piece
+    os.close(master)
+    return process.wait(PATIENCE_S), said.decode().replace("\r\n", "\n")
 
 
 class Shop:
@@ -67,6 +92,10 @@ class Shop:
         done = self.call(*args, **more)
         assert done.returncode == code, done
         return done.stdout
+
+    def text(self, *args: str, code: int = 0, **more: Any) -> str:
+        """The same as a person sees it."""
+        return self.ok(*args, "--no-json", code=code, **more)
 
     def json(self, *args: str, code: int = 0, **more: Any) -> dict[str, Any]:
         """The same with --json."""

@@ -14,10 +14,10 @@ from tests.server.support import lawful, serving
 
 def test_fire_runs_what_matches_and_says_what_it_says(shop: Shop) -> None:
     flow(shop.cwd, "deaf", type_="other")
-    text = shop.ok("flow", "fire", "--event", write_event(shop.cwd, "e1"))
+    text = shop.text("flow", "fire", "--event", write_event(shop.cwd, "e1"))
     assert text.splitlines()[0] == "event e1: accepted, 1 runs"
     assert {"demo/go | working", "demo/go ! badly", "demo/go completed"} <= set(text.splitlines())
-    again = shop.ok("flow", "fire", "--event", write_event(shop.cwd, "e1"))
+    again = shop.text("flow", "fire", "--event", write_event(shop.cwd, "e1"))
     assert again.splitlines()[0] == "event e1: duplicate, 1 runs"
     assert len(shop.json("runs", "list")["runs"]) == 1
     lawful(shop.cwd)
@@ -30,7 +30,7 @@ def test_fire_with_json_is_one_document(shop: Shop) -> None:
 
 
 def test_fire_takes_standard_input_and_gives_an_id(shop: Shop) -> None:
-    text = shop.ok("flow", "fire", "--event", "-", "--slots", "1", stdin='{"type":"demo"}')
+    text = shop.text("flow", "fire", "--event", "-", "--slots", "1", stdin='{"type":"demo"}')
     event_id = text.split()[1].rstrip(":")
     assert event_id.startswith("evt_")
     assert shop.json("events", "show", event_id)["runs"][0]["status"] == "completed"
@@ -51,7 +51,7 @@ def test_an_event_that_nothing_matches_is_accepted(shop: Shop) -> None:
 def test_run_does_one_step_whatever_its_trigger_says(shop: Shop) -> None:
     path = write_event(shop.cwd, "e1", type_="something else")
     assert shop.json("flow", "run", "demo", "go", "--event", path)["results"][0]["status"] == "completed"
-    assert "demo/go completed" in shop.ok("flow", "run", "demo", "go", "--event", path)
+    assert "demo/go completed" in shop.text("flow", "run", "demo", "go", "--event", path)
     assert [run.get("replay") for run in shop.json("runs", "list")["runs"]] == [1, None]
     lawful(shop.cwd)
 
@@ -60,10 +60,10 @@ def test_dispatch_leaves_the_work_to_a_server(shop: Shop) -> None:
     with serving(shop.cwd, "--slots", "0"):
         told = shop.json("events", "dispatch", "--event", write_event(shop.cwd, "e1"))
         assert (told["status"], told["matched"], len(told["runIds"])) == ("accepted", 1, 1)
-        text = shop.ok("events", "dispatch", "--event", write_event(shop.cwd, "e2"))
+        text = shop.text("events", "dispatch", "--event", write_event(shop.cwd, "e2"))
         assert text.splitlines()[0] == "event e2: accepted, 1 runs"
         assert text.splitlines()[1].startswith("  run_")
-        done = shop.call("events", "replay", "e1", "--wait", "--timeout", "0.3")
+        done = shop.call("events", "replay", "e1", "--wait", "--timeout", "0.3", "--no-json")
         assert (done.returncode, done.stdout) == (1, "demo/go queued\n")
         assert "have not ended within 0.3 s" in done.stderr
         assert "stepwell serve" in done.stderr
@@ -76,7 +76,7 @@ def test_wait_follows_to_the_end_and_answers_with_it(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     with serving(tmp_path):
         path = write_event(tmp_path, "e1", type_="good")
-        assert "demo/good completed" in shop.ok("events", "dispatch", "--event", path, "--wait")
+        assert "demo/good completed" in shop.text("events", "dispatch", "--event", path, "--wait")
         path = write_event(tmp_path, "e2", type_="bad")
         told = shop.json("events", "dispatch", "--event", path, "--wait", code=1)
         assert (told["status"], told["runs"][0]["status"]) == ("accepted", "failed")
@@ -100,11 +100,11 @@ def test_cancel_and_retry(shop: Shop) -> None:
         (run_id,) = shop.json("events", "dispatch", "--event", write_event(shop.cwd))["runIds"]
     open_ = shop.refused("runs", "retry", run_id)
     assert "queued" in open_
-    assert shop.ok("runs", "cancel", run_id) == f"{run_id}: canceled, generation 1\n"
+    assert shop.text("runs", "cancel", run_id) == f"{run_id}: canceled, generation 1\n"
     assert "canceled" in shop.refused("runs", "cancel", run_id)
     assert shop.json("runs", "retry", run_id) == {"runId": run_id, "status": "queued", "generation": 2}
     assert shop.json("runs", "cancel", run_id, "--now", "--reason", "no")["status"] == "canceled"
-    assert shop.ok("runs", "retry", run_id) == f"{run_id}: queued, generation 3\n"
+    assert shop.text("runs", "retry", run_id) == f"{run_id}: queued, generation 3\n"
     shop.fire("another")  # whoever runs steps here does this one, too
     assert shop.json("runs", "show", run_id)["run"]["status"] == "completed"
     lawful(shop.cwd)
@@ -150,7 +150,7 @@ def test_places_by_option_and_by_environment(tmp_path: Path) -> None:
     flow(flows)
     shop = Shop(tmp_path)
     path = write_event(tmp_path, "e1")
-    shop.ok("flow", "fire", "--event", path, "--cwd", str(flows), "--data-dir", str(data))
+    shop.text("flow", "fire", "--event", path, "--cwd", str(flows), "--data-dir", str(data))
     assert (data / "stepwell.sqlite").exists()
     database = str(data / "stepwell.sqlite")
     places: tuple[tuple[list[str], dict[str, str]], ...] = (

@@ -1,7 +1,6 @@
 """What a shell wants: quick help, completion, pipes that end early, outputs that are closed or full."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -10,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import OK, PATIENCE_S, Shop, flow, program, shell_environ
+from tests.cli.support import OK, PATIENCE_S, Shop, flow, on_terminal, program, shell_environ
 from tests.server.support import environ
 
 #: What `stepwell --help` may take, on a machine that starts Python in 20 ms as those of the budget do (DESIGN 10).
 BUDGET_S, USUAL_PYTHON_S = 0.2, 0.02
 #: What makes a start slow, and is not needed before a command is known.
 HEAVY = ["msgspec", "asyncio", "uvicorn", "starlette", "uvloop", "sqlite3", "jsonschema_rs", "h11", "httptools", "ssl"]
-COMMANDS = ["serve", "flow", "events", "runs", "doctor", "demo", "completion"]
+COMMANDS = ["serve", "worker", "flow", "events", "runs", "pools", "doctor", "demo", "completion"]
 
 
 def seconds(*command: str) -> float:
@@ -75,6 +74,7 @@ def test_completion_scripts(seen: Shop, shell: str) -> None:
         ("stepwell ru", {"runs"}),
         ("stepwell ", set(COMMANDS)),
         ("stepwell runs re", {"retry"}),
+        ("stepwell flow n", {"new"}),
         ("stepwell events di", {"dispatch"}),
         ("stepwell runs list --sta", {"--status"}),
         ("stepwell runs list --status fa", {"failed"}),
@@ -111,7 +111,7 @@ def shell(cwd: Path, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=shell_environ(), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
-@pytest.mark.parametrize("command", ["runs list", "events list --json", "--help"])
+@pytest.mark.parametrize("command", ["runs list --no-json", "events list --json", "--help"])
 def test_a_pipe_that_ends_early_is_no_trouble(seen: Shop, command: str) -> None:
     assert shell(seen.cwd, f"stepwell {command} | head -c 1").stderr == ""
     assert shell(seen.cwd, f"stepwell {command} | true").stderr == ""
@@ -124,6 +124,7 @@ def test_a_pipe_that_ends_early_under_a_lot_of_text(tmp_path: Path) -> None:
     for command in (
         f"runs show {result['runId']}",
         f"runs show {result['runId']} --json",
+        f"runs watch {result['runId']} --no-json",
         f"runs watch {result['runId']}",
     ):
         done = shell(tmp_path, f"stepwell {command} | head -n 2")
@@ -147,13 +148,30 @@ def test_a_closed_stream_is_not_taken_for_a_file(seen: Shop, closed: str) -> Non
 
 
 def test_colours_are_for_terminals(seen: Shop) -> None:
-    assert "\x1b[" not in seen.ok("runs", "list")
-    master, slave = os.openpty()
-    process = subprocess.Popen(
-        [program(), "runs", "list"], cwd=seen.cwd, env=environ(TERM="xterm"), stdin=slave, stdout=slave, stderr=slave
-    )
-    assert process.wait(PATIENCE_S) == 0
-    os.close(slave)
-    text = os.read(master, 100_000).decode()
-    os.close(master)
+    assert "\x1b[" not in seen.text("runs", "list")
+    code, text = on_terminal([program(), "runs", "list"], seen.cwd)
+    assert code == 0
     assert "\x1b[1mRUN" in text
+    for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert "\x1b" not in on_terminal([program(), "runs", "list"], seen.cwd, **plain)[1]
+
+
+def test_a_terminal_gets_text_and_a_pipe_gets_json(seen: Shop) -> None:
+    for command, key in (("runs", "runs"), ("events", "events"), ("flow", "flows"), ("pools", "pools")):
+        assert key in json.loads(seen.ok(command, "list"))
+        assert not on_terminal([program(), command, "list"], seen.cwd)[1].startswith("{")
+        assert key in json.loads(on_terminal([program(), command, "list", "--json"], seen.cwd)[1])
+
+
+def test_a_terminal_is_shown_how_things_stand_while_it_waits(tmp_path: Path) -> None:
+    """One line that is written over, never left behind; and lines that stay."""
+    flow(tmp_path, steps={"go": f"echo started; sleep 1.6; {OK}"})
+    command = [program(), "flow", "fire", "--event", "-"]
+    code, text = on_terminal(command, tmp_path, stdin='{"type":"demo"}', NO_COLOR="1")
+    assert code == 0, text
+    *lines, last, end = text.split("\n")
+    stands, wiped, told = last.split("\r")
+    assert stands.startswith("demo/go: attempt 1 runs at ")
+    assert (wiped, told, end) == (" " * len(stands), "demo/go completed", "")
+    assert lines[1:] == ["demo/go queued", "demo/go running", "demo/go | started"]
+    assert "\r" not in Shop(tmp_path).text("flow", "fire", "--event", "-", stdin='{"type":"demo"}')

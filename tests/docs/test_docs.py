@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from itertools import takewhile
 from pathlib import Path
@@ -11,6 +10,7 @@ import msgspec
 
 from stepwell.model.settings import RANGES, Settings
 from stepwell.model.words import TRANSITIONS
+from tests.cli.support import on_terminal
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,11 +46,11 @@ def test_the_program_in_the_readme_runs_as_it_is_written(tmp_path: Path) -> None
     tool.parent.mkdir()
     tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m stepwell.cli "$@"\n')
     tool.chmod(0o755)
-    environ = os.environ | {"PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["sh", "-eu"], input=program, text=True, cwd=tmp_path, env=environ, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert "hello/greet | hello Ada" in done.stdout
-    assert "hello/greet completed" in done.stdout
+    path = f"{tool.parent}{os.pathsep}{os.environ['PATH']}"
+    code, said = on_terminal(["sh", "-eu"], tmp_path, stdin=program, PATH=path, NO_COLOR="1")
+    assert code == 0, said
+    assert "hello/greet | hello Ada" in said
+    assert "hello/greet completed" in said
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -4,78 +4,101 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 import msgspec
 from msgspec import Struct
 
+from stepwell.cli.alive import present
+from stepwell.cli.given import flow_options
+from stepwell.cli.options import named, setting_option
+from stepwell.flows.options import FlowOptions
 from stepwell.model.errors import Invalid, Unknown
-from stepwell.model.rows import Run
+from stepwell.model.rows import Event, Run
 from stepwell.model.settings import Settings, settings_from
 from stepwell.store.port import Reader
 from stepwell.worker.local import Local, open_local
 
 R = TypeVar("R")
 DATABASE = "stepwell.sqlite"
+LAST = (1 << 63) - 1
 #: DEL, C1, and what turns the direction of writing: the controls that JSON does not escape of itself.
 _MOVES = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Place(Struct, frozen=True):
-    """Which flows and which database a command is about."""
+    """Which flows and which database a command is about; `data` is the folder for what is kept beside it."""
 
     cwd: Path
+    data: Path
     url: str
     settings: Settings
 
-    def open(
-        self, *, create: bool = False, slots: int = 0, roles: bool = False, drain_s: float = 30.0
-    ) -> AbstractAsyncContextManager[Local]:
+    @property
+    def path(self) -> Path | None:
+        """The file of the database; None when it is no file."""
+        return Path(self.url.removeprefix("sqlite:///")) if self.url.startswith("sqlite:///") else None
+
+    @asynccontextmanager
+    async def open(
+        self,
+        *,
+        create: bool = False,
+        slots: int = 0,
+        roles: bool = False,
+        drain_s: float = 30.0,
+        options: FlowOptions | None = None,
+    ) -> AsyncIterator[Local]:
         """Opens the store, and with `slots` a worker on it. Unless it may `create` one, there has to be one."""
-        path = Path(self.url.removeprefix("sqlite:///"))
-        if self.url.startswith("sqlite:///") and not create and not path.exists():
+        if self.path is not None and not create and not self.path.exists():
             hint = "Use --cwd, --data-dir or --db; `stepwell serve` and `stepwell flow fire` make a database."
-            raise Unknown(f"no database {path}", hint=hint, path=str(path))
-        return open_local(
-            self.url, self.cwd, settings=self.settings, slots=slots, roles=roles or slots > 0, drain_s=drain_s
-        )
+            raise Unknown(f"no database {self.path}", hint=hint, path=str(self.path))
+        if slots and options is None:
+            options = flow_options(os.environ)
+        roles = roles or slots > 0
+        async with open_local(
+            self.url, self.cwd, settings=self.settings, options=options, slots=slots, roles=roles, drain_s=drain_s
+        ) as local:
+            with present(self.path if slots else None):
+                yield local
 
 
 def with_place(command: Callable[..., None]) -> Callable[..., None]:
     """Adds --cwd, --data-dir and --db, and hands the command the place that they name."""
 
-    @click.option("--cwd", type=click.Path(path_type=Path), envvar="STEPWELL_CWD", help="Folder of the flows [.].")
-    @click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path),
-        envvar="STEPWELL_DATA_DIR",
-        help="Folder of the database [CWD/.stepwell].",
+    @setting_option("STEPWELL_CWD", type=click.Path(path_type=Path), help="Folder of the flows [.].")
+    @setting_option(
+        "STEPWELL_DATA_DIR", type=click.Path(path_type=Path), help="Folder of the database [CWD/.stepwell]."
     )
-    @click.option("--db", envvar="STEPWELL_DB", help="Database: a file, or sqlite:///FILE.")
+    @setting_option("STEPWELL_DB", help="Database: a file, or sqlite:///FILE.")
     @wraps(command)
     def wrapped(*args: Any, cwd: Path | None, data_dir: Path | None, db: str | None, **kwargs: Any) -> None:
-        command(find_place(cwd, data_dir, db), *args, **kwargs)
+        said = named(click.get_current_context(), "cwd", "STEPWELL_CWD")
+        command(find_place(cwd, data_dir, db, cwd_from=said), *args, **kwargs)
 
     return wrapped
 
 
-def find_place(cwd: Path | None, data_dir: Path | None, db: str | None) -> Place:
-    """The place that options and environment name; a folder that is not there is an error."""
+def find_place(
+    cwd: Path | None, data_dir: Path | None, db: str | None, *, cwd_from: str = "--cwd", usual: str = ".stepwell"
+) -> Place:
+    """The place that options and environment name, else CWD/`usual`; a folder that is not there is an error."""
     try:
         folder = (cwd or Path.cwd()).absolute()
     except FileNotFoundError:  # a relative path, in a folder that was removed
         raise Invalid("the present folder is gone", hint="Change to a folder that exists.") from None
     if not folder.is_dir():
-        raise Invalid(f"no folder {folder}", hint="--cwd names the folder that holds flows/ or .codex/flows/.")
-    url = db or str((data_dir or folder / ".stepwell").absolute() / DATABASE)
+        raise Invalid(f"no folder {folder}", hint=f"{cwd_from} names the folder that holds flows/ or .codex/flows/.")
+    data = (data_dir or folder / usual).absolute()
+    url = db or str(data / DATABASE)
     if "://" not in url and not url.startswith("memory:"):
         url = f"sqlite:///{Path(url).absolute()}"
-    return Place(folder, url, settings_from(os.environ))
+    return Place(folder, data, url, settings_from(os.environ))
 
 
 def run_async(work: Coroutine[Any, Any, R], *, starts_processes: bool = True) -> R:
@@ -99,10 +122,28 @@ def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _json(ctx: click.Context, param: click.Parameter, value: bool | None) -> bool:
+    return not on_terminal(sys.stdout) if value is None else value
+
+
+json_option = click.option(
+    "--json/--no-json",
+    "as_json",
+    default=None,
+    callback=_json,
+    help="Print JSON, or text for people. The default is text on a terminal and JSON anywhere else.",
+)
+cursor_option = click.option(
+    "--cursor", type=click.IntRange(0, LAST), help="Go on where a list ended: it tells its cursor."
+)
 limit_option = click.option(
     "--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="How many, newest first."
 )
+
+
+def on_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads what is written here."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: float) -> float:
@@ -114,12 +155,25 @@ def seconds(ctx: click.Context, param: click.Parameter, value: float) -> float:
 
 def print_json(value: Any) -> None:
     """Pretty JSON and a newline; what could move a terminal's cursor is escaped, as JSON can."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    click.echo(_MOVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    click.echo(_safe(msgspec.json.format(msgspec.json.encode(value), indent=2)))
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """Columns as wide as they need to be; `empty` when there is nothing."""
+def print_json_line(value: Any) -> None:
+    """The same on one line, at once."""
+    click.echo(_safe(msgspec.json.encode(value)))
+
+
+def _safe(text: bytes) -> str:
+    return _MOVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text.decode())
+
+
+def tell_cursor(cursor: int | None) -> dict[str, str]:
+    """What a list has beside its rows: {cursor} where it goes on."""
+    return {} if cursor is None else {"cursor": str(cursor)}
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, cursor: int | None = None) -> None:
+    """Columns as wide as they need to be; `empty` when there is nothing; on stderr, where the list goes on."""
     cells = [[clean(cell) for cell in row] for row in rows]
     if not cells:
         click.echo(empty)
@@ -128,6 +182,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: 
     for number, row in enumerate([list(header), *cells]):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         click.secho(line, bold=number == 0)
+    if cursor is not None:
+        click.echo(f"there are more: --cursor {cursor}", err=True)
 
 
 def clean(text: str) -> str:
@@ -155,6 +211,14 @@ def read_file(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise Invalid(f"cannot read {path}: {error.strerror}", hint="Name a JSON file, or - for stdin.") from error
+
+
+def need_event(reader: Reader, event_id: str) -> Event:
+    """An event by its id; `Unknown` with a hint otherwise."""
+    event = reader.event("main", event_id)
+    if event is None:
+        raise Unknown(f"no event {event_id!r}", hint="See `stepwell events list`.", event_id=event_id)
+    return event
 
 
 def need_run(reader: Reader, run_id: str) -> Run:

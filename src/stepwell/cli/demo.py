@@ -65,7 +65,7 @@ def demo(folder: Path | None) -> None:
     rows = [(run.name, status_text(run), run.id) for run in runs]
     print_table(("STEP", "STATUS", "RUN"), rows, empty="no runs")
     say("5. What the doctor says of the database that was killed under way:")
-    healthy = subprocess.run([*_stepwell(), "doctor", "--cwd", str(home)], check=False).returncode == 0  # noqa: S603
+    healthy = subprocess.run([*_stepwell(), "doctor", "--no-json", "--cwd", str(home)], check=False).returncode == 0  # noqa: S603
     _what_next(home, runs)
     if not healthy or not _as_it_should(runs):
         raise click.ClickException("the demo did not end as it should; please report what is above")

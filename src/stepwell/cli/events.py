@@ -4,34 +4,42 @@ import asyncio
 from typing import Any
 
 import click
+import msgspec
 
 from stepwell.cli.common import (
     Place,
     clean,
+    cursor_option,
     json_option,
     limit_option,
+    need_event,
     print_json,
     print_table,
     read_file,
     run_async,
     seconds,
     status_text,
+    tell_cursor,
     with_place,
 )
-from stepwell.cli.follow import follow
+from stepwell.cli.completion import complete_events, complete_flow_steps, complete_flows, complete_types
+from stepwell.cli.follow import follow, tellers
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.events import parse_event
 from stepwell.flows.views import accepted_view, run_view, stored_event_view
 from stepwell.model.commands import Accepted
-from stepwell.model.errors import Timeout, Unknown
+from stepwell.model.errors import Timeout
 from stepwell.model.rows import Event, Run
-from stepwell.store.port import Reader, RunFilter
+from stepwell.store.port import Page, Reader, RunFilter
 
+#: How far a chain of events that sent each other is told.
+LINKS = 100
 wait_option = click.option("--wait", is_flag=True, help="Wait until its runs have ended, wherever they run.")
 timeout_option = click.option(
     "--timeout", default=300.0, callback=seconds, show_default=True, help="Seconds to wait at the most."
 )
+event_argument = click.argument("event_id", shell_complete=complete_events)
 
 
 @click.group()
@@ -40,49 +48,78 @@ def events() -> None:
 
 
 @events.command("list")
-@click.option("--type", "of_type", help="Only events of this type.")
+@click.option("--type", "of_type", shell_complete=complete_types, help="Only events of this type.")
 @limit_option
+@cursor_option
 @json_option
 @with_place
-def list_events(place: Place, of_type: str | None, limit: int, as_json: bool) -> None:
+def list_events(place: Place, of_type: str | None, limit: int, cursor: int | None, as_json: bool) -> None:
     """List events, newest first."""
 
-    async def work() -> list[Event]:
-        async with place.open() as local:
-            page = await local.engine.read(lambda reader: reader.list_events("main", of_type=of_type, limit=limit))
-            return page.rows
+    def query(reader: Reader) -> Page:
+        return reader.list_events("main", of_type=of_type, limit=limit, before=cursor)
 
-    rows = run_async(work())
-    if as_json:
-        print_json({"events": [stored_event_view(event) for event in rows]})
-    else:
-        table = [(event.id, event.type, iso_ms(event.created_at), f"{event.matched}") for event in rows]
-        print_table(("EVENT", "TYPE", "ACCEPTED", "RUNS"), table, empty="no events")
-
-
-@events.command()
-@click.argument("event_id")
-@json_option
-@with_place
-def show(place: Place, event_id: str, as_json: bool) -> None:
-    """Show an event, its runs, and why other steps did not match."""
-
-    def query(reader: Reader) -> tuple[Event, list[Run]]:
-        event = reader.event("main", event_id)
-        if event is None:
-            raise Unknown(f"no event {event_id!r}", hint="See `stepwell events list`.", event_id=event_id)
-        return event, reader.list_runs(RunFilter(event_no=event.no), limit=500).rows
-
-    async def work() -> tuple[Event, list[Run]]:
+    async def work() -> Page:
         async with place.open() as local:
             return await local.engine.read(query)
 
-    event, runs = run_async(work())
-    view = stored_event_view(event)
+    page = run_async(work())
     if as_json:
-        print_json({"event": view, "runs": [run_view(run, event.id) for run in runs]})
-        return
-    print_json(view)
+        print_json({"events": [stored_event_view(event) for event in page.rows]} | tell_cursor(page.cursor))
+    else:
+        table = [(event.id, event.type, iso_ms(event.created_at), f"{event.matched}") for event in page.rows]
+        print_table(("EVENT", "TYPE", "ACCEPTED", "RUNS"), table, empty="no events", cursor=page.cursor)
+
+
+@events.command()
+@event_argument
+@json_option
+@with_place
+def show(place: Place, event_id: str, as_json: bool) -> None:
+    """Show an event, its runs, what sent it, and why other steps did not match."""
+
+    def query(reader: Reader) -> tuple[Event, list[Run], list[dict[str, Any]]]:
+        event = need_event(reader, event_id)
+        return event, reader.list_runs(RunFilter(event_no=event.no), limit=500).rows, _chain(reader, event)
+
+    async def work() -> tuple[Event, list[Run], list[dict[str, Any]]]:
+        async with place.open() as local:
+            return await local.engine.read(query)
+
+    event, runs, chain = run_async(work())
+    if as_json:
+        shown = {"event": stored_event_view(event), "runs": [run_view(run, event.id) for run in runs]}
+        print_json(shown | ({"chain": chain} if chain else {}))
+    else:
+        _print_event(stored_event_view(event), runs, chain)
+
+
+def _chain(reader: Reader, event: Event) -> list[dict[str, Any]]:
+    """What sent an event, back to the one that came from outside: [{runId, step?, eventId?}], the nearest first."""
+    chain: list[dict[str, Any]] = []
+    cause: str | None = event.cause
+    while cause is not None and len(chain) < LINKS:
+        run = reader.run(event.scope, cause)
+        sender = None if run is None or run.event_no is None else reader.event_by_no(run.event_no)
+        link = {"runId": cause, "step": run and run.name, "eventId": sender and sender.id}
+        chain.append({key: value for key, value in link.items() if value})
+        cause = None if sender is None else sender.cause
+    return chain
+
+
+def _print_event(view: dict[str, Any], runs: list[Run], chain: list[dict[str, Any]]) -> None:
+    click.secho(clean(f"{view['id']}  {view['type']}"), bold=True)
+    for label, key in (("source", "source"), ("occurred", "occurredAt"), ("received", "receivedAt")):
+        if key in view:
+            click.echo(f"  {label}: {clean(str(view[key]))}")
+    replays = f", replayed {view['replays']} times" if view["replays"] else ""
+    click.echo(f"  accepted: {view['createdAt']}, {view['matched']} steps matched{replays}")
+    for link in chain:
+        of = f" for event {link['eventId']}" if "eventId" in link else ""
+        click.echo(clean(f"  sent by: run {link['runId']} of {link.get('step', 'a step that is gone')}{of}"))
+    click.echo(f"  payload: {clean(msgspec.json.encode(view['payload']).decode())}")
+    for miss in view.get("misses", ()):
+        click.echo(clean(f"  no match: {miss['flow']}/{miss['step']}: {miss['reason']}"))
     print_table(("RUN", "STEP", "STATUS"), [(run.id, run.name, status_text(run)) for run in runs], empty="no runs")
 
 
@@ -106,19 +143,41 @@ def dispatch(place: Place, event_file: str, wait: bool, timeout: float, as_json:
     _told(*run_async(work()), wait=wait, as_json=as_json)
 
 
+def _flow_names(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if not name or "/" in name:
+            raise click.BadParameter(f"{name!r} is not the name of a flow; --step takes FLOW/STEP.", ctx, param)
+    return value
+
+
 @events.command()
-@click.argument("event_id")
-@click.option("--step", "steps", multiple=True, help="Only this FLOW or FLOW/STEP; may be given again.")
+@event_argument
+@click.option(
+    "--flow", "flows", multiple=True, callback=_flow_names, shell_complete=complete_flows,
+    help="Only steps of this flow; may be given again.",
+)  # fmt: skip
+@click.option(
+    "--step", "steps", multiple=True, shell_complete=complete_flow_steps,
+    help="Only this FLOW or FLOW/STEP; may be given again.",
+)  # fmt: skip
 @wait_option
 @timeout_option
 @json_option
 @with_place
-def replay(place: Place, event_id: str, steps: tuple[str, ...], wait: bool, timeout: float, as_json: bool) -> None:
+def replay(
+    place: Place,
+    event_id: str,
+    flows: tuple[str, ...],
+    steps: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
     """Run a stored event again, on the flows as they are now."""
 
     async def work() -> tuple[Accepted, list[Run]]:
         async with place.open() as local:
-            accepted = await local.flows.replay(event_id, steps=steps, by="events replay")
+            accepted = await local.flows.replay(event_id, steps=(*flows, *steps), by="events replay")
             return accepted, await _ends(local.engine, accepted, wait, timeout, as_json)
 
     _told(*run_async(work()), wait=wait, as_json=as_json)
@@ -129,7 +188,7 @@ async def _ends(engine: Engine, accepted: Accepted, wait: bool, timeout_s: float
         return []
     try:
         async with asyncio.timeout(timeout_s):
-            return await follow(engine, accepted.run_ids, quiet=as_json)
+            return await follow(engine, accepted.run_ids, tellers(quiet=as_json))
     except TimeoutError:
         hint = (
             "Is a worker running? Start one with `stepwell serve`, or see `stepwell runs show RUN` for what it waits."

@@ -5,8 +5,11 @@ from typing import Any
 import click
 import msgspec
 
+from stepwell.cli.check import check
 from stepwell.cli.common import Place, clean, json_option, print_json, print_table, read_file, run_async, with_place
-from stepwell.cli.follow import follow
+from stepwell.cli.completion import complete_flows, complete_steps
+from stepwell.cli.follow import follow, tellers
+from stepwell.cli.new import new
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.discovery import Discovery, FlowCatalog
 from stepwell.flows.events import FlowEvent, parse_event
@@ -22,7 +25,11 @@ slots_option = click.option(
 
 @click.group()
 def flow() -> None:
-    """List flow packages, fire events at them, run one step."""
+    """List, check and make flow packages, fire events at them, run one step."""
+
+
+flow.add_command(check)
+flow.add_command(new)
 
 
 @flow.command("list")
@@ -71,8 +78,8 @@ def fire(place: Place, event_file: str, slots: int, as_json: bool) -> None:
 
 
 @flow.command()
-@click.argument("flow_name", metavar="FLOW")
-@click.argument("step_name", metavar="STEP")
+@click.argument("flow_name", metavar="FLOW", shell_complete=complete_flows)
+@click.argument("step_name", metavar="STEP", shell_complete=complete_steps)
 @event_option
 @json_option
 @with_place
@@ -94,7 +101,7 @@ async def _fire(place: Place, body: bytes, slots: int, as_json: bool, work: Any)
         accepted: Accepted = await work(local, event)
         if not as_json:
             click.echo(f"event {clean(accepted.event_id)}: {accepted.status}, {len(accepted.run_ids)} runs")
-        runs = await follow(local.engine, accepted.run_ids, quiet=as_json)
+        runs = await follow(local.engine, accepted.run_ids, tellers(quiet=as_json))
     if as_json:
         print_json({"eventId": accepted.event_id, "results": [_result_view(run) for run in runs]})
     if any(run.status != "completed" for run in runs):

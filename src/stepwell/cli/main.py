@@ -12,9 +12,11 @@ from stepwell.model.errors import StepwellError
 #: Command, where it is, and what it says of itself in the help of the whole.
 COMMANDS = {
     "serve": ("stepwell.cli.serve:serve", "Run the server, with a worker in it."),
-    "flow": ("stepwell.cli.flow:flow", "List flow packages, fire events at them, run one step."),
+    "worker": ("stepwell.cli.serve:worker", "Run steps of a database, without a listener."),
+    "flow": ("stepwell.cli.flow:flow", "List, check, make, fire and run flow packages."),
     "events": ("stepwell.cli.events:events", "List, show, dispatch and replay events."),
     "runs": ("stepwell.cli.runs:runs", "List, show, watch, cancel and retry runs."),
+    "pools": ("stepwell.cli.pools:pools", "List, limit, pause and resume pools."),
     "doctor": ("stepwell.cli.doctor:doctor", "Check every law that the data can show."),
     "demo": ("stepwell.cli.demo:demo", "See it work, and survive a kill -9, in half a minute."),
     "completion": ("stepwell.cli.completion:completion", "Print the script for tab completion."),
@@ -63,7 +65,8 @@ def main() -> None:
     """Runs the command line. Exit codes: 0 well, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     _open_streams()
     try:
-        code = cli.main(standalone_mode=False)
+        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        code = cli.main(standalone_mode=False, color=False if plain else None)
     except click.ClickException as wrong:
         wrong.show()
         code = wrong.exit_code

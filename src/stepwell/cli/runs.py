@@ -1,31 +1,41 @@
 """`stepwell runs`."""
 
+from functools import partial
 from typing import Any
 
 import click
 import msgspec
 
 from stepwell.cli.common import (
+    LAST,
     Place,
     clean,
     color_of,
+    cursor_option,
     json_option,
     limit_option,
+    need_event,
     need_run,
     print_json,
     print_table,
     run_async,
     status_text,
+    tell_cursor,
     with_place,
 )
-from stepwell.cli.follow import follow
+from stepwell.cli.completion import complete_events, complete_names, complete_runs
+from stepwell.cli.follow import JsonLines, Screen, follow, tellers
+from stepwell.cli.why import why_of
 from stepwell.flows.backend import iso_ms
-from stepwell.flows.views import event_id_of, full_run_view, run_view
+from stepwell.flows.views import event_id_of, full_run_view, output_view, run_view
 from stepwell.model import commands as c
-from stepwell.model.errors import Unknown
-from stepwell.model.rows import Run
+from stepwell.model.rows import Output, Run
 from stepwell.model.words import RESULT_STATUSES, STATUSES
-from stepwell.store.port import Reader, RunFilter
+from stepwell.store.port import Page, Reader, RunFilter
+
+#: Chunks of output in one page.
+CHUNKS = 1_000
+run_argument = click.argument("run_id", shell_complete=complete_runs)
 
 
 @click.group()
@@ -36,39 +46,38 @@ def runs() -> None:
 @runs.command("list")
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs in this status.")
 @click.option("--result-status", type=click.Choice(RESULT_STATUSES), help="Only runs whose step says this.")
-@click.option("--event-id", help="Only runs of this event.")
-@click.option("--name", help="Only runs of this FLOW/STEP or workflow.")
+@click.option("--event-id", shell_complete=complete_events, help="Only runs of this event.")
+@click.option("--name", shell_complete=complete_names, help="Only runs of this FLOW/STEP or workflow.")
 @click.option("--attention", is_flag=True, help="Only runs that ask for somebody.")
 @limit_option
+@cursor_option
 @json_option
 @with_place
-def list_runs(place: Place, event_id: str | None, limit: int, as_json: bool, **filters: Any) -> None:
+def list_runs(
+    place: Place, event_id: str | None, limit: int, cursor: int | None, as_json: bool, **filters: Any
+) -> None:
     """List runs, newest first."""
 
-    def query(reader: Reader) -> list[tuple[Run, str | None]]:
-        event_no = None
-        if event_id is not None:
-            event = reader.event("main", event_id)
-            if event is None:
-                raise Unknown(f"no event {event_id!r}", hint="See `stepwell events list`.", event_id=event_id)
-            event_no = event.no
-        rows = reader.list_runs(RunFilter(event_no=event_no, **filters), limit=limit).rows
-        return [(run, event_id_of(reader, run)) for run in rows]
+    def query(reader: Reader) -> tuple[Page, list[str | None]]:
+        event_no = None if event_id is None else need_event(reader, event_id).no
+        page = reader.list_runs(RunFilter(event_no=event_no, **filters), limit=limit, before=cursor)
+        return page, [event_id_of(reader, run) for run in page.rows]
 
-    async def work() -> list[tuple[Run, str | None]]:
+    async def work() -> tuple[Page, list[str | None]]:
         async with place.open() as local:
             return await local.engine.read(query)
 
-    found = run_async(work())
+    page, events = run_async(work())
+    found = list(zip(page.rows, events, strict=True))
     if as_json:
-        print_json({"runs": [run_view(run, of) for run, of in found]})
+        print_json({"runs": [run_view(run, of) for run, of in found]} | tell_cursor(page.cursor))
     else:
         rows = [(run.id, run.name, status_text(run), iso_ms(run.created_at), of or "") for run, of in found]
-        print_table(("RUN", "NAME", "STATUS", "CREATED", "EVENT"), rows, empty="no runs")
+        print_table(("RUN", "NAME", "STATUS", "CREATED", "EVENT"), rows, empty="no runs", cursor=page.cursor)
 
 
 @runs.command()
-@click.argument("run_id")
+@run_argument
 @json_option
 @with_place
 def show(place: Place, run_id: str, as_json: bool) -> None:
@@ -81,7 +90,8 @@ def show(place: Place, run_id: str, as_json: bool) -> None:
             def query(reader: Reader) -> dict[str, Any]:
                 run = need_run(reader, run_id)
                 entries, output = reader.entries(run.no), reader.output(run.no)
-                return full_run_view(run, event_id_of(reader, run), reader.tasks_of(run.no), entries, output, now)
+                view = full_run_view(run, event_id_of(reader, run), reader.tasks_of(run.no), entries, output, now)
+                return view | {"why": why_of(reader, run, local.engine)}
 
             return await local.engine.read(query)
 
@@ -94,13 +104,15 @@ def show(place: Place, run_id: str, as_json: bool) -> None:
 
 def _print_run(view: dict[str, Any]) -> None:
     status = view.get("resultStatus") or view["status"]
-    click.echo(f"{view['id']}  {view['name']}  {click.style(view['status'], fg=color_of(status))}")
-    for label, key in (("result says", "resultStatus"), ("event", "eventId"), ("why", "why"), ("held", "hold")):
+    click.secho(clean(view["why"]), bold=True)
+    click.echo(f"{view['id']}  {clean(view['name'])}  {click.style(view['status'], fg=color_of(status))}")
+    for label, key in (("result says", "resultStatus"), ("event", "eventId"), ("held", "hold")):
         if view.get(key):
             click.echo(f"  {label}: {clean(str(view[key]))}")
-    for key in ("error", "result"):
+    for key in ("error", "failure", "result", "nextEventIds"):
         if key in view:
-            click.echo(f"  {key}: {clean(msgspec.json.encode(view[key]).decode())}")
+            text = view[key] if isinstance(view[key], str) else msgspec.json.encode(view[key]).decode()
+            click.echo(f"  {key}: {clean(text)}")
     rows = [
         (str(one["seq"]), one["at"], one["kind"], one.get("key", ""), _short(one["data"])) for one in view["journal"]
     ]
@@ -108,6 +120,8 @@ def _print_run(view: dict[str, Any]) -> None:
     for chunk in view["output"]:
         for line in chunk["text"].splitlines():
             click.echo(f"  {chunk['attempt']}{'!' if chunk['kind'] == 'stderr' else '|'} {clean(line)}")
+    if len(view["output"]) == CHUNKS:
+        click.echo(f"  ... `stepwell runs output {view['id']} --after {view['output'][-1]['n']}` has the rest")
 
 
 def _short(data: Any) -> str:
@@ -116,21 +130,59 @@ def _short(data: Any) -> str:
 
 
 @runs.command()
-@click.argument("run_ids", nargs=-1, required=True, metavar="RUN...")
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
+@json_option
 @with_place
-def watch(place: Place, run_ids: tuple[str, ...]) -> None:
-    """Follow runs, with what they say, until they have ended."""
+def watch(place: Place, run_ids: tuple[str, ...], as_json: bool) -> None:
+    """Follow runs, with what they say, until they have ended. As JSON: one object a line."""
+    _follow(place, run_ids, as_json)
 
+
+def _follow(place: Place, run_ids: tuple[str, ...], as_json: bool, after: int = 0) -> None:
     async def work() -> list[Run]:
         async with place.open() as local:
-            return await follow(local.engine, run_ids)
+            return await follow(local.engine, run_ids, JsonLines if as_json else tellers(quiet=False), after=after)
 
     if any(run.status != "completed" for run in run_async(work())):
         raise click.exceptions.Exit(1)
 
 
 @runs.command()
-@click.argument("run_id")
+@run_argument
+@click.option("--after", type=click.IntRange(0, LAST), default=0, help="Only chunks after this number.")
+@click.option("--follow", "go_on", is_flag=True, help="Go on until the run has ended, as `runs watch` does.")
+@json_option
+@with_place
+def output(place: Place, run_id: str, after: int, go_on: bool, as_json: bool) -> None:
+    """Print what a run said: all of it; as JSON by pages of 1000 chunks, each of which says what comes after it."""
+    if go_on:
+        _follow(place, (run_id,), as_json, after)
+        return
+
+    async def work() -> None:
+        async with place.open() as local:
+            run, chunks = await local.engine.read(partial(_chunks, run_id=run_id, after=after))
+            if as_json:
+                more = {"next": chunks[-1].n} if len(chunks) == CHUNKS else {}
+                views = [output_view(one) for one in chunks]
+                print_json({"runId": run.id, "status": run.status, "output": views} | more)
+                return
+            screen = Screen(bare=True)
+            while chunks:
+                screen.take(run, chunks)
+                run, chunks = await local.engine.read(partial(_chunks, run_id=run_id, after=chunks[-1].n))
+            screen.rest(run)
+
+    run_async(work())
+
+
+def _chunks(reader: Reader, *, run_id: str, after: int) -> tuple[Run, list[Output]]:
+    run = need_run(reader, run_id)
+    return run, reader.output(run.no, after=after, limit=CHUNKS)
+
+
+@runs.command()
+@run_argument
 @click.option("--reason", default="", help="Kept with the run.")
 @click.option("--now", is_flag=True, help="Do not ask: end it at once.")
 @json_option
@@ -142,7 +194,7 @@ def cancel(place: Place, run_id: str, reason: str, now: bool, as_json: bool) -> 
 
 
 @runs.command()
-@click.argument("run_id")
+@run_argument
 @json_option
 @with_place
 def retry(place: Place, run_id: str, as_json: bool) -> None:

@@ -1,46 +1,86 @@
-"""`stepwell serve`."""
+"""`stepwell serve` and `stepwell worker`: what goes on until it is told to end."""
 
+import asyncio
 import logging
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from functools import partial
+from pathlib import Path
 
 import click
 
-from stepwell.cli.common import Place, run_async, seconds, with_place
+from stepwell.cli.common import Place, clean, run_async, seconds, with_place
+from stepwell.cli.given import flow_options, server_options
+from stepwell.cli.options import setting_option
+from stepwell.flows.options import EXECUTORS, FlowOptions
+from stepwell.model.rows import Event
+from stepwell.server.options import ServerOptions
 from stepwell.server.serve import listen
 from stepwell.server.serve import serve as serve_forever
+from stepwell.store.port import Reader
+from stepwell.worker.local import Local
+
+ORIGINAL = "flow-backend.sqlite"
+executor_option = click.option("--executor", type=click.Choice(EXECUTORS), help="How steps are started [direct].")
+bun_option = click.option("--bun", help="Path of bun [node_modules/.bin, then PATH].")
+drain_option = click.option(
+    "--drain", default=30.0, callback=seconds, show_default=True, help="Seconds that running steps get at the end."
+)
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="STEPWELL_HOST", help="Loopback address.")
-@click.option(
-    "--port",
-    default=7345,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    envvar="STEPWELL_PORT",
-    help="0 takes a free one.",
+@setting_option("STEPWELL_HOST", default="127.0.0.1", show_default=True, help="Address; without a secret a loopback.")
+@setting_option(
+    "STEPWELL_PORT", default=7345, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
 )
-@click.option(
-    "--slots",
+@setting_option(
+    "STEPWELL_SLOTS",
     default=4,
     show_default=True,
     type=click.IntRange(0, 10_000),
-    envvar="STEPWELL_SLOTS",
     help="Steps at once; 0: no worker here.",
 )
-@click.option(
-    "--drain", default=30.0, callback=seconds, show_default=True, help="Seconds that running steps get at the end."
-)
+@click.option("--no-worker", is_flag=True, help="The same as --slots 0: workers are other processes.")
+@click.option("--secret", help="Signs requests. Others on this machine see arguments: rather set STEPWELL_SECRET.")
+@executor_option
+@bun_option
+@drain_option
 @with_place
-def serve(place: Place, host: str, port: int, slots: int, drain: float) -> None:
+def serve(
+    place: Place,
+    host: str,
+    port: int,
+    slots: int,
+    no_worker: bool,
+    secret: str | None,
+    executor: str | None,
+    bun: str | None,
+    drain: float,
+) -> None:
     """Accept events over HTTP and run the steps that they match, until SIGTERM."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    listener = listen(host, port)
+    run_server(
+        place,
+        (host, port),
+        0 if no_worker else slots,
+        drain,
+        options=flow_options(os.environ, executor=executor, bun=bun),
+        guards=server_options(os.environ, secret=secret, events_dir=place.data / "events"),
+    )
+
+
+def run_server(
+    place: Place, address: tuple[str, int], slots: int, drain_s: float, *, options: FlowOptions, guards: ServerOptions
+) -> None:
+    """Listens, tells where on standard output, and serves until it is told to end."""
+    _log()
+    listener = listen(*address, secured=bool(guards.secrets))
 
     async def work() -> None:
-        async with place.open(create=True, slots=slots, roles=True, drain_s=drain) as local:
-            for problem in local.flows.discover().problems:
-                click.echo(f"warning: {problem.path}: {problem.reason}", err=True)
-            await serve_forever(local, listener, on_listening=told)
+        async with place.open(create=True, slots=slots, roles=True, drain_s=drain_s, options=options) as local:
+            await _warn(place, local)
+            await serve_forever(local, listener, options=guards, on_listening=told)
 
     def told(url: str) -> None:
         click.echo(f"listening on {url}  flows {place.cwd}  database {place.url}  slots {slots}")
@@ -49,3 +89,69 @@ def serve(place: Place, host: str, port: int, slots: int, drain: float) -> None:
         run_async(work(), starts_processes=slots > 0)
     finally:
         listener.close()
+
+
+@click.command()
+@setting_option("STEPWELL_SLOTS", default=4, show_default=True, type=click.IntRange(1, 10_000), help="Steps at once.")
+@executor_option
+@bun_option
+@drain_option
+@with_place
+def worker(place: Place, slots: int, executor: str | None, bun: str | None, drain: float) -> None:
+    """Run steps of a database that others fill, without a listener. SIGTERM drains; a second one hands back at once."""
+    _log()
+    options = flow_options(os.environ, executor=executor, bun=bun)
+
+    async def work() -> None:
+        async with place.open(create=True, slots=slots, roles=True, drain_s=drain, options=options) as local:
+            await _warn(place, local)
+            assert local.worker is not None, "slots were asked for"
+            click.echo(f"working as {local.worker.name}  flows {place.cwd}  database {place.url}  slots {slots}")
+            await _until_told(local)
+
+    run_async(work())
+
+
+async def _until_told(local: Local) -> None:
+    """Waits for SIGTERM or SIGINT; a second one cuts the drain short that comes then."""
+    told = asyncio.Event()
+
+    def end() -> None:
+        if told.is_set() and local.worker is not None:
+            local.worker.hurry()
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    await told.wait()
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+async def _warn(place: Place, local: Local) -> None:
+    """Names broken packages, and data of the original that nobody has taken over."""
+    for problem in local.flows.discover().problems:
+        click.echo(f"warning: {problem.path}: {problem.reason}", err=True)
+    for folder in dict.fromkeys((place.data, place.cwd / ".codex" / "flow-backend")):
+        event_id = _last_event(folder / ORIGINAL)
+        if event_id is not None and await local.engine.read(partial(_event, event_id=event_id)) is None:
+            told = f"{folder / ORIGINAL} is the original's; `stepwell import codex-flow-systemd-local {folder}`"
+            click.echo(f"note: {clean(told)} takes its events and runs over", err=True)
+
+
+def _event(reader: Reader, *, event_id: str) -> Event | None:
+    return reader.event("main", event_id)
+
+
+def _last_event(original: Path) -> str | None:
+    """The id of the last event in a database of the original; None when there is none, or no such database."""
+    if not original.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{original.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            row = db.execute("select id from flow_events order by created_at desc, id desc limit 1").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])
