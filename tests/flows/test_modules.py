@@ -144,7 +144,7 @@ def test_what_a_handler_prints_is_kept_and_cannot_forge_the_result(tmp_path: Pat
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_large_result_comes_whole(tmp_path: Path, runner: str) -> None:
     """The pipe holds 64 KiB; a process that ends before the rest was read would lose it."""
-    size = 1024 * 1024 - 100
+    size = 1024 * 1024 - 200
     js = f"return {{ status: 'completed', message: 'x'.repeat({size}) }}"
     python = f"return {{'status': 'completed', 'message': 'x' * {size}}}"
     found = result(run(module(tmp_path, runner, handler(runner, js, python))))

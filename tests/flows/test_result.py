@@ -53,8 +53,9 @@ def test_the_whole_shape() -> None:
         f"{GOOD}  \t\r\n",
         "FLOW_RESULT \t" + GOOD.removeprefix("FLOW_RESULT "),
         "FLOW_RESULT_ FLOW_RESULT" + GOOD,
-        "x" * 3_000_000 + GOOD,
-        f"{GOOD}\n" + "y" * 3_000_000,
+        "x" * 1_000_000 + GOOD,
+        ("x" * 1_000_000 + "\n") * 3 + GOOD,
+        f"{GOOD}\n" + ("y" * 1_000_000 + "\n") * 3,
     ],
 )
 def test_the_last_line_with_the_mark_decides(text: str) -> None:
@@ -90,12 +91,20 @@ def test_faults_are_told(text: str, kind: str, message: str) -> None:
     assert message in found.message
 
 
-def test_a_result_over_the_limit_is_too_large_unless_a_later_one_decides() -> None:
+def test_a_line_over_the_limit_is_too_large_with_a_result_in_it_or_not() -> None:
     large = 'FLOW_RESULT {"status":"completed","message":"' + "é" * 60 + '"}'
-    assert fault(large, limit=100).type == "too_large"
-    assert fault(f"{large}\nmore\n", limit=100).type == "too_large"
-    assert isinstance(scan(f"{large}\n{GOOD}", limit=100), FlowResult)
-    assert fault("FLOW_RESULT " + "x" * 3_000_000).type == "too_large"
+    for text in (large, f"{large}\nmore\n", f"{large}\n{GOOD}", f"{GOOD}\n{'é' * 51}", f"{'x' * 101}\n{GOOD}"):
+        found = fault(text, limit=100)
+        assert (found.type, found.message) == ("too_large", "a line of stdout is over 100 bytes; no line may be")
+    assert isinstance(scan(f"{'é' * 50}\n{'x' * 100}\n{GOOD}", limit=100), FlowResult)
+
+
+def test_a_line_of_exactly_one_mebibyte_is_the_longest() -> None:
+    begin, end = 'FLOW_RESULT {"status":"completed","message":"', '"}'
+    message = "x" * (1024 * 1024 - len(begin) - len(end))
+    assert good(f"{begin}{message}{end}\n").message == message
+    assert fault(f"{begin}{message}x{end}\n").type == "too_large"
+    assert "1048576 bytes" in fault(f"{begin}{message}x{end}\n").message
 
 
 def test_memory_stays_flat() -> None:
@@ -126,10 +135,10 @@ def test_chunks_do_not_matter(text: str, sizes: list[int], limit: int) -> None:
 
 def _reference(text: str, limit: int) -> FlowResult | ResultFault:
     """The rule as the spec tells it: from the last line backwards."""
+    if any(len(line.encode()) > limit for line in text.split("\n")):
+        return ResultFault("too_large", f"a line of stdout is over {limit} bytes; no line may be")
     for line in reversed(text.split("\n")):
         _, mark, body = line.partition("FLOW_RESULT ")
-        if mark and len(body.encode()) > limit:
-            return ResultFault("too_large", f"the FLOW_RESULT line is over {limit} bytes")
         if mark:
             return scan(f"FLOW_RESULT {body}", limit=limit)
     return ResultFault("no_result", "the step did not print a FLOW_RESULT line")

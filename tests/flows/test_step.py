@@ -154,7 +154,8 @@ def test_the_working_directory(tmp_path: Path) -> None:
         (f"print('{RESULT}'); print('FLOW_RESULT {{}}')", "bad_result", 0, "status"),
         (f"print('{RESULT}'); raise SystemExit(3)", "exit", 3, "the step exited with 3"),
         (f"import os; print('{RESULT}'); os.kill(os.getpid(), 9)", "exit", -9, "ended by signal 9"),
-        ("print('FLOW_RESULT ' + 'x' * 2_000_000)", "too_large", 0, "over 1048576 bytes"),
+        ("print('FLOW_RESULT ' + 'x' * 2_000_000)", "too_large", 0, "a line of stdout is over 1048576 bytes"),
+        (f"print('x' * 2_000_000); print('{RESULT}')", "too_large", 0, "a line of stdout is over 1048576 bytes"),
     ],
 )
 def test_failures(tmp_path: Path, script: str, kind: str, code: int, message: str) -> None:

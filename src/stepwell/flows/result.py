@@ -10,6 +10,7 @@ from stepwell.model.errors import Invalid, TooLarge
 
 MARK = "FLOW_RESULT "
 MAX_RESULT_BYTES = 1024 * 1024
+PIECE_CHARS = 64 * 1024
 MAX_NEXT = 100
 
 Status = Literal["skipped", "completed", "changed", "needs_intervention", "blocked", "failed"]
@@ -36,51 +37,65 @@ class ResultFault(Struct, frozen=True):
 class ResultScanner:
     """Finds the last line with `FLOW_RESULT ` in chunks of stdout, in flat memory.
 
-    What stands before the mark in its line is ignored, and so are lines without it, however long. A result over
-    `max_bytes` is `too_large`, unless a later line brings another result.
+    What stands before the mark in its line is ignored, and so are lines without it. One line over `max_bytes`, with a
+    mark in it or not, makes the whole answer `too_large`: who reads lines somewhere else could not take it either.
     """
 
     def __init__(self, max_bytes: int = MAX_RESULT_BYTES) -> None:
         self._max_bytes = max_bytes
+        self._piece = max(1, min(PIECE_CHARS, max_bytes // 4))  # 4: no line inside a piece can be over the bound
         self._carry = ""  # the end of the text seen, where a mark may have begun
         self._parts: list[str] | None = None  # the pieces behind the mark, while its line goes on
-        self._size = 0
+        self._line = 0  # the bytes of the line that goes on
         self._last: str | None = None  # the last whole result line
-        self._seen = self._over = False
+        self._over = False
 
     def feed(self, text: str) -> None:
         """Take the next chunk, of any length."""
-        while text:
-            text = self._seek(text) if self._parts is None else self._collect(self._parts, text)
+        for start in range(0, len(text), self._piece):
+            self._take(text[start : start + self._piece])
 
     def finish(self) -> FlowResult | ResultFault:
         """The answer of the whole output. Call once, after the last chunk."""
+        if self._over:
+            return ResultFault("too_large", f"a line of stdout is over {self._max_bytes} bytes; no line may be")
         if self._parts is not None:
             self._end_line(self._parts)
-        if not self._seen:
+        if self._last is None:
             return ResultFault("no_result", "the step did not print a FLOW_RESULT line")
-        if self._over or self._last is None:
-            return ResultFault("too_large", f"the FLOW_RESULT line is over {self._max_bytes} bytes")
         return read_result(self._last, self._max_bytes)
 
-    def _seek(self, text: str) -> str:
-        text = self._carry + text
-        at = text.find(MARK)
-        if at < 0:
-            self._carry = text[-(len(MARK) - 1) :]
-            return ""
-        self._carry, self._parts, self._size = "", [], 0
-        self._seen, self._over = True, False
-        return text[at + len(MARK) :]
+    def _take(self, piece: str) -> None:
+        self._measure(piece)
+        if self._over:
+            return
+        if self._parts is not None:
+            piece = self._collect(self._parts, piece)
+        if self._parts is None:
+            self._seek(self._carry + piece)
+
+    def _measure(self, piece: str) -> None:
+        head, newline, _ = piece.partition("\n")
+        self._line += _size(head)
+        if self._line > self._max_bytes:
+            self._over, self._parts = True, None
+        if newline:
+            self._line = _size(piece.rpartition("\n")[2])
+
+    def _seek(self, text: str) -> None:
+        """Take the last whole line with a mark, however many there are, and begin the one that goes on."""
+        end = text.rfind("\n") + 1
+        found = text.rfind(MARK, 0, end)
+        if found >= 0:
+            start = text.find(MARK, text.rfind("\n", 0, found) + 1) + len(MARK)  # the first mark of its line
+            self._last = text[start : text.index("\n", found)]
+        _, mark, begun = text[end:].partition(MARK)
+        self._parts = [begun] if mark else None
+        self._carry = "" if mark else text[max(end, len(text) - len(MARK) + 1) :]
 
     def _collect(self, parts: list[str], text: str) -> str:
         piece, newline, rest = text.partition("\n")
-        self._size += len(piece.encode(errors="replace"))
-        if self._size > self._max_bytes:
-            self._over = True
-            parts.clear()
-        else:
-            parts.append(piece)
+        parts.append(piece)
         if newline:
             self._end_line(parts)
         return rest
@@ -88,6 +103,10 @@ class ResultScanner:
     def _end_line(self, parts: list[str]) -> None:
         self._last = "".join(parts)
         self._parts = None
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def read_result(text: str, max_bytes: int = MAX_RESULT_BYTES) -> FlowResult | ResultFault:

@@ -25,6 +25,14 @@ OnSaid = Callable[[Said, str], None]
 FailureType = Literal["exit", "timeout", "canceled", "no_result", "bad_result", "too_large", "spawn"]
 
 
+_SAY = 'End stdout with one line FLOW_RESULT {"status": "completed"}.'
+_HINTS: dict[FailureType, str] = {
+    "no_result": _SAY,
+    "bad_result": _SAY,
+    "too_large": "Write large data to a file, and say in the result's artifacts where it is.",
+}
+
+
 class StepFailure(Struct, frozen=True):
     """Why a step failed. `stderr` is the end of what it printed there, 4 KiB at most; `hint` says what to do."""
 
@@ -116,8 +124,7 @@ def _outcome(step: Step, ended: Exit, said: _Said) -> Outcome:
     result = said.scanner.finish()
     failure = _process_failure(step, ended)
     if failure is None and isinstance(result, ResultFault):
-        hint = 'End stdout with one line FLOW_RESULT {"status": "completed"}.'
-        failure = (result.type, result.message, hint)
+        failure = (result.type, result.message, _HINTS[result.type])
     if failure is None and isinstance(result, FlowResult):
         return Outcome(result=result)
     assert failure is not None
