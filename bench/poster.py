@@ -46,10 +46,10 @@ class Connection:
 def request(prefix: str, number: int) -> bytes:
     """The bytes of the next request."""
     if prefix == "-":
-        return b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n"
+        return b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     body = f'{{"id":"{prefix}-{number}","type":"bench","payload":{PAYLOAD}}}'.encode()
     head = (
-        f"POST /events HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

@@ -39,8 +39,8 @@ def test_runs_come_in_pages_by_event_and_by_status(server: Server) -> None:
         query = f"/runs?limit=3&cursor={page['cursor']}" if "cursor" in page else ""
     assert seen[:8] == list(reversed(run_ids))
     assert {run["id"] for run in server.get("/runs?eventId=runs%202&status=completed")["runs"]} == set(run_ids[4:6])
-    assert server.get("/runs?eventId=runs%202&status=failed") == {"runs": []}
-    assert server.get("/runs?eventId=no%20such") == {"runs": []}
+    assert server.get("/runs?eventId=runs%202&status=failed") == {"eventId": "runs 2", "runs": []}
+    assert server.get("/runs?eventId=no%20such") == {"eventId": "no such", "runs": []}
     assert {run["name"] for run in server.get("/runs?name=demo/two&resultStatus=completed")["runs"]} == {"demo/two"}
     assert server.get("/runs?needsAttention=1") == {"runs": []}
 
@@ -77,17 +77,29 @@ def test_what_is_no_route(server: Server, path: str) -> None:
     ("path", "allowed"),
     [
         ("/events", "GET, HEAD, POST"),
+        ("/flow-events", "POST"),
         ("/events/x", "GET, HEAD"),
+        ("/events/x/replay", "POST"),
+        ("/events/a%2Fb/replay", "POST"),
+        ("/runs/x/cancel", "POST"),
+        ("/runs/x/retry", "POST"),
+        ("/runs/x/output", "GET, HEAD"),
+        ("/readyz", "GET, HEAD"),
+        ("/metrics", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
         ("/runs", "GET, HEAD"),
         ("/runs/x", "GET, HEAD"),
         ("/healthz", "GET, HEAD"),
     ],
 )
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_a_wrong_method_is_told_which_are_right(server: Server, method: str, path: str, allowed: str) -> None:
-    answer = server.ask(method, path)
-    answer.error(405, "invalid")
-    assert answer.headers["allow"] == allowed
+def test_a_wrong_method_is_told_which_are_right(server: Server, path: str, allowed: str) -> None:
+    for method in ("PUT", "DELETE", "PATCH", "GET" if "GET" not in allowed else "POST"):
+        if method not in allowed:
+            answer = server.ask(method, path)
+            answer.error(405, "invalid")
+            assert answer.headers["allow"] == allowed
+    asked = server.ask("OPTIONS", path)
+    assert (asked.status, asked.headers["allow"], asked.body) == (204, allowed, b"")
 
 
 def test_head_is_get_without_a_body(server: Server) -> None:
@@ -101,12 +113,12 @@ def test_head_is_get_without_a_body(server: Server) -> None:
     "data",
     [
         b"nonsense\r\n\r\n",
-        b"BREW /events HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /events\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"BREW /events HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /events\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /events HTTP/9.9\r\n\r\n",
-        b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\n",
-        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\n",
+        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
     ids=range(7),
 )

@@ -36,6 +36,12 @@ class Malformed(Invalid):
     code, status = "malformed", 400
 
 
+class Unsupported(Invalid):
+    """The input comes in a form that is not taken: another media type, or compressed."""
+
+    code, status = "unsupported", 415
+
+
 class TooLarge(StepwellError):
     """A bound was reached. Fields: `what`, `size`, `limit`."""
 

@@ -1,218 +1,136 @@
-"""The routes: `/events`, `/runs`, `/healthz`. Every answer is JSON; every error has `error`, `code` and `hint`."""
+"""The ASGI app: the guard, the routes of the table, and what happens to errors. Every error is {error, code, hint}."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Route, request_response
+from starlette.types import Receive, Scope, Send
 
-from stepwell.flows.backend import iso_ms
-from stepwell.flows.events import parse_event
-from stepwell.flows.views import accepted_view, event_id_of, full_run_view, run_view, stored_event_view
-from stepwell.model.errors import Internal, Invalid, StepwellError, TooLarge, Unavailable, Unknown
-from stepwell.model.words import RESULT_STATUSES, STATUSES
-from stepwell.store.port import Reader, RunFilter
+from stepwell.model.errors import Internal, StepwellError
+from stepwell.server.events import Events
+from stepwell.server.guard import Guard
+from stepwell.server.health import Health, Requests
+from stepwell.server.http import answer, refusal
+from stepwell.server.openapi import document
+from stepwell.server.options import ServerOptions
+from stepwell.server.routes import OPERATIONS, by_path
+from stepwell.server.runs import Runs
+from stepwell.server.stream import Outputs
+from stepwell.server.waits import Waits
 from stepwell.worker.local import Local
 
-DEFAULT_LIMIT, MAX_LIMIT = 50, 500
-#: What a run's own page shows of its journal and output: so many from the beginning.
-SHOWN = 1_000
-#: Answers to what is no route here, by status.
-NO_ROUTE = {
-    404: ("unknown", "See the README for the routes: /events, /runs, /healthz."),
-    405: ("invalid", "Use another method on this route."),
-}
 Endpoint = Callable[[Request], Awaitable[Response]]
+NO_ROUTE = "The routes are in docs/http.md and in /openapi.json. Write a / inside of an id as %2F."
 
 
-def answer(value: Any, status: int = 200) -> Response:
-    """A JSON response."""
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def create_app(local: Local) -> Starlette:
-    """The ASGI app over an open store."""
-    views = Views(local)
+def create_app(local: Local, options: ServerOptions | None = None) -> Starlette:
+    """The ASGI app over an open store. `app.state.waits.close()` ends its waits and streams."""
+    options = options or ServerOptions()
+    engine, requests, waits = local.engine, Requests(), Waits(options.waits)
+    guard = Middleware(Guard, options, engine.settings.payload_bytes, lambda: engine.clock_ms() / 1_000, requests)
     app = Starlette(
-        routes=[
-            Route("/healthz", views.healthz, methods=["GET"]),
-            Route("/events", views.accept, methods=["POST"]),
-            Route("/events", views.events, methods=["GET"]),
-            Route("/events/{id:path}", views.event, methods=["GET"]),
-            Route("/runs", views.runs, methods=["GET"]),
-            Route("/runs/{id:path}", views.run, methods=["GET"]),
-        ],
+        routes=_routes(_endpoints(local, options, requests, waits)),
+        middleware=[guard],
         exception_handlers={
-            StepwellError: refused,
-            HTTPException: no_route,
-            ClientDisconnect: gone,
-            Exception: surprised,
+            StepwellError: _refused,
+            HTTPException: _no_route,
+            ClientDisconnect: _gone,
+            Exception: _surprised,
         },
     )
     app.router.redirect_slashes = False  # a redirect is no JSON, and `/events/` may be an id
+    app.state.waits = waits
     return app
 
 
-async def refused(request: Request, error: Exception) -> Response:
+def _endpoints(local: Local, options: ServerOptions, requests: Requests, waits: Waits) -> dict[str, Endpoint]:
+    """What answers each operation of the table."""
+    events, runs, health = Events(local, waits), Runs(local, waits), Health(local, requests, waits)
+    described = msgspec.json.encode(document(version("stepwell"), secured=options.secured))
+    return {
+        "healthz": health.healthz,
+        "readyz": health.readyz,
+        "metrics": health.metrics,
+        "openapi": lambda request: _described(described),
+        "listEvents": events.list,
+        "sendEvent": events.accept,
+        "sendFlowEvent": events.accept,
+        "replayEvent": events.replay,
+        "showEvent": events.show,
+        "listRuns": runs.list,
+        "showRun": runs.show,
+        "cancelRun": runs.cancel,
+        "retryRun": runs.retry,
+        "runOutput": Outputs(local, waits, options.beat_s).output,
+    }
+
+
+async def _described(text: bytes) -> Response:
+    return answer(msgspec.Raw(text))
+
+
+def _routes(endpoints: Mapping[str, Endpoint]) -> list[Route]:
+    """One route a path; an operation without an endpoint, or the other way round, does not start."""
+    assert {one.id for one in OPERATIONS} == endpoints.keys()
+    return [
+        Route(
+            path.replace("{id}", "{id:path}"),
+            Methods(path, {method: endpoints[one.id] for method, one in found.items()}),
+        )
+        for path, found in by_path().items()
+    ]
+
+
+class Methods:
+    """The endpoints of one path by method. HEAD is GET without a body; OPTIONS says which there are."""
+
+    def __init__(self, path: str, endpoints: Mapping[str, Endpoint]) -> None:
+        self.path = path
+        self._apps = {method: request_response(endpoint) for method, endpoint in endpoints.items()}
+        if "GET" in self._apps:
+            self._apps["HEAD"] = self._apps["GET"]
+        self.allowed = ", ".join(sorted(self._apps))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["template"] = self.path
+        found = self._apps.get(scope["method"])
+        if found is not None:
+            await found(scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers={"allow": self.allowed})(scope, receive, send)
+        else:
+            raise HTTPException(405, "no such method here", headers={"allow": self.allowed})
+
+
+async def _refused(request: Request, error: Exception) -> Response:
     """A refusal by one of our own rules."""
     assert isinstance(error, StepwellError)
-    return answer(error.as_json(), error.status)
+    return refusal(error)
 
 
-async def no_route(request: Request, error: Exception) -> Response:
+async def _no_route(request: Request, error: Exception) -> Response:
     """No such route, or not with this method."""
     assert isinstance(error, HTTPException)
-    code, hint = NO_ROUTE.get(error.status_code, ("invalid", ""))
-    what = f"{request.method} {request.url.path}: {error.detail}"
-    response = answer({"error": what, "code": code, "hint": hint}, error.status_code)
-    if error.status_code == 405:
-        response.headers["allow"] = ", ".join(sorted(_allowed(request)))
-    return response
+    allowed = (error.headers or {}).get("allow")
+    hint = NO_ROUTE if allowed is None else f"Use {allowed}."
+    what = f"{request.method} {request.scope['path']!r:.200}: {error.detail}"
+    code = "unknown" if error.status_code == 404 else "invalid"
+    said: dict[str, Any] = {"error": what, "code": code, "hint": hint}
+    return answer(said, error.status_code, error.headers)
 
 
-def _allowed(request: Request) -> set[str]:
-    """The methods of all routes with this path."""
-    here = [one for one in request.app.routes if one.matches(request.scope)[0] is not Match.NONE]
-    return {method for route in here for method in route.methods}
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client hung up: nobody hears this, and it is no trouble of ours."""
+    return answer({"error": "the client went", "code": "malformed", "hint": "Send it again."}, 400)
 
 
-async def gone(request: Request, error: Exception) -> Response:
-    """The client hung up in the middle of its body: nobody hears this, and it is no trouble of ours."""
-    return answer({"error": "the body did not come whole", "code": "invalid", "hint": "Send it again."}, 400)
-
-
-async def surprised(request: Request, error: Exception) -> Response:
+async def _surprised(request: Request, error: Exception) -> Response:
     """A bug of ours: the log has the stack, the answer has not."""
-    return answer(Internal("something went wrong in the server; its log says what").as_json(), 500)
-
-
-class Views:
-    """One method a route."""
-
-    def __init__(self, local: Local) -> None:
-        self._engine, self._flows = local.engine, local.flows
-
-    async def healthz(self, request: Request) -> Response:
-        """200 while commits are possible; 503 with the reason when they are not."""
-        if self._engine.trouble is not None:
-            raise Unavailable(f"the store cannot write: {self._engine.trouble}")
-        return answer({"ok": True})
-
-    async def accept(self, request: Request) -> Response:
-        """202 with {status, eventId, runIds, matched}: durable when it is sent."""
-        limit = self._engine.settings.payload_bytes
-        event = parse_event(await _body(request, limit), now_iso=iso_ms(self._engine.clock_ms()), max_bytes=limit)
-        return answer(accepted_view(await self._flows.dispatch(event, by="http")), 202)
-
-    async def events(self, request: Request) -> Response:
-        limit, before = _page(request)
-        of_type = request.query_params.get("type")
-        page = await self._engine.read(lambda r: r.list_events("main", of_type=of_type, limit=limit, before=before))
-        return answer(_paged("events", [stored_event_view(event) for event in page.rows], page.cursor))
-
-    async def event(self, request: Request) -> Response:
-        event_id = _id(request, "/events/")
-
-        def query(reader: Reader) -> dict[str, Any] | None:
-            event = reader.event("main", event_id)
-            if event is None:
-                return None
-            runs = reader.list_runs(RunFilter(event_no=event.no), limit=MAX_LIMIT).rows
-            return {"event": stored_event_view(event), "runs": [run_view(run, event.id) for run in runs]}
-
-        found = await self._engine.read(query)
-        if found is None:
-            raise Unknown(f"event not found: {event_id}", event_id=event_id)
-        return answer(found)
-
-    async def runs(self, request: Request) -> Response:
-        limit, before = _page(request)
-        params = request.query_params
-        _one_of("status", params.get("status"), STATUSES)
-        _one_of("resultStatus", params.get("resultStatus"), RESULT_STATUSES)
-
-        def query(reader: Reader) -> dict[str, Any]:
-            event_no = None
-            if (event_id := params.get("eventId")) is not None:
-                event = reader.event("main", event_id)
-                event_no = -1 if event is None else event.no
-            where = RunFilter(
-                status=params.get("status"),
-                result_status=params.get("resultStatus"),
-                name=params.get("name"),
-                attention=params.get("needsAttention") in ("1", "true"),
-                event_no=event_no,
-            )
-            page = reader.list_runs(where, limit=limit, before=before)
-            views = [run_view(run, event_id_of(reader, run)) for run in page.rows]
-            return _paged("runs", views, page.cursor)
-
-        return answer(await self._engine.read(query))
-
-    async def run(self, request: Request) -> Response:
-        run_id = _id(request, "/runs/")
-
-        def query(reader: Reader) -> dict[str, Any] | None:
-            run = reader.run("main", run_id)
-            if run is None:
-                return None
-            return full_run_view(
-                run,
-                event_id_of(reader, run),
-                reader.tasks_of(run.no),
-                reader.entries(run.no, limit=SHOWN),
-                reader.output(run.no, limit=SHOWN),
-                self._engine.clock_ms(),
-            )
-
-        found = await self._engine.read(query)
-        if found is None:
-            raise Unknown(f"run not found: {run_id}", run_id=run_id)
-        return answer({"run": found})
-
-
-def _paged(name: str, rows: list[dict[str, Any]], cursor: int | None) -> dict[str, Any]:
-    return {name: rows} | ({} if cursor is None else {"cursor": str(cursor)})
-
-
-def _id(request: Request, prefix: str) -> str:
-    """The id as it was before it was put into the path: it may hold `/`, `%` and anything else."""
-    raw = request.scope.get("raw_path") or request.url.path.encode()
-    return unquote(raw.decode("latin-1").partition("?")[0].removeprefix(prefix), errors="replace")
-
-
-def _page(request: Request) -> tuple[int, int | None]:
-    return (
-        min(_whole(request, "limit", DEFAULT_LIMIT) or DEFAULT_LIMIT, MAX_LIMIT),
-        _whole(request, "cursor", None),
-    )
-
-
-def _whole(request: Request, name: str, default: int | None) -> int | None:
-    text = request.query_params.get(name)
-    if text is None or text == "":
-        return default
-    if not text.isascii() or not text.isdecimal() or len(text) > 18:
-        raise Invalid(f"{name} must be a whole number, not {text!r}", hint="Leave it out for the default.", field=name)
-    return int(text)
-
-
-def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
-    if value is not None and value not in allowed:
-        known = ", ".join(allowed)
-        raise Invalid(f"{name} must be one of {known}, not {value!r}", hint="Leave it out for all.", field=name)
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, read no further than the limit."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise TooLarge(f"the body has more than {limit:,} bytes", what="body", size=len(body), limit=limit)
-    return bytes(body)
+    return refusal(Internal("something went wrong in the server; its log says what"))

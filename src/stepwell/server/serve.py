@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -11,6 +10,9 @@ import uvicorn
 
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.server.app import create_app
+from stepwell.server.auth import is_loopback
+from stepwell.server.options import ServerOptions
+from stepwell.server.protocol import protocol_for
 from stepwell.worker.local import Local
 
 
@@ -30,12 +32,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on a loopback address. Raises `Invalid` or `Unavailable` with what to do."""
-    if not _is_loopback(host):
+def listen(host: str, port: int, *, secured: bool = False) -> socket.socket:
+    """A listening socket; without a secret only on a loopback address. Raises `Invalid` or `Unavailable`."""
+    if not secured and not is_loopback(host):
         raise Invalid(
-            f"the server has no authentication yet and does not listen on {host}",
-            hint="Use 127.0.0.1, ::1 or localhost, and a reverse proxy that authenticates for anything else.",
+            f"without a secret there is no authentication, and the server does not listen on {host}",
+            hint="Set STEPWELL_SECRET, or use 127.0.0.1, ::1 or localhost.",
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with contextlib.ExitStack() as undo:
@@ -52,22 +54,29 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-async def serve(local: Local, listener: socket.socket, *, on_listening: Callable[[str], None]) -> None:
+async def serve(
+    local: Local,
+    listener: socket.socket,
+    *,
+    options: ServerOptions | None = None,
+    on_listening: Callable[[str], None],
+) -> None:
     """Serves until SIGTERM or SIGINT; a second one cuts the worker's drain short.
 
     `on_listening` gets the URL once requests are answered.
     """
+    options = options or ServerOptions()
+    app = create_app(local, options)
     config = uvicorn.Config(
-        create_app(local), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
+        app,
+        http=protocol_for(options),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
     )
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -78,6 +87,7 @@ async def serve(local: Local, listener: socket.socket, *, on_listening: Callable
         if server.should_exit and local.worker is not None:
             local.worker.hurry()
         server.should_exit = True
+        app.state.waits.close()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
