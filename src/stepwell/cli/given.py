@@ -15,9 +15,15 @@ MAX_WINDOW_S = 86_400
 # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def flow_options(environ: Mapping[str, str], *, executor: str | None = None, bun: str | None = None) -> FlowOptions:
+def flow_options(
+    environ: Mapping[str, str],
+    *,
+    executor: str | None = None,
+    bun: str | None = None,
+    workspace_url: str | None = None,
+) -> FlowOptions:
     """How steps are run: from options first, then from variables. Raises `Invalid`."""
-    given = {"STEPWELL_EXECUTOR": executor, "STEPWELL_BUN": bun}
+    given = {"STEPWELL_EXECUTOR": executor, "STEPWELL_BUN": bun, "STEPWELL_WORKSPACE_URL": workspace_url}
     values: dict[str, Any] = {}
     for name, field, read in _FLOW_FIELDS:
         option, held = given.get(name), holder(name, environ)

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -18,6 +20,9 @@ COMMANDS = {
     "runs": ("stepwell.cli.runs:runs", "List, show, watch, cancel and retry runs."),
     "pools": ("stepwell.cli.pools:pools", "List, limit, pause and resume pools."),
     "doctor": ("stepwell.cli.doctor:doctor", "Check every law that the data can show."),
+    "db": ("stepwell.cli.db:db", "Back up, restore and verify the database."),
+    "import": ("stepwell.cli.import_:import_", "Take over the history of codex-flow-systemd-local."),
+    "smoke": ("stepwell.cli.smoke:smoke", "Check a server that runs, from outside."),
     "demo": ("stepwell.cli.demo:demo", "See it work, and survive a kill -9, in half a minute."),
     "completion": ("stepwell.cli.completion:completion", "Print the script for tab completion."),
 }
@@ -63,28 +68,39 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 well, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    finish(cli, tell=_tell, misused=_misused)
+
+
+def finish(
+    command: click.Command, *, tell: Callable[[str, str], int], misused: Callable[[click.ClickException], int]
+) -> NoReturn:
+    """Runs a program to its exit code. `tell` prints an error and its hint, `misused` what click says of the usage."""
     _open_streams()
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     try:
-        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-        code = cli.main(standalone_mode=False, color=False if plain else None)
+        code = command.main(standalone_mode=False, color=False if plain else None)
     except click.ClickException as wrong:
-        wrong.show()
-        code = wrong.exit_code
+        code = misused(wrong)
     except click.Abort:
         click.echo("interrupted", err=True)
         code = 130
     except StepwellError as error:
-        code = _tell(error.message, error.hint)
+        code = tell(error.message, error.hint)
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
     except UnicodeEncodeError:  # a lone surrogate is how Python hands over a byte that is no UTF-8
-        code = _tell("an argument is not valid UTF-8", "Ids, types and names are UTF-8; check the terminal's encoding.")
+        code = tell("an argument is not valid UTF-8", "Ids, types and names are UTF-8; check the terminal's encoding.")
     except OSError as error:
-        code = _tell(str(error), "Check the disk, the permissions, and where the output goes.")
+        code = tell(str(error), "Check the disk, the permissions, and where the output goes.")
         with contextlib.suppress(OSError):
             sys.stdout.close()  # else the interpreter tries once more to write what could not be, and exits with 120
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _misused(wrong: click.ClickException) -> int:
+    wrong.show()
+    return wrong.exit_code
 
 
 def _tell(message: str, hint: str) -> int:

@@ -89,6 +89,7 @@ SETTINGS = (
         "STEPWELL_WORKSPACE_URL",
         "the `ws://` address of a workspace backend, told to steps",
         aliases=("CODEX_WORKSPACE_BACKEND_WS_URL",),
+        flag="--workspace-url",
     ),
     Setting("CODEX_FLOW_RUNNER_PATH", "accepted, without effect: there is no runner beside this program"),
 )

@@ -25,6 +25,7 @@ from stepwell.worker.local import Local
 ORIGINAL = "flow-backend.sqlite"
 executor_option = click.option("--executor", type=click.Choice(EXECUTORS), help="How steps are started [direct].")
 bun_option = click.option("--bun", help="Path of bun [node_modules/.bin, then PATH].")
+workspace_option = click.option("--workspace-url", help="The ws:// address of a workspace backend, told to steps.")
 drain_option = click.option(
     "--drain", default=30.0, callback=seconds, show_default=True, help="Seconds that running steps get at the end."
 )
@@ -46,6 +47,7 @@ drain_option = click.option(
 @click.option("--secret", help="Signs requests. Others on this machine see arguments: rather set STEPWELL_SECRET.")
 @executor_option
 @bun_option
+@workspace_option
 @drain_option
 @with_place
 def serve(
@@ -57,6 +59,7 @@ def serve(
     secret: str | None,
     executor: str | None,
     bun: str | None,
+    workspace_url: str | None,
     drain: float,
 ) -> None:
     """Accept events over HTTP and run the steps that they match, until SIGTERM."""
@@ -65,7 +68,7 @@ def serve(
         (host, port),
         0 if no_worker else slots,
         drain,
-        options=flow_options(os.environ, executor=executor, bun=bun),
+        options=flow_options(os.environ, executor=executor, bun=bun, workspace_url=workspace_url),
         guards=server_options(os.environ, secret=secret, events_dir=place.data / "events"),
     )
 
@@ -95,12 +98,15 @@ def run_server(
 @setting_option("STEPWELL_SLOTS", default=4, show_default=True, type=click.IntRange(1, 10_000), help="Steps at once.")
 @executor_option
 @bun_option
+@workspace_option
 @drain_option
 @with_place
-def worker(place: Place, slots: int, executor: str | None, bun: str | None, drain: float) -> None:
+def worker(
+    place: Place, slots: int, executor: str | None, bun: str | None, workspace_url: str | None, drain: float
+) -> None:
     """Run steps of a database that others fill, without a listener. SIGTERM drains; a second one hands back at once."""
     _log()
-    options = flow_options(os.environ, executor=executor, bun=bun)
+    options = flow_options(os.environ, executor=executor, bun=bun, workspace_url=workspace_url)
 
     async def work() -> None:
         async with place.open(create=True, slots=slots, roles=True, drain_s=drain, options=options) as local:

@@ -1,0 +1,329 @@
+"""What the seed's verbs do (source: spec codex-flows 4.8): the views of the HTTP server, printed."""
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import click
+import msgspec
+from msgspec import Struct
+
+from stepwell.cli.alive import any_worker
+from stepwell.cli.common import Place, clean, print_json, read_file, run_async
+from stepwell.cli.given import flow_options, server_options
+from stepwell.cli.why import why_of
+from stepwell.flows.backend import iso_ms
+from stepwell.flows.discovery import discover
+from stepwell.flows.events import FlowEvent, parse_event
+from stepwell.flows.options import FlowOptions
+from stepwell.flows.views import accepted_view, event_id_of, full_run_view, run_view, stored_event_view
+from stepwell.model.commands import Accepted
+from stepwell.model.errors import Invalid, StepwellError, Unknown
+from stepwell.model.rows import Run
+from stepwell.model.words import STATUSES
+from stepwell.store.port import Reader, RunFilter
+from stepwell.worker.local import Local
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 500
+#: How long a worker of somebody else may leave a run in the queue before we run it here.
+PATIENCE_S = 3.0
+LOOK_S = 0.05
+SHOWN = 1_000
+
+
+class Asked(Struct, frozen=True):
+    """A verb's place, the words after it, and the options by name (None or False where not given)."""
+
+    place: Place
+    words: tuple[str, ...]
+    options: dict[str, Any]
+
+    def need(self, option: str, message: str) -> str:
+        """The word after the verb, or else an option."""
+        value = self.words[0] if self.words else self.options[option]
+        if not value:
+            raise Invalid(message, hint="See the command `help`.")
+        return str(value)
+
+    def flow_options(self) -> FlowOptions:
+        """How steps are run."""
+        return flow_options(
+            os.environ,
+            executor=self.options["executor"],
+            bun=self.options["bun"],
+            workspace_url=self.options["workspace_backend_url"],
+        )
+
+
+def serve(asked: Asked) -> None:
+    """The server, with a worker in it."""
+    from stepwell.cli.serve import run_server
+
+    options = asked.options
+    run_server(
+        asked.place,
+        (options["host"], options["port"]),
+        options["slots"],
+        30.0,
+        options=asked.flow_options(),
+        guards=server_options(os.environ, secret=options["secret"], events_dir=asked.place.data / "events"),
+    )
+
+
+# ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def list_events(asked: Asked) -> None:
+    """{events}."""
+    limit, of_type, before = _limit(asked), asked.options["type"], asked.options["cursor"]
+
+    def query(reader: Reader) -> dict[str, Any]:
+        page = reader.list_events("main", of_type=of_type, limit=limit, before=before)
+        return _paged("events", [stored_event_view(event) for event in page.rows], page.cursor)
+
+    _show(asked, query)
+
+
+def show_event(asked: Asked) -> None:
+    """{event, runs}."""
+    event_id = asked.need("event_id", "show-event requires <event-id>")
+
+    def query(reader: Reader) -> dict[str, Any]:
+        event = reader.event("main", event_id)
+        if event is None:
+            raise _unknown("event", event_id)
+        runs = reader.list_runs(RunFilter(event_no=event.no), limit=MAX_LIMIT).rows
+        return {"event": stored_event_view(event), "runs": [run_view(run, event.id) for run in runs]}
+
+    _show(asked, query)
+
+
+def list_runs(asked: Asked) -> None:
+    """{runs}."""
+    limit, event_id = _limit(asked), asked.options["event_id"]
+    status, before = asked.options["status"], asked.options["cursor"]
+    if status is not None and status not in STATUSES:
+        raise Invalid("run status must be queued, running, completed, or failed", hint=f"Or: {', '.join(STATUSES)}.")
+
+    def query(reader: Reader) -> dict[str, Any]:
+        event = None if event_id is None else reader.event("main", event_id)
+        number = None if event_id is None else -1 if event is None else event.no
+        page = reader.list_runs(RunFilter(event_no=number, status=status), limit=limit, before=before)
+        return _paged("runs", [run_view(run, event_id_of(reader, run)) for run in page.rows], page.cursor)
+
+    _show(asked, query)
+
+
+def show_run(asked: Asked) -> None:
+    """{run}."""
+    run_id = asked.need("run_id", "show-run requires <run-id>")
+
+    async def work() -> dict[str, Any]:
+        async with asked.place.open(create=True) as local:
+            now = local.engine.clock_ms()
+
+            def query(reader: Reader) -> dict[str, Any]:
+                run = reader.run("main", run_id)
+                if run is None:
+                    raise _unknown("run", run_id)
+                entries, output = reader.entries(run.no, limit=SHOWN), reader.output(run.no, limit=SHOWN)
+                view = full_run_view(run, event_id_of(reader, run), reader.tasks_of(run.no), entries, output, now)
+                return {"run": view | {"why": why_of(reader, run, local.engine)}}
+
+            return await local.engine.read(query)
+
+    print_json(run_async(work()))
+
+
+def _show(asked: Asked, query: Any) -> None:
+    async def work() -> Any:
+        async with asked.place.open(create=True) as local:  # the seed makes its database as it is looked at
+            return await local.engine.read(query)
+
+    print_json(run_async(work()))
+
+
+def _paged(name: str, rows: list[Any], cursor: int | None) -> dict[str, Any]:
+    return {name: rows} | ({} if cursor is None else {"cursor": str(cursor)})
+
+
+def _limit(asked: Asked) -> int:
+    """1 to 500; 0 and nothing are 50."""
+    text = asked.options["limit"]
+    if text is None:
+        return DEFAULT_LIMIT
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise Invalid(f"limit must be a whole number, not {text!r:.80}", hint="Leave --limit out for 50.")
+    return min(int(text) or DEFAULT_LIMIT, MAX_LIMIT)
+
+
+def _unknown(what: str, name: str) -> Unknown:
+    return Unknown(f"Unknown {what}: {name}", hint=f"See the command list-{what}s.")
+
+
+# ── doing ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def dispatch(asked: Asked) -> None:
+    """{status, eventId, runIds, matched}; with --wait also {ended, runs}. Fault 7: without it, workers do the work."""
+    if not asked.options["event"]:
+        raise Invalid("dispatch requires --event <path>", hint="Name a JSON file, or - for stdin.")
+    body = read_file(asked.options["event"])
+
+    async def work(local: Local) -> Accepted:
+        return await local.flows.dispatch(_event(body, local), by="dispatch")
+
+    _start(asked, work)
+
+
+def replay(asked: Asked) -> None:
+    """The same for a stored event."""
+    event_id = asked.need("event_id", "replay-event requires <event-id>")
+
+    async def work(local: Local) -> Accepted:
+        if await local.engine.read(lambda reader: reader.event("main", event_id)) is None:
+            raise _unknown("event", event_id)
+        return await local.flows.replay(event_id, by="replay-event")
+
+    _start(asked, work)
+
+
+def _start(asked: Asked, work: Any) -> None:
+    async def start() -> dict[str, Any]:
+        async with asked.place.open(create=True) as local:
+            accepted: Accepted = await work(local)
+        if not asked.options["wait"]:
+            return accepted_view(accepted)
+        runs = await _ended(asked, accepted.run_ids)
+        return accepted_view(accepted) | {"ended": True, "runs": [run_view(run, accepted.event_id) for run in runs]}
+
+    print_json(run_async(start()))
+
+
+async def _ended(asked: Asked, run_ids: Sequence[str]) -> list[Run]:
+    """Waits for runs. Where no worker lives, or none takes them, they are run here: nobody waits for ever."""
+    own = any_worker(asked.place.path) is not True
+    options = asked.flow_options()
+    while True:
+        slots = max(1, asked.options["slots"]) if own else 0
+        async with asked.place.open(slots=slots, drain_s=0, options=options) as local:
+            runs = await _follow(local, run_ids, patience_s=float("inf") if own else PATIENCE_S)
+            if runs is not None:
+                return runs
+        own = True
+
+
+async def _follow(local: Local, run_ids: Sequence[str], *, patience_s: float) -> list[Run] | None:
+    """The runs when all have ended; None when one of them has been in the queue for too long."""
+    queued_since: float | None = None
+    while True:
+        runs = await local.engine.read(partial(_runs, run_ids=run_ids))
+        if all(run.terminal for run in runs):
+            return runs
+        if any(run.hold is not None for run in runs):
+            held = next(run for run in runs if run.hold is not None)
+            hint = f"`stepwell runs show {held.id}` says why; `stepwell runs retry {held.id}` lets it go on."
+            raise Invalid(f"run {held.id} is held ({held.hold}) and will not end of itself", hint=hint)
+        queued = any(run.status == "queued" for run in runs)
+        queued_since = (queued_since or time.monotonic()) if queued else None
+        if queued_since is not None and time.monotonic() - queued_since > patience_s:
+            return None
+        await asyncio.sleep(LOOK_S)
+
+
+def _runs(reader: Reader, *, run_ids: Sequence[str]) -> list[Run]:
+    found = [reader.run("main", run_id) for run_id in run_ids]
+    return [run for run in found if run is not None]
+
+
+def _event(body: bytes, local: Local) -> FlowEvent:
+    return parse_event(body, now_iso=iso_ms(local.engine.clock_ms()), max_bytes=local.engine.settings.payload_bytes)
+
+
+# ── the runner: packages of this folder, without a memory ────────────────────────────────────────────────────────
+
+
+def list_flows(asked: Asked) -> None:
+    """name TAB root, a line each; broken packages on stderr, and exit code 1."""
+    found = discover(asked.place.cwd)
+    for flow in found.flows:
+        click.echo(f"{clean(flow.name)}\t{clean(str(flow.root))}")
+    for problem in found.problems:
+        click.echo(clean(f"{problem.path}: {problem.reason}"), err=True)
+    if found.problems:
+        raise click.exceptions.Exit(1)
+
+
+def fire(asked: Asked) -> None:
+    """{eventId, results: [{flow, step, result}]}: all steps that match, here, to their end."""
+
+    async def work(local: Local, event: FlowEvent) -> Accepted:
+        return await local.flows.dispatch(event, by="fire")
+
+    accepted, runs = _here(asked, work)
+    print_json({"eventId": accepted.event_id, "results": [_report(run) for run in runs if run.result is not None]})
+    _tell_failures(runs)
+
+
+def run_step(asked: Asked) -> None:
+    """{flow, step, result}: one step, whatever its trigger says."""
+    if len(asked.words) < 2:
+        raise Invalid("run requires <flow> <step>", hint="`codex-flow list` lists the flows.")
+    flow_name, step_name = asked.words
+
+    async def work(local: Local, event: FlowEvent) -> Accepted:
+        flows = {flow.name: flow for flow in local.flows.discover().flows}
+        if flow_name not in flows:
+            raise Unknown(f"Unknown flow: {flow_name}", hint=f"Flows here: {', '.join(flows) or 'none'}.")
+        if flows[flow_name].step(step_name) is None:
+            steps = ", ".join(step.name for step in flows[flow_name].steps)
+            raise Unknown(f"Unknown step {step_name} in flow {flow_name}", hint=f"Its steps: {steps}.")
+        return await local.flows.run_one(flow_name, step_name, event, by="run")
+
+    _, runs = _here(asked, work)
+    for run in runs:
+        if run.result is not None:
+            print_json(_report(run))
+    _tell_failures(runs)
+
+
+def _here(asked: Asked, work: Any) -> tuple[Accepted, list[Run]]:
+    """Runs steps in a store of this process alone: as in the seed, what is fired here is not kept, nor compared."""
+    if not asked.options["event"]:
+        raise Invalid("missing --event <path>", hint="Name a JSON file, or - for stdin.")
+    body = read_file(asked.options["event"])
+    place = msgspec.structs.replace(asked.place, url="memory:")
+
+    async def start() -> tuple[Accepted, list[Run]]:
+        slots = max(1, asked.options["slots"])
+        async with place.open(create=True, slots=slots, drain_s=0, options=asked.flow_options()) as local:
+            try:
+                event = _event(body, local)
+            except StepwellError as error:
+                message = f"event file must contain at least string id and type: {error.message}"
+                raise Invalid(message, hint=error.hint) from None
+            accepted: Accepted = await work(local, event)
+            runs = await _follow(local, accepted.run_ids, patience_s=float("inf"))
+            return accepted, runs or []
+
+    return run_async(start())
+
+
+def _report(run: Run) -> dict[str, Any]:
+    flow_name, _, step_name = run.name.partition("/")
+    return {"flow": flow_name, "step": step_name, "result": msgspec.json.decode(run.result or "null")}
+
+
+def _tell_failures(runs: Sequence[Run]) -> None:
+    """What failed without a result, with the end of its stderr; then exit code 1."""
+    failed = [run for run in runs if run.result is None]
+    for run in failed:
+        error = msgspec.json.decode(run.error or "{}")
+        click.echo(clean(f"flow step {run.name} failed: {error.get('message', run.status)}"), err=True)
+        for line in error.get("stderr", "").splitlines():
+            click.echo(clean(line), err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
