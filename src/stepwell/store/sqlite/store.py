@@ -57,12 +57,10 @@ class SqliteStore:
 
     def migrate(self) -> None:
         """Applies what is missing, each migration in a transaction of its own, with its hash in the ledger."""
-        known = migrations()
         with closing(self.connect()) as connection:
             try:
-                applied = _applied(connection)
-                _refuse_foreign(self.path, applied, {no: _hash(script) for no, _, script in known})
-                for no, name, script in known:
+                applied = read_ledger(connection, self.path)
+                for no, name, script in migrations():
                     if no not in applied:
                         _apply(connection, no, name, script)
             except sqlite3.Error as error:
@@ -98,6 +96,13 @@ def _use_wal(connection: sqlite3.Connection, busy_ms: int) -> None:
             sleep(0.005)
         else:
             return
+
+
+def read_ledger(connection: sqlite3.Connection, path: Path) -> dict[int, str]:
+    """The migrations that a database has had, with their hashes. Raises `Unavailable` for one that is not ours."""
+    applied = _applied(connection)
+    _refuse_foreign(path, applied, {no: _hash(script) for no, _, script in migrations()})
+    return applied
 
 
 def _applied(connection: sqlite3.Connection) -> dict[int, str]:
