@@ -76,13 +76,14 @@ class Said:
 def run(
     root: Path,
     *,
-    said: Said | None = None,
+    said: Callable[[str, str], None] | None = None,
     what: FlowEvent | None = None,
     environ: Mapping[str, str] | None = None,
     with_tools: Tools | None = None,
     kill_grace_ms: int = 200,
     before: Callable[[Flow], None] = lambda flow: None,
     options: FlowOptions | None = None,
+    cancel: asyncio.Event | None = None,
 ) -> Outcome:
     """Run the first step of a package to its end; `before` happens between the load and the run."""
     flow: Flow = load_flow(root)
@@ -99,7 +100,7 @@ def run(
             tools=with_tools or tools(),
             options=options,
             on_output=said or Said(),
-            cancel=asyncio.Event(),
+            cancel=cancel or asyncio.Event(),
             kill_grace_ms=kill_grace_ms,
         )
 

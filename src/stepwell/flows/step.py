@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 from stepwell.flows.context import Runtime, step_environ, step_stdin
 from stepwell.flows.events import FlowEvent
+from stepwell.flows.executors import EXECUTORS
+from stepwell.flows.executors.base import SCRIPT_HINT, Fault, Job
 from stepwell.flows.executors.direct import Exit, Stream, execute
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step, is_inside
@@ -31,6 +34,14 @@ _HINTS: dict[FailureType, str] = {
     "bad_result": _SAY,
     "too_large": "Write large data to a file, and say in the result's artifacts where it is.",
 }
+
+
+class Reason(NamedTuple):
+    """Why a step failed, without what it said."""
+
+    type: FailureType
+    message: str
+    hint: str
 
 
 class StepFailure(Struct, frozen=True):
@@ -66,23 +77,27 @@ async def run_step(
     """Run a step to its end. What can go wrong with the step is in the answer; only `on_output` can raise."""
     options = options or FlowOptions()
     env = step_environ(step, event, runtime, environ, options)
-    try:
-        runner = _runner(step)
-        argv, cwd = await asyncio.to_thread(_prepare, runner, flow, step, tools, env)
-    except StepwellError as error:
-        return Outcome(error=StepFailure("spawn", error.message, hint=error.hint))
-    said = _Said(on_output, runner.output_kind)
-    ended = await execute(
-        argv,
-        cwd=cwd,
-        env=env,
-        stdin=step_stdin(flow, step, event, runtime, options),
-        timeout_ms=step.timeout_ms,
-        kill_grace_ms=kill_grace_ms,
-        on_output=said.take,
-        cancel=cancel,
-    )
-    return _outcome(step, ended, said)
+    with ExitStack() as stack:
+        try:
+            runner = _runner(step)
+            argv, cwd = await asyncio.to_thread(_prepare, runner, flow, step, tools, env)
+            job = Job(argv, cwd, env, runtime.run_id, runtime.attempt_id, step.timeout_ms, kill_grace_ms)
+            launch = stack.enter_context(EXECUTORS[options.executor].launch(job, tools, environ))
+        except StepwellError as error:
+            return Outcome(error=StepFailure("spawn", error.message, hint=error.hint))
+        said = _Said(on_output, runner.output_kind)
+        ended = await execute(
+            launch.argv,
+            cwd=cwd,
+            env=launch.env,
+            stdin=step_stdin(flow, step, event, runtime, options),
+            timeout_ms=step.timeout_ms,
+            kill_grace_ms=kill_grace_ms,
+            on_output=said.take,
+            cancel=cancel,
+            stop=launch.stop,
+        )
+        return _outcome(said, ended, _process_failure(step, ended, launch.fault(said.stderr())))
 
 
 def _runner(step: Step) -> Runner:
@@ -120,29 +135,31 @@ class _Said:
         return self._tail.encode(errors="replace")[-MAX_TAIL_BYTES:].decode(errors="ignore")
 
 
-def _outcome(step: Step, ended: Exit, said: _Said) -> Outcome:
+def _outcome(said: _Said, ended: Exit, failure: Reason | None) -> Outcome:
     result = said.scanner.finish()
-    failure = _process_failure(step, ended)
     if failure is None and isinstance(result, ResultFault):
-        failure = (result.type, result.message, _HINTS[result.type])
+        failure = Reason(result.type, result.message, _HINTS[result.type])
     if failure is None and isinstance(result, FlowResult):
         return Outcome(result=result)
     assert failure is not None
-    kind, message, hint = failure
-    return Outcome(error=StepFailure(kind, message, ended.code, said.stderr(), hint))
+    return Outcome(error=StepFailure(failure.type, failure.message, ended.code, said.stderr(), failure.hint))
 
 
-def _process_failure(step: Step, ended: Exit) -> tuple[FailureType, str, str] | None:
+def _process_failure(step: Step, ended: Exit, fault: Fault | None) -> Reason | None:
+    """Why the process did not end well. `fault` is the executor's: it counts when the process ended by itself."""
     if ended.spawn_error is not None:
-        return "spawn", ended.spawn_error, "Check the script's #! line, its permissions and the step's cwd."
+        return Reason("spawn", ended.spawn_error, SCRIPT_HINT)
     if ended.canceled:
-        return "canceled", "the step was canceled", "Restart the run to do it again."
+        return Reason("canceled", "the step was canceled", "Restart the run to do it again.")
     if ended.timed_out:
-        return "timeout", f"the step ran into its timeout of {step.timeout_ms} ms", "Raise timeout_ms, or do less."
+        message = f"the step ran into its timeout of {step.timeout_ms} ms"
+        return Reason("timeout", message, "Raise timeout_ms, or do less.")
+    if fault is not None:
+        return Reason("spawn", fault.message, fault.hint)
     if ended.code is None:
-        return "exit", "the step's process cannot be ended", "Look for a process that hangs in the kernel."
+        return Reason("exit", "the step's process cannot be ended", "Look for a process that hangs in the kernel.")
     if ended.code < 0:
-        return "exit", f"the step was ended by signal {-ended.code}", "See what it printed to stderr."
+        return Reason("exit", f"the step was ended by signal {-ended.code}", "See what it printed to stderr.")
     if ended.code:
-        return "exit", f"the step exited with {ended.code}", "See what it printed to stderr."
+        return Reason("exit", f"the step exited with {ended.code}", "See what it printed to stderr.")
     return None

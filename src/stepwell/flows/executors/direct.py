@@ -1,20 +1,26 @@
-"""Runs a step as a process group of this machine: streamed, bounded, and ended for certain (spec, faults 14 and 16)."""
+"""Runs a process group of this machine: streamed, bounded, and ended for certain (spec, faults 14 and 16).
+
+By this, executor `direct` runs a step itself, and `systemd-run` the client that waits for the step's unit.
+"""
 
 import asyncio
 import codecs
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from msgspec import Struct
 
+from stepwell.flows.executors.base import Job, Launch
 from stepwell.flows.executors.guard import Guard
+from stepwell.flows.runners.base import Tools
 
 Stream = Literal["stdout", "stderr"]
 OnOutput = Callable[[Stream, str], None]
+Stop = Callable[[], Awaitable[None]]
 
 MAX_CHUNK_CHARS = 64 * 1024
 # After the group was killed: how long to read on when somebody who left the group still holds the pipes.
@@ -33,6 +39,15 @@ class Exit(Struct, frozen=True):
     spawn_error: str | None = None
 
 
+class DirectExecutor:
+    """The step's own program, ended by signals to its process group."""
+
+    @contextmanager
+    def launch(self, job: Job, tools: Tools, environ: Mapping[str, str]) -> Iterator[Launch]:
+        """The job as it is."""
+        yield Launch(job.argv, job.env)
+
+
 async def execute(
     argv: Sequence[str],
     *,
@@ -43,14 +58,15 @@ async def execute(
     kill_grace_ms: int,
     on_output: OnOutput,
     cancel: asyncio.Event,
+    stop: Stop | None = None,
 ) -> Exit:
     """Run `argv` in a session of its own and wait for its end.
 
     `on_output` gets text in pieces of at most `MAX_CHUNK_CHARS`, in order per stream, while the process runs. Nothing
     is read while it works, so a process that prints faster has to wait. What it raises ends the process, and is raised
-    here. At the timeout, or when `cancel` is set, the group gets TERM and, `kill_grace_ms` later, KILL. When the
-    process ends by itself, what is left of its group is killed. Pipes that others still hold are read for `DRAIN_MS`
-    more, not longer.
+    here. At the timeout, or when `cancel` is set, `stop` is awaited, which is bounded itself; without one, the group
+    gets TERM and, `kill_grace_ms` later, KILL. When the process ends by itself, what is left of its group is killed.
+    Pipes that others still hold are read for `DRAIN_MS` more, not longer.
     """
     guard = Guard()
     try:
@@ -61,9 +77,9 @@ async def execute(
     try:
         guard.watch(child.group)
         child.send(stdin)
-        return await _supervise(child, timeout_ms, kill_grace_ms, cancel)
+        return await _supervise(child, timeout_ms, kill_grace_ms, cancel, stop)
     finally:
-        await child.dispose()
+        await child.dispose(stop)
         guard.close()
 
 
@@ -82,11 +98,16 @@ def _reason(error: Exception, argv: Sequence[str], cwd: str | Path) -> str:
     return f"cannot start {argv[0]}: {text}"
 
 
-async def _supervise(child: "_Child", timeout_ms: int, kill_grace_ms: int, cancel: asyncio.Event) -> Exit:
+async def _supervise(
+    child: "_Child", timeout_ms: int, kill_grace_ms: int, cancel: asyncio.Event, stop: Stop | None
+) -> Exit:
     why = await _first(child, timeout_ms, cancel)
     if why != "ended":
-        await child.terminate(kill_grace_ms)
+        await (child.terminate(kill_grace_ms) if stop is None else stop())
     await child.finish()
+    # Again, for what was being started meanwhile; and when the process was killed that waited for the step.
+    if stop is not None and (why != "ended" or (child.code or 0) < 0):
+        await stop()
     if child.failure is not None:
         raise child.failure
     return Exit(code=child.code, timed_out=why == "timeout", canceled=why == "cancel")
@@ -168,11 +189,13 @@ class _Child(asyncio.SubprocessProtocol):
         await _within(REAP_MS, self.ended)
         await _within(DRAIN_MS, self._drained)
 
-    async def dispose(self) -> None:
+    async def dispose(self, stop: Stop | None) -> None:
         """Leave nothing behind, whatever happened before: also when our own task is canceled."""
         if not self.ended.done():
             self.kill_group(signal.SIGKILL)
             await _within(REAP_MS, self.ended)
+            if stop is not None:
+                await stop()
         self._decoders.clear()
         stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
         with suppress(RuntimeError):  # what uvloop says of a pipe that is closed already
