@@ -2,12 +2,14 @@
 
 from stepwell.flows.runners.base import Runner
 from stepwell.flows.runners.bun import BunRunner
+from stepwell.flows.runners.code_mode import CodeModeRunner
 from stepwell.flows.runners.command import CommandRunner
 from stepwell.flows.runners.node import NodeRunner
 from stepwell.flows.runners.python import PythonRunner
 
 RUNNERS: dict[str, Runner] = {
     "bun": BunRunner(),
+    "code-mode": CodeModeRunner(),
     "command": CommandRunner(),
     "node": NodeRunner(),
     "python": PythonRunner(),
