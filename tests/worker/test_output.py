@@ -127,7 +127,7 @@ def test_small_pieces_fill_the_bound_before_it_is_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("away", [(), (c.Say,)], ids=["stored", "not stored for now"])
 def test_200_mb_of_output_take_flat_memory(tmp_path: Path, away: tuple[type[c.Command], ...]) -> None:
-    script = f"head -c 200000000 /dev/zero | tr '\\0' 'x'\necho\ntouch {tmp_path}/done\n{OK}"
+    script = f"yes {'x' * 1_000} | head -c 200000000\necho\ntouch {tmp_path}/done\n{OK}"
 
     async def main() -> None:
         async with house(tmp_path) as it:
