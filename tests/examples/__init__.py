@@ -1,0 +1,1 @@
+"""The example packages, run by the product on throw-away repositories."""
