@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,13 +165,13 @@ def test_what_is_no_database_of_ours_is_refused(
             return
     elif content is not None:
         path.write_bytes(content)
+    acts: dict[str, Callable[[], object]] = {
+        "backup": lambda: backup(path, tmp_path / "y"),
+        "verify": lambda: verify(path, laws),
+        "restore": lambda: restore(path, tmp_path / "y", laws, now=NOW),
+    }
     with pytest.raises(error, match=match):
-        if act == "backup":
-            backup(path, tmp_path / "y")
-        elif act == "verify":
-            verify(path, laws)
-        else:
-            restore(path, tmp_path / "y", laws, now=NOW)
+        acts[act]()
     assert not (tmp_path / "y").exists()
 
 
