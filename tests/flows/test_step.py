@@ -1,6 +1,7 @@
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,50 @@ def test_failures(tmp_path: Path, script: str, kind: str, code: int, message: st
     assert (failed.type, failed.exit_code) == (kind, code)
     assert message in failed.message
     assert failed.hint
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        ('print(\'FLOW_RESULT {"status":"changed"}\'); print(\'FLOW_RESULT {"status":"blocked"}\')', "blocked"),
+        (f"import os, time; print('{RESULT}', flush=True); os.close(1); time.sleep(.3)", "completed"),
+        (f"import os; os.write(1, bytes(range(128, 256)) * 9 + b'\\n{RESULT}\\n')", "completed"),
+        (f"import os; os.write(1, b'\\xff {RESULT} \\n\\xc3')", "completed"),
+        (f"import subprocess, sys; subprocess.Popen(['sleep', '30']); print('{RESULT}')", "completed"),
+    ],
+    ids=[
+        "answers twice",
+        "closes stdout early",
+        "invalid UTF-8 before",
+        "invalid UTF-8 around",
+        "leaves a child behind",
+    ],
+)
+def test_odd_ends_that_are_good(tmp_path: Path, script: str, status: str) -> None:
+    began = time.monotonic()
+    assert result(run(package(tmp_path, script=script))).status == status
+    assert time.monotonic() - began < 5
+
+
+def test_invalid_utf_8_inside_a_result_is_replaced(tmp_path: Path) -> None:
+    script = """import os; os.write(1, b'FLOW_RESULT {"status":"completed","message":"a\\xffb"}')"""
+    assert result(run(package(tmp_path, script=script))).message == "a\ufffdb"
+
+
+def test_a_step_that_ignores_term_and_whose_children_hold_the_pipes_ends_in_time(tmp_path: Path) -> None:
+    """Fault 14, from end to end."""
+    script = """
+import signal, subprocess, sys, time
+signal.signal(15, signal.SIG_IGN)
+for escapes in (False, True):
+    subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(8)"],
+                     start_new_session=escapes)
+time.sleep(30)
+"""
+    began = time.monotonic()
+    failed = error(run(package(tmp_path, STEP + "timeout_ms = 600", script=script)))
+    assert failed.type == "timeout"
+    assert time.monotonic() - began < 4
 
 
 def test_a_timeout_is_told_even_when_the_step_ends_well_after_term(tmp_path: Path) -> None:

@@ -276,6 +276,22 @@ def test_a_working_directory_that_is_not_there(tmp_path: Path, stand: Stand) -> 
     assert (failed.type, "does not exist" in failed.message) == ("spawn", True)
 
 
+def test_no_room_for_a_mark_is_told(tmp_path: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    failed = error(stand.run(package(tmp_path / "demo")))
+    assert (failed.type, failed.message[:33]) == ("spawn", "no temporary folder can be made: ")
+
+
+def test_nothing_is_left_behind(tmp_path: Path, stand: Stand) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    stand.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    assert stand.run(package(tmp_path / "demo")).result
+    assert str(runtime) in " ".join(stand.seen()["argv"])
+    assert list(runtime.iterdir()) == []
+    assert stand.units() == []
+
+
 def test_unit_names() -> None:
     """Spec 4.5, with the attempt in the hash."""
     digest = hashlib.sha256(b"run_AB.1.1").hexdigest()[:10]

@@ -22,6 +22,7 @@ from stepwell.flows.executors.base import SCRIPT_HINT, Fault, Job, Launch
 from stepwell.flows.executors.guard import MARK
 from stepwell.flows.executors.only import FAILED
 from stepwell.flows.runners.base import Tools
+from stepwell.model.errors import Unavailable
 
 ONLY = Path(__file__).with_name("only.py")
 #: Where the user manager listens. systemd-run needs them; a step does not get them by this.
@@ -47,7 +48,7 @@ class SystemdExecutor:
         run, control = ambient.need("systemd-run", _INSTALL), ambient.need("systemctl", _INSTALL)
         bus = bus_environ(environ)
         unit = unit_name(job.run_id, job.attempt_id)
-        with tempfile.TemporaryDirectory(prefix="stepwell-") as folder:
+        with _folder(bus) as folder:
             mark = Path(folder) / "started"
             yield Launch(
                 argv=[run, *_arguments(job, unit), "--", *_command(job, mark)],
@@ -69,6 +70,17 @@ def bus_environ(environ: Mapping[str, str]) -> dict[str, str]:
     found = {name: environ[name] for name in BUS_ENV if environ.get(name)}
     usual = Path(f"/run/user/{os.getuid()}")
     return found or ({"XDG_RUNTIME_DIR": str(usual)} if usual.is_dir() else {})
+
+
+def _folder(bus: Mapping[str, str]) -> "tempfile.TemporaryDirectory[str]":
+    """Where the unit leaves its mark: beside the manager's own files, which do not outlive it, if that is there."""
+    place = bus.get("XDG_RUNTIME_DIR", "")
+    try:
+        where = place if Path(place).is_absolute() and os.access(place, os.W_OK) else None
+        return tempfile.TemporaryDirectory(prefix="stepwell-", dir=where, ignore_cleanup_errors=True)
+    except OSError as error:
+        hint = "Free the disk, or set TMPDIR to a folder that can be written."
+        raise Unavailable(f"no temporary folder can be made: {error.strerror}", hint=hint) from None
 
 
 def _fault(stderr: str) -> Fault:
