@@ -254,9 +254,7 @@ def _target(url: str, secret_env: str | None, timeout_s: float) -> Target:
     name = secret_env or holder("STEPWELL_SECRET", os.environ)
     secret = os.environ.get(name, "").strip() if name else ""
     if secret_env and not secret:
-        raise Unavailable(
-            f"the variable {secret_env} is not set", hint="--secret-env names a variable with the secret."
-        )
+        raise Invalid(f"the variable {secret_env} is not set", hint="Set it to the secret, or name another.")
     token = os.environ.get("STEPWELL_TOKEN", "").strip() or secret
     if not token.isascii() or not token.isprintable():
         raise Invalid("the token has characters that no header can hold", hint="Set STEPWELL_TOKEN to plain text.")
