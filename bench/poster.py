@@ -49,7 +49,8 @@ def request(prefix: str, number: int) -> bytes:
         return b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     body = f'{{"id":"{prefix}-{number}","type":"bench","payload":{PAYLOAD}}}'.encode()
     head = (
-        f"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

@@ -1,6 +1,7 @@
 """Servers as processes, and a client that can say anything."""
 
 import contextlib
+import hmac
 import http.client
 import json
 import os
@@ -81,14 +82,25 @@ class Server:
     """A `stepwell serve` process."""
 
     def __init__(
-        self, cwd: Path, *args: str, port: int = 0, preexec: Callable[[], None] | None = None, **env: str
+        self,
+        cwd: Path,
+        *args: str,
+        port: int = 0,
+        preexec: Callable[[], None] | None = None,
+        options: Json | None = None,
+        slots: int = 2,
+        **env: str,
     ) -> None:
+        """With `options` those of the server itself, else what `stepwell serve` takes."""
         self.cwd = cwd
+        command = stepwell("serve", "--cwd", str(cwd), "--port", str(port), *args)
+        if options is not None:
+            command = [sys.executable, "-m", "tests.server.child", str(cwd), str(slots), json.dumps(options)]
+            env = {"PYTHONPATH": f"{ROOT}/src:{ROOT}", **env}
         self.log = cwd / "server.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                stepwell("serve", "--cwd", str(cwd), "--port", str(port), *args),
-                env=environ(**env), stdout=subprocess.PIPE, stderr=log, preexec_fn=preexec,
+                command, env=environ(**env), stdout=subprocess.PIPE, stderr=log, preexec_fn=preexec,
             )  # fmt: skip
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
@@ -101,7 +113,7 @@ class Server:
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
+    def ask(self, method: str, target: str, body: bytes | None = None, /, **headers: str) -> Answer:
         """One request on a connection of its own."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_S)
         with contextlib.closing(connection):
@@ -144,6 +156,13 @@ class Server:
             time.sleep(0.02)
         found: Json = run
         return found
+
+    def signed(self, target: str, body: bytes, secret: str, at: int | None = None, /, **headers: str) -> Answer:
+        """A POST as a sender with the secret makes it; `at` is its timestamp."""
+        text = body if at is None else f"{at}.POST.{target}.".encode() + body
+        found = {"x-flow-signature-256": "sha256=" + hmac.new(secret.encode(), text, "sha256").hexdigest()}
+        stamp = {} if at is None else {"x-flow-timestamp": str(at)}
+        return self.ask("POST", target, body, **(found | stamp | headers))
 
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 

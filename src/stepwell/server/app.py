@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -53,12 +52,16 @@ def create_app(local: Local, options: ServerOptions | None = None) -> Starlette:
 def _endpoints(local: Local, options: ServerOptions, requests: Requests, waits: Waits) -> dict[str, Endpoint]:
     """What answers each operation of the table."""
     events, runs, health = Events(local, waits), Runs(local, waits), Health(local, requests, waits)
-    described = msgspec.json.encode(document(version("stepwell"), secured=options.secured))
+    described = answer(document(version("stepwell"), secured=options.secured))
+
+    async def openapi(request: Request) -> Response:
+        return described
+
     return {
         "healthz": health.healthz,
         "readyz": health.readyz,
         "metrics": health.metrics,
-        "openapi": lambda request: _described(described),
+        "openapi": openapi,
         "listEvents": events.list,
         "sendEvent": events.accept,
         "sendFlowEvent": events.accept,
@@ -70,10 +73,6 @@ def _endpoints(local: Local, options: ServerOptions, requests: Requests, waits: 
         "retryRun": runs.retry,
         "runOutput": Outputs(local, waits, options.beat_s).output,
     }
-
-
-async def _described(text: bytes) -> Response:
-    return answer(msgspec.Raw(text))
 
 
 def _routes(endpoints: Mapping[str, Endpoint]) -> list[Route]:

@@ -12,12 +12,18 @@ from stepwell.server import auth
 from stepwell.server.health import Requests
 from stepwell.server.http import raw_path, raw_target, refusal
 from stepwell.server.options import ServerOptions
+from stepwell.server.protocol import HEAD_BYTES
 
 #: What a probe may ask without a name, a token or a known host: they say nothing that is anybody's.
 OPEN = frozenset(("/healthz", "/readyz"))
 READS = frozenset(("GET", "HEAD", "OPTIONS"))
-HEAD_BYTES = 64 << 10
 _JSON_HINT = "Send content-type: application/json, for example curl -H 'content-type: application/json'."
+
+
+class HeadTooLarge(TooLarge):
+    """The same as for a body, with the status that HTTP has for it."""
+
+    status = 431
 
 
 class Guard:
@@ -70,8 +76,9 @@ class Guard:
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Raises the refusal, or answers the `receive` that the app may use."""
         headers, options = scope["headers"], self._options
-        if sum(len(name) + len(value) for name, value in headers) > HEAD_BYTES:
-            raise TooLarge("the headers are too large", what="headers", limit=HEAD_BYTES)
+        size = len(raw_target(scope)) + sum(len(name) + len(value) + 4 for name, value in headers)
+        if size > HEAD_BYTES:
+            raise HeadTooLarge("the head of the request is too large", what="head", size=size, limit=HEAD_BYTES)
         read = scope["method"] in READS
         if read and scope["path"] in OPEN:
             return receive
@@ -102,18 +109,24 @@ class Guard:
     def _preflight(self, scope: Scope) -> bool:
         """Whether a browser asks what a page of an allowed origin may do; it sends no credentials with that."""
         asks = any(name == b"access-control-request-method" for name, _ in scope["headers"])
-        return asks and scope["method"] == "OPTIONS" and bool(self._cors(scope))
+        return asks and scope["method"] == "OPTIONS" and self._from_allowed(scope) is not None
+
+    def _from_allowed(self, scope: Scope) -> bytes | None:
+        """The origin of a request, if it was named as allowed."""
+        origins = [value for name, value in scope["headers"] if name == b"origin"]
+        return origins[0] if len(origins) == 1 and auth.allowed_origin(origins[0], self._options) else None
 
     def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What tells a browser that a page may see the answer."""
         if not self._options.allowed_origins:
             return []
-        origins = [value for name, value in scope["headers"] if name == b"origin"]
-        if len(origins) != 1 or not auth.allowed_origin(origins[0], self._options):
+        origin = self._from_allowed(scope)
+        if origin is None:
             return [(b"vary", b"origin")]
         allowed = b"authorization, content-type, last-event-id, x-api-key, x-flow-signature-256, x-flow-timestamp"
         return [
             (b"vary", b"origin"),
-            (b"access-control-allow-origin", origins[0]),
+            (b"access-control-allow-origin", origin),
             (b"access-control-allow-methods", b"GET, HEAD, POST"),
             (b"access-control-allow-headers", allowed),
         ]

@@ -114,9 +114,9 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        super().on_headers_complete()  # may raise, for an address that it cannot take
         self._head_done = True
         self._allow(None)
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -136,7 +136,10 @@ class BoundedProtocol(HttpToolsProtocol):
     # ── what is no HTTP ──────────────────────────────────────────────────────────────────────────────────────────
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "malformed", msg, "Speak HTTP/1.1.")
+        if len(getattr(self, "url", b"")) > HEAD_BYTES:
+            self._too_large()
+        else:
+            self._refuse(400, "malformed", msg, "Speak HTTP/1.1.")
 
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade is not taken: the request was answered as it is, and what follows is none of ours."""
