@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from stepwell.flows.export import EventFiles, event_file_name
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from stepwell.worker.local import open_local
+from tests.server.support import serving
 
 NOW = "2026-01-02T03:04:05.678Z"
 OLD_S = 40 * 86_400
@@ -180,3 +182,17 @@ def test_only_own_files_of_events_that_are_gone_and_old_are_deleted(tmp_path: Pa
     asyncio.run(main())
     assert {gone, left} & files(tmp_path) == set()
     assert files(tmp_path) == stay
+
+
+def test_a_server_writes_them_into_its_data_folder(tmp_path: Path) -> None:
+    """Also with the folder's place taken: then it serves all the same."""
+    folder = tmp_path / ".stepwell/events"
+    with serving(tmp_path) as server:
+        server.send("Release:1", {"v": 1})
+        asyncio.run(until(lambda: files(folder) == {event_file_name("Release:1")}))
+    shutil.rmtree(folder)
+    folder.write_text("")
+    with serving(tmp_path) as server:
+        server.send("Release:2")
+        assert server.get("/readyz")["ok"]
+    assert "event files in" in (tmp_path / "server.log").read_text()

@@ -53,6 +53,7 @@ class Place(Struct, frozen=True):
         roles: bool = False,
         drain_s: float = 30.0,
         options: FlowOptions | None = None,
+        events_dir: Path | None = None,
     ) -> AsyncIterator[Local]:
         """Opens the store, and with `slots` a worker on it. Unless it may `create` one, there has to be one."""
         if self.path is not None and not create and not self.path.exists():
@@ -62,7 +63,14 @@ class Place(Struct, frozen=True):
             options = flow_options(os.environ)
         roles = roles or slots > 0
         async with open_local(
-            self.url, self.cwd, settings=self.settings, options=options, slots=slots, roles=roles, drain_s=drain_s
+            self.url,
+            self.cwd,
+            settings=self.settings,
+            options=options,
+            slots=slots,
+            roles=roles,
+            drain_s=drain_s,
+            events_dir=events_dir,
         ) as local:
             with present(self.path if slots else None):
                 yield local

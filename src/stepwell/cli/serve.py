@@ -81,7 +81,9 @@ def run_server(
     listener = listen(*address, secured=bool(guards.secrets))
 
     async def work() -> None:
-        async with place.open(create=True, slots=slots, roles=True, drain_s=drain_s, options=options) as local:
+        async with place.open(
+            create=True, slots=slots, roles=True, drain_s=drain_s, options=options, events_dir=guards.events_dir
+        ) as local:
             await _warn(place, local)
             await serve_forever(local, listener, options=guards, on_listening=told)
 
