@@ -101,6 +101,19 @@ def test_only_runners_with_modules_take_the_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "fault"), [("ws://127.0.0.1:3585", ""), ("http://127.0.0.1", "is not a ws:// or wss:// URL")]
+)
+def test_the_address_of_an_app_server(tmp_path: Path, url: str, fault: str) -> None:
+    step = f'[[steps]]\nname = "a"\nrunner = "code-mode"\nscript = "exec/hello.py"\napp_server = "{url}"\n'
+    root = package(tmp_path, step)
+    if not fault:
+        assert load_flow(root).steps[0].app_server == url
+    else:
+        (reason,) = problems(root)
+        assert reason.startswith(f"steps[0].app_server: {fault}")
+
+
+@pytest.mark.parametrize(
     ("line", "key"),
     [
         ("description = 1", "description"),

@@ -1,7 +1,7 @@
 """Executor systemd-run, with stand-ins that start the command in a session of its own, with the named variables only.
 
-They are programs on a PATH, as the real ones; a user manager cannot be had where tests run (no init, no cgroups to
-write to).
+They are programs on a PATH, as the real ones. A real user manager needs cgroups to write to and a runtime folder of its
+own, which tests cannot count on.
 """
 
 import asyncio
