@@ -73,10 +73,12 @@ def judge(storm: Storm) -> None:
 
 
 def read_logs(folder: Path) -> dict[str, Lived]:
-    """By attempt id."""
+    """By attempt id. An empty file is of one that was killed between its opening and its first line."""
     found = {}
     for path in folder.iterdir():
         lines = [line.split() for line in path.read_text().splitlines()]
+        if not lines:
+            continue
         assert all(len(line) == 4 for line in lines), f"{path.name}: a torn line"
         stamps = [int(line[1]) for line in lines]
         found[path.name] = Lived(Counter(line[0] for line in lines), min(stamps), max(stamps), {x[3] for x in lines})
