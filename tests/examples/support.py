@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from stepwell.flows.events import parse_event
 from stepwell.model.settings import Settings
-from stepwell.worker.local import open_local
+from stepwell.worker.local import Local, open_local
 from tests.examples.fixtures import EXAMPLES, STAND_INS, TAG, git, make_stand_ins
 
 PATIENCE_S = 60.0
@@ -106,8 +106,9 @@ class World:
         text = manifest.read_text()
         for key, value in config.items():
             pattern = re.compile(rf"^{key} = (\[\n.*?^\]|[^\n]*)$", re.MULTILINE | re.DOTALL)
-            text, count = pattern.subn(lambda _, line=f"{key} = {json.dumps(value)}": line, text)
-            assert count == 1, key
+            found = pattern.search(text)
+            assert found is not None, key
+            text = f"{text[: found.start()]}{key} = {json.dumps(value)}{text[found.end() :]}"
         manifest.write_text(text)
 
     def fire(self, event: Json | None = None) -> list[Ran]:
@@ -127,15 +128,16 @@ class World:
 async def _fire(cwd: Path, event: Json) -> list[Ran]:
     async with open_local("memory:", cwd, settings=SETTINGS, slots=4) as local:
         accepted = await local.flows.dispatch(parse_event(event, now_iso=NOW))
-        found = []
-        for run_id in accepted.run_ids:
-            row = await local.engine.read(lambda reader, run_id=run_id: reader.run("main", run_id))
-            assert row is not None
-            run = await local.engine.wait_run(row.no, lambda run: run.terminal, timeout_s=PATIENCE_S)
-            assert run is not None
-            assert run.result is not None, run.error
-            found.append(Ran(run.name, run.status, json.loads(run.result)))
-        return found
+        return [await _ended(local, run_id) for run_id in accepted.run_ids]
+
+
+async def _ended(local: Local, run_id: str) -> Ran:
+    row = await local.engine.read(lambda reader: reader.run("main", run_id))
+    assert row is not None
+    run = await local.engine.wait_run(row.no, lambda run: run.terminal, timeout_s=PATIENCE_S)
+    assert run is not None
+    assert run.result is not None, run.error
+    return Ran(run.name, run.status, json.loads(run.result))
 
 
 def copier(make: Callable[[Path], None], folder: Path) -> Callable[[Path], None]:

@@ -56,11 +56,12 @@ export class WorkFiles {
 
   /** The own paths that git can be asked about: they are there, or it knows them. */
   async present(): Promise<string[]> {
-    const known = async (path: string) => (await this.shell.run(["git", "ls-files", "--", path])) !== "";
-    const found = await Promise.all(
-      this.paths.map(async (path) => existsSync(join(this.shell.cwd, path)) || (await known(path))),
-    );
-    return this.paths.filter((_, index) => found[index]);
+    const found = [];
+    for (const path of this.paths) {
+      const known = existsSync(join(this.shell.cwd, path)) || (await this.isTracked(path));
+      if (known) found.push(path);
+    }
+    return found;
   }
 
   /**
@@ -74,9 +75,13 @@ export class WorkFiles {
     await this.shell.run(["git", "reset", "--quiet", "--", ...paths]);
     await this.shell.run(["git", "clean", "-fdq", "--", ...paths]);
     for (const path of paths) {
-      if (await this.shell.run(["git", "ls-files", "--", path])) await this.shell.run(["git", "checkout", "--", path]);
+      if (await this.isTracked(path)) await this.shell.run(["git", "checkout", "--", path]);
     }
     return saved;
+  }
+
+  private async isTracked(path: string): Promise<boolean> {
+    return (await this.shell.run(["git", "ls-files", "--", path])) !== "";
   }
 
   private async save(message: string): Promise<string> {
