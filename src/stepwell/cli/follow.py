@@ -198,7 +198,7 @@ class JsonLines:
             print_json_line({"type": "output", "runId": run.id, **output_view(chunk)})
         if changed and run.terminal and not output:
             self._status = status
-            print_json_line({"type": "end", "runId": run.id, "run": run_view(run)})
+            print_json_line(end_line(run))
         return True
 
     def quiet(self, run: Run, why: str, now_s: float) -> None: ...
@@ -208,3 +208,10 @@ def status_line(run: Run) -> dict[str, Any]:
     """{type, runId, name, status, hold?}."""
     told = {"type": "status", "runId": run.id, "name": run.name, "status": run.status, "hold": run.hold}
     return {key: value for key, value in told.items() if value is not None}
+
+
+def end_line(run: Run) -> dict[str, Any]:
+    """{type, runId, name, status, resultStatus?, result?, error?, failure?}."""
+    view = run_view(run)
+    kept = ("name", "status", "resultStatus", "result", "error", "failure")
+    return {"type": "end", "runId": run.id} | {key: view[key] for key in kept if key in view}

@@ -127,7 +127,7 @@ class FromEnv(click.Option):
 def setting_option(name: str, **more: Any) -> Callable[[F], F]:
     """The click option of a setting, with its variables."""
     setting = _BY_NAME[name]
-    more.setdefault("help", f"{setting.what.replace('`', '')} [{setting.default or 'none'}].".capitalize())
+    more.setdefault("help", f"{setting.what} [{setting.default or 'none'}].")
     return click.option(setting.flag, cls=FromEnv, envvar=list(variables(name)), **more)
 
 
