@@ -125,7 +125,8 @@ def refusal(answer: Answer) -> StepwellError:
     kind = BY_CODE.get(code) if isinstance(code, str) else None
     given = hint if isinstance(hint, str) else ""
     if kind is None:
-        kind, given = _BY_STATUS.get(answer.status, Internal), given or _plain_hint(answer)
+        other = Invalid if answer.status < 500 else Internal
+        kind, given = _BY_STATUS.get(answer.status, other), given or _plain_hint(answer)
     fields = {key: value for key, value in said.items() if key not in ("self", "message")}
     error = kind(text, hint=given, **fields)
     error.fields.setdefault("http_status", answer.status)
@@ -159,4 +160,4 @@ def _plain_hint(answer: Answer) -> str:
     """For answers of something that is no Stepwell."""
     if 300 <= answer.status < 400:
         return f"It redirects to {answer.headers.get('location', '')!r:.200}: give the final address as base_url."
-    return "" if answer.status in _BY_STATUS else "Look into the server's log."
+    return "" if answer.status in _BY_STATUS else "Check base_url, and look into the server's log."
