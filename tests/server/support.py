@@ -85,15 +85,16 @@ class Server:
         self,
         cwd: Path,
         *args: str,
-        port: int = 0,
+        port: int | None = 0,
         preexec: Callable[[], None] | None = None,
         options: Json | None = None,
         slots: int = 2,
         **env: str,
     ) -> None:
-        """With `options` those of the server itself, else what `stepwell serve` takes."""
+        """With `options` those of the server itself, else what `stepwell serve` takes; no port: all by variables."""
         self.cwd = cwd
-        command = stepwell("serve", "--cwd", str(cwd), "--port", str(port), *args)
+        where = () if port is None else ("--cwd", str(cwd), "--port", str(port))
+        command = stepwell("serve", *where, *args)
         if options is not None:
             command = [sys.executable, "-m", "tests.server.child", str(cwd), str(slots), json.dumps(options)]
             env = {"PYTHONPATH": f"{ROOT}/src:{ROOT}", **env}

@@ -1,13 +1,17 @@
 """Whatever a client sends: JSON comes back, the status blames whoever is at fault, and that is never the server."""
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.server.support import Server, as_bytes
+from stepwell.model.settings import MIB
+from tests.server.fuzz import fuzz, requests, resident_bytes
+from tests.server.support import Server, as_bytes, lawful, serving
 
 BOUNDED = settings(
     max_examples=150,
@@ -81,3 +85,19 @@ def test_any_path(server: Server, base: str, rest: str, method: str) -> None:
 
 def _quoted(text: str) -> str:
     return quote(text.encode("utf-8", "surrogatepass"), safe="")
+
+
+@pytest.mark.parametrize("secret", [None, "a secret"])
+def test_any_bytes_to_any_route(tmp_path: Path, secret: str | None) -> None:
+    """Faults 20 to 22: no 500, no hang, no growth, and nothing for who proves nothing."""
+    options = {"head_s": 0.1, "body_s": 0.1, **({"secrets": [secret]} if secret else {})}
+    with serving(tmp_path, options=options, slots=0) as server:
+        seed = 20 if secret is None else 21
+        fuzz(server, requests(seed, 200, secret), secured=secret is not None)
+        before = resident_bytes(server)
+        statuses = fuzz(server, requests(seed + 100, 500, secret), secured=secret is not None)
+        assert resident_bytes(server) - before < 16 * MIB
+        expected = {200, 202, 400, 404, 405, 408, 415, 422} if secret is None else {200, 202, 400, 401, 404}
+        assert expected <= statuses.keys(), statuses
+        assert server.ask("GET", "/healthz").status == 200
+    lawful(tmp_path)
