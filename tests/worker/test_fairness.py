@@ -26,10 +26,10 @@ stamp; for one in {1}; do sleep 0.02; stamp; done
 """
 
 
-def stamps(it: House, ticks: int = 2) -> str:
-    """A script that takes `ticks` times 20 ms and says when it lived."""
+def stamps(it: House, ticks: str = "1 2") -> str:
+    """A script that says when it lived; it takes 20 ms for each word of `ticks`."""
     (it.cwd / "stamps").mkdir(exist_ok=True)
-    return STAMPS.format(it.cwd / "stamps", " ".join(map(str, range(ticks)))) + OK
+    return STAMPS.format(it.cwd / "stamps", ticks) + OK
 
 
 def most(cwd: Path) -> dict[str, int]:
@@ -164,12 +164,20 @@ def test_fifty_keys_in_eight_slots_never_exceed_their_limits(tmp_path: Path) -> 
 
 
 def test_limits_hold_also_after_a_worker_was_killed(tmp_path: Path) -> None:
-    """Its leases count until they are over, and what it had started is dead before somebody else begins."""
+    """Its leases count until they are over, and what it had started is dead before somebody else begins.
+
+    What begins before there is a file `killed` goes on for ten seconds, unless it is killed with its worker.
+    """
     clock = Time()
 
     async def main() -> None:
         async with house(tmp_path, clock_ms=clock) as it:
-            it.add(stamps(it, ticks=10), KEYED.format(2), flow="many", type_="many")
+            it.add(
+                stamps(it, f"$([ -e '{tmp_path}/killed' ] && echo 1 2 3 || seq 500)"),
+                KEYED.format(2),
+                flow="many",
+                type_="many",
+            )
             runs = await crowd(it, 60, lambda n: {"key": f"k{n % 6}"})
             worker = await killed_worker(it, slots=8)
             assert len(list((tmp_path / "stamps").iterdir())) == 8
@@ -199,6 +207,7 @@ async def killed_worker(it: House, slots: int) -> int:
     await it.until(lambda: len(list((it.cwd / "stamps").iterdir())) == slots)
     worker.kill()
     await worker.wait()
+    (it.cwd / "killed").touch()
     return worker.pid
 
 
