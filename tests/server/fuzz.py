@@ -50,6 +50,8 @@ BODIES = [
     b'{"id":"e1","type":"x","id":"e2"}',
 ]  # fmt: skip
 
+GOOD = b'{"id":"e1","type":"x"}'
+
 
 class Sent(Struct):
     """One request: its bytes, and whether it proves who sends it."""
@@ -65,7 +67,7 @@ def requests(seed: int, count: int, secret: str | None) -> list[Sent]:
 
 
 def _request(dice: random.Random, secret: str | None) -> Sent:
-    method, body = dice.choice(METHODS), dice.choice(BODIES)
+    method, body = dice.choice(METHODS), dice.choice(BODIES + [GOOD] * 6)
     path = dice.choice(OPERATIONS).path.encode().replace(b"{id}", dice.choice(IDS))
     if dice.random() < 0.3:
         path += b"?" + b"&".join(dice.choice(QUERIES) + dice.choice(VALUES) for _ in range(dice.randint(1, 4)))

@@ -207,7 +207,9 @@ def test_a_retry_is_for_what_has_ended(waiting: Server) -> None:
     waiting.ask("POST", f"/runs/{open_id}/retry").error(409, "open")
     waiting.ask("POST", f"/runs/{open_id}/cancel", b'{"terminate":true}')
     waiting.ask("POST", "/runs/nope/retry").error(404, "unknown")
-    waiting.ask("POST", "/runs/nope/cancel").error(404, "unknown")
+    for run_id in ("nope", "", "%00", "x" * 500, "a%2Fcancel"):
+        for action in ("cancel", "retry"):
+            waiting.ask("POST", f"/runs/{run_id}/{action}").error(404, "unknown")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class Invalid(StepwellError):
     """The input has the wrong shape or value."""
 
     code, status = "invalid", 422
+    default_hint = "Correct it, and send it again."
 
 
 class Malformed(Invalid):

@@ -74,7 +74,9 @@ class Runs:
         run_id = path_id(request, "the run id")
         fields = fields_of(await request.body(), ("reason", "terminate"), self._engine.settings.payload_bytes)
         reason = text_field(fields, "reason", MAX_REASON_BYTES)
-        if flag_field(fields, "terminate"):
+        terminate = flag_field(fields, "terminate")
+        await need_run(self._engine, run_id)  # what is no id at all is not found, as it is everywhere
+        if terminate:
             return await self._changed(c.Terminate(run_id, by="http", reason=reason))
         return await self._changed(c.Cancel(run_id, by="http", reason=reason))
 
