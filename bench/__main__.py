@@ -24,7 +24,9 @@ SUBJECTS = {
     "idle": "1,000,000 parked runs, and a burst of timers",
     "start_to_result": "latency of one workflow on an idle engine, and of a signal",
     "http": "events over HTTP",
+    "signed": "signed events over HTTP, beside unsigned ones",
     "flowstep": "a flow step over its bare process",
+    "slots": "200 flow steps in 16 slots, beside their bare processes",
     "peer": "DBOS on SQLite, beside ours",
 }
 ON_DEMAND = {"peer"}

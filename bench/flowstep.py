@@ -1,18 +1,22 @@
-"""Subject `flowstep`: a flow step over the bare process that it runs, in pairs: bare, ours, bare, ours."""
+"""Subject `flowstep`: a flow step over the bare process that it runs, in pairs; ours and the floor are first in turn.
+
+The bare process has the command line, the environment and the context that the step's runner gives it.
+"""
 
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
-from bench.intake import flow
 from bench.report import Row, at_most, latencies
 from bench.rig import Rig, run
 from stepwell.flows.context import Runtime, step_environ, step_stdin
 from stepwell.flows.events import FlowEvent, parse_event
 from stepwell.flows.manifest import load_flow
 from stepwell.flows.package import Flow
+from stepwell.flows.runners import RUNNERS
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.step import run_step
 from stepwell.model.settings import Settings
@@ -20,64 +24,98 @@ from stepwell.worker.local import Local, open_local
 
 NOW = "2026-01-01T00:00:00.000Z"
 RUNTIME = Runtime(run_id="run-1", attempt_id="run-1.1.1")
+RESULT = 'FLOW_RESULT {"status":"completed","message":"hello"}'
+WARM = 3
+#: By runner: the script's name and text. Each reads its context, as a real one does, and answers.
+SCRIPTS = {
+    "command": ("hello.sh", f"#!/bin/sh\ncat > /dev/null\necho '{RESULT}'\n"),
+    "python": ("hello.py", f"import sys\nsys.stdin.read()\nprint('{RESULT}')\n"),
+    "bun": ("hello.ts", f"await Bun.stdin.text();\nconsole.log('{RESULT}');\n"),
+}
 
 
 def measure(rig: Rig) -> Iterator[Row]:
-    """The same script with the same context on stdin; once alone, once as a step, once from event to result."""
-    for loop in rig.loops():
-        yield from run(_rows(rig, loop), loop)
+    """Each runner on asyncio; the command on the other event loop as well, and from event to result."""
+    for runner in SCRIPTS:
+        yield from run(_rows(rig, runner, "asyncio"))
+    for loop in rig.loops()[1:]:
+        yield from run(_rows(rig, "command", loop), loop)
 
 
-async def _rows(rig: Rig, loop: str) -> list[Row]:
+def tools() -> Tools:
+    """As a worker in this folder finds them."""
+    return Tools(dirs=(Path.cwd(),), search_path=os.environ.get("PATH", os.defpath))
+
+
+def package(root: Path, runner: str) -> Flow:
+    """A flow `bench` with one step of this runner, for events of type bench."""
+    name, text = SCRIPTS[runner]
+    root.mkdir(parents=True)
+    (root / name).write_text(text)
+    (root / name).chmod(0o755)
+    step = f'[[steps]]\nname = "hello"\nrunner = "{runner}"\nscript = "{name}"\n[steps.trigger]\ntype = "bench"\n'
+    (root / "flow.toml").write_text(f'name = "bench"\nversion = 1\n{step}')
+    return load_flow(root)
+
+
+async def _rows(rig: Rig, runner: str, loop: str) -> list[Row]:
     path = rig.fresh("flowstep")
-    root = flow(path.parent / "flows" / "bench")
-    manifest, count = load_flow(root), rig.pick(60, 300)
-    bare: list[float] = []
-    step: list[float] = []
-    whole: list[float] = []
+    flow = package(path.parent / "flows" / "bench", runner)
+    count = WARM + rig.pick(20, 100)
     async with open_local(f"sqlite:///{path}", path.parent, settings=Settings(), slots=1) as local:
-        for one in range(count + 5):
+        ways: dict[str, Callable[[FlowEvent], Awaitable[float]]] = {
+            "bare": partial(bare, flow), "step": partial(_step, flow), "whole": partial(_event, local)
+        }  # fmt: skip
+        took: dict[str, list[float]] = {way: [] for way in ways}
+        for one in range(count):
             event = parse_event({"id": f"{loop}-{one}", "type": "bench", "payload": {"i": one}}, now_iso=NOW)
-            bare.append(await _bare(root, manifest, event))
-            step.append(await _step(manifest, event))
-            whole.append(await _event(local, event))
-    bare, step, whole = bare[5:], step[5:], whole[5:]  # the first ones load what stays loaded
-    over = [ours - floor for ours, floor in zip(step, bare, strict=True)]
-    over_whole = [ours - floor for ours, floor in zip(whole, bare, strict=True)]
+            for way in list(ways)[:: 1 if one % 2 else -1]:
+                took[way].append(await ways[way](event))
+    warm = {way: samples[WARM:] for way, samples in took.items()}  # the first ones load what stays loaded
+    return _report(warm, f"{runner}, {loop}")
+
+
+def _report(took: Mapping[str, list[float]], where: str) -> list[Row]:
+    over, over_whole = (
+        [ours - floor for ours, floor in zip(took[way], took["bare"], strict=True)] for way in ("step", "whole")
+    )
     return [
-        latencies(f"floor: the bare process, {loop}", bare),
-        latencies(f"run_step over the bare process, {loop}", over, "", at_most(5)),
-        latencies(f"event to result over the bare process, {loop}", over_whole, "accept, claim, step, output, finish"),
+        latencies(f"floor: the bare process, {where}", took["bare"]),
+        latencies(f"run_step over the bare process, {where}", over, "", at_most(5)),
+        latencies(f"event to result over it, {where}", over_whole, "accept, claim, step, output, finish"),
     ]
 
 
-async def _bare(root: Path, manifest: Flow, event: FlowEvent) -> float:
-    step = manifest.steps[0]
+async def bare(flow: Flow, event: FlowEvent) -> float:
+    """The seconds of the process alone, from its start until its output is read and its end is known."""
+    step = flow.steps[0]
+    env = step_environ(step, event, RUNTIME, os.environ)
+    argv, stdin = RUNNERS[step.runner].argv(flow, step, tools(), env), step_stdin(flow, step, event, RUNTIME)
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        str(root / "exec" / "hello.sh"),
-        cwd=root,
-        env=step_environ(step, event, RUNTIME, os.environ),
+        *argv,
+        cwd=flow.root,
+        env=env,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    out, _ = await process.communicate(step_stdin(manifest, step, event, RUNTIME))
+    out, _ = await process.communicate(stdin)
     took = time.perf_counter() - began
     assert b"FLOW_RESULT" in out, out
     return took
 
 
-async def _step(manifest: Flow, event: FlowEvent) -> float:
+async def _step(flow: Flow, event: FlowEvent) -> float:
     began = time.perf_counter()
     outcome = await run_step(
-        manifest,
-        manifest.steps[0],
+        flow,
+        flow.steps[0],
         event,
         runtime=RUNTIME,
         environ=os.environ,
-        tools=Tools(dirs=(), search_path=os.defpath),
+        tools=tools(),
         on_output=lambda _stream, _text: None,
         cancel=asyncio.Event(),
         kill_grace_ms=1_000,
@@ -90,12 +128,15 @@ async def _step(manifest: Flow, event: FlowEvent) -> float:
 async def _event(local: Local, event: FlowEvent) -> float:
     """From the dispatch of an event until its run is seen to have ended."""
     began = time.perf_counter()
-    accepted = await local.flows.dispatch(event)
-    run_id = accepted.run_ids[0]
+    (run_id,) = (await local.flows.dispatch(event)).run_ids
+    await ended(local, run_id)
+    return time.perf_counter() - began
+
+
+async def ended(local: Local, run_id: str) -> None:
+    """Waits until a run has completed."""
     found = await local.engine.read(lambda reader: reader.run("main", run_id))
     assert found is not None
-    ended = await local.engine.wait_run(found.no, lambda one: one.terminal, timeout_s=30)
-    took = time.perf_counter() - began
-    assert ended is not None
-    assert ended.status == "completed", ended.error
-    return took
+    last = await local.engine.wait_run(found.no, lambda one: one.terminal, timeout_s=60)
+    assert last is not None
+    assert last.status == "completed", last.error

@@ -1,6 +1,7 @@
 """Subject `http`: events accepted over HTTP by one server process, each with one match, 32 connections."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -38,10 +39,10 @@ def measure(rig: Rig) -> Iterator[Row]:
     rates: dict[str, list[float]] = {"floor": [], "events": []}
     took: list[float] = []
     with serve(path, cwd) as port:
-        _post(port, 0.5, "warm")
+        post(port, 0.5, "warm")
         for one in range(rounds):
-            rates["floor"].append(_post(port, seconds / 3, "-")["rate"])
-            posted = _post(port, seconds, f"round{one}")
+            rates["floor"].append(post(port, seconds / 3, "-")["rate"])
+            posted = post(port, seconds, f"round{one}")
             rates["events"].append(posted["rate"])
             took += posted["took"]
     stored = _stored(path)
@@ -62,10 +63,11 @@ def flow(root: Path) -> Path:
 
 
 @contextmanager
-def serve(path: Path, cwd: Path) -> Iterator[int]:
-    """A real `stepwell serve` without a worker; answers its port."""
+def serve(path: Path, cwd: Path, secret: str = "") -> Iterator[int]:
+    """A real `stepwell serve` without a worker, with a secret or without; answers its port."""
     command = [sys.executable, "-m", "stepwell.cli", "serve", "--db", str(path), "--cwd", str(cwd), "--port", "0"]
-    with subprocess.Popen([*command, "--slots", "0"], stdout=subprocess.PIPE, text=True) as server:
+    env = {**os.environ, "STEPWELL_SECRET": secret}
+    with subprocess.Popen([*command, "--slots", "0"], env=env, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             said = server.stdout.readline()
@@ -78,9 +80,11 @@ def serve(path: Path, cwd: Path) -> Iterator[int]:
             server.wait(30)
 
 
-def _post(port: int, seconds: float, prefix: str) -> dict[str, Any]:
+def post(port: int, seconds: float, prefix: str, secret: str = "") -> dict[str, Any]:
+    """What the poster says, when all answers were good: rate, seconds of each, statuses."""
     command = [sys.executable, "-m", "bench.poster", str(port), str(CONNECTIONS), str(seconds), prefix]
-    out = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds + 60).stdout
+    env = {**os.environ, "BENCH_SECRET": secret}
+    out = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True, timeout=seconds + 60).stdout
     posted: dict[str, Any] = json.loads(out)
     good = "200" if prefix == "-" else "202"
     if set(posted["statuses"]) != {good}:

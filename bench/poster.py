@@ -1,10 +1,13 @@
 """A client that is cheap: raw sockets, kept alive, one request under way on each. Started by `http` in its own process.
 
 `python -m bench.poster PORT CONNECTIONS SECONDS PREFIX|-`: posts events with ids that begin with PREFIX, or with `-`
-asks for /healthz, which is the floor of the HTTP stack. Says as JSON how many were answered and how fast.
+asks for /healthz, which is the floor of the HTTP stack. Signs if BENCH_SECRET is set. Says as JSON how many were
+answered and how fast.
 """
 
+import hmac
 import json
+import os
 import selectors
 import socket
 import sys
@@ -43,19 +46,26 @@ class Connection:
         return int(head[9:12])
 
 
-def request(prefix: str, number: int) -> bytes:
+def request(prefix: str, number: int, secret: bytes) -> bytes:
     """The bytes of the next request."""
     if prefix == "-":
         return b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     body = f'{{"id":"{prefix}-{number}","type":"bench","payload":{PAYLOAD}}}'.encode()
     head = (
         "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{signed(body, secret) if secret else ''}\r\n"
     )
     return head.encode() + body
 
 
-def post(port: int, count: int, seconds: float, prefix: str) -> dict[str, object]:
+def signed(body: bytes, secret: bytes) -> str:
+    """The headers of a signature with a timestamp."""
+    now = int(time.time())
+    digest = hmac.new(secret, f"{now}.POST./events.".encode() + body, "sha256").hexdigest()
+    return f"x-flow-timestamp: {now}\r\nx-flow-signature-256: sha256={digest}\r\n"
+
+
+def post(port: int, count: int, seconds: float, prefix: str, secret: bytes) -> dict[str, object]:
     """Each connection sends its next request when the last one is answered."""
     selector = selectors.DefaultSelector()
     took: list[float] = []
@@ -63,7 +73,7 @@ def post(port: int, count: int, seconds: float, prefix: str) -> dict[str, object
     for number in range(count):
         connection = Connection(port)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
-        connection.send(request(prefix, number))
+        connection.send(request(prefix, number, secret))
     began = now = time.perf_counter()
     sent, open_ = count, count
     while open_:
@@ -76,7 +86,7 @@ def post(port: int, count: int, seconds: float, prefix: str) -> dict[str, object
             took.append(now - connection.sent_at)
             statuses[status] = statuses.get(status, 0) + 1
             if now - began < seconds:
-                connection.send(request(prefix, sent))
+                connection.send(request(prefix, sent, secret))
                 sent += 1
             else:
                 selector.unregister(connection.socket)
@@ -86,4 +96,5 @@ def post(port: int, count: int, seconds: float, prefix: str) -> dict[str, object
 
 
 if __name__ == "__main__":
-    print(json.dumps(post(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4])))
+    secret = os.environ.get("BENCH_SECRET", "").encode()
+    print(json.dumps(post(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], secret)))
