@@ -45,8 +45,11 @@ class Attempt(Struct):
 def run_storm(cwd: Path, plan: Plan) -> Report:
     """A storm, and all that must be true after it."""
     storm = Storm(cwd, plan)
-    asyncio.run(storm.rage())
-    judge(storm)
+    try:
+        asyncio.run(storm.rage())
+        judge(storm)
+    finally:
+        storm.clear()
     print(f"\n{storm.report}")
     return storm.report
 

@@ -210,6 +210,12 @@ class Storm:
             return True
         return False
 
+    def clear(self) -> None:
+        """Kills whoever is left, so that a storm that fails leaves nobody either."""
+        for pid, _ in marked(self.mark):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _all_ended(self) -> None:
