@@ -95,6 +95,59 @@ def test_replay_chooses_steps(tmp_path: Path) -> None:
     lawful(tmp_path)
 
 
+def test_replay_chooses_flows(tmp_path: Path) -> None:
+    """`--flow` and `--step` add up."""
+    flow(tmp_path, "a", {"one": OK, "two": OK})
+    flow(tmp_path, "b", {"one": OK, "two": OK})
+    shop = Shop(tmp_path)
+    shop.fire("e1")
+    for args, names in (
+        (("--flow", "a"), {"a/one", "a/two"}),
+        (("--flow", "a", "--flow", "b"), {"a/one", "a/two", "b/one", "b/two"}),
+        (("--flow", "a", "--step", "b/two"), {"a/one", "a/two", "b/two"}),
+    ):
+        ids = shop.json("events", "replay", "e1", *args)["runIds"]
+        assert {shop.json("runs", "show", run_id)["run"]["name"] for run_id in ids} == names
+    assert "a/one, a/two, b/one, b/two" in shop.refused("events", "replay", "e1", "--flow", "c")
+
+
+def test_an_event_tells_what_sent_it_and_a_run_what_it_sent(tmp_path: Path) -> None:
+    send = """echo 'FLOW_RESULT {"status":"changed","next":[{"id":"%s","type":"%s"}]}'"""
+    flow(tmp_path, "first", {"go": send % ("e2", "second")}, type_="first")
+    flow(tmp_path, "second", {"go": send % ("e3", "third")}, type_="second")
+    shop = Shop(tmp_path)
+    run_id = shop.fire("e1", type_="first")[0]["runId"]
+    shop.fire("other", type_="first")
+    with serving(tmp_path) as server:
+        (second,) = server.get("/events/e2")["runs"]
+        server.ended(second["id"])
+    assert shop.json("runs", "show", run_id)["run"]["nextEventIds"] == ["e2"]
+    shown = shop.json("events", "show", "e3")
+    assert (shown["event"]["cause"], shown["event"]["depth"]) == (second["id"], 2)
+    assert shown["chain"] == [
+        {"runId": second["id"], "step": "second/go", "eventId": "e2"},
+        {"runId": run_id, "step": "first/go", "eventId": "e1"},
+    ]
+    text = shop.text("events", "show", "e3")
+    assert f"  sent by: run {run_id} of first/go for event e1\n" in text
+    assert "chain" not in shop.json("events", "show", "e1")
+
+
+def test_output_by_pages_and_to_its_end(tmp_path: Path) -> None:
+    flow(tmp_path, steps={"go": f"echo one; sleep 0.3; echo two >&2; {OK}"})
+    shop = Shop(tmp_path)
+    run_id = shop.fire()[0]["runId"]
+    whole = shop.json("runs", "output", run_id)
+    assert "".join(one["text"] for one in whole["output"] if one["kind"] == "stdout").startswith("one\n")
+    assert [one["n"] for one in shop.json("runs", "output", run_id, "--after", "1")["output"]] == [
+        one["n"] for one in whole["output"][1:]
+    ]
+    text = shop.text("runs", "output", run_id)
+    assert text.splitlines() == ["one", "two", 'FLOW_RESULT {"status":"completed"}']
+    followed = shop.text("runs", "output", run_id, "--follow", "--after", "1")
+    assert followed.splitlines() == ["demo/go ! two", "demo/go completed"]
+
+
 def test_cancel_and_retry(shop: Shop) -> None:
     with serving(shop.cwd, "--slots", "0"):
         (run_id,) = shop.json("events", "dispatch", "--event", write_event(shop.cwd))["runIds"]

@@ -21,7 +21,7 @@ Here = Callable[..., tuple[object, str, str]]
 @pytest.fixture
 def here(seen: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
     """Runs a command in this process: its exit code, what it printed, and its errors."""
-    for name in [name for name in os.environ if name.startswith("STEPWELL_")]:
+    for name in [name for name in os.environ if name.startswith(("STEPWELL_", "CODEX_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(seen.cwd)
 
@@ -49,6 +49,21 @@ def here(seen: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         (["runs", "cancel", "nope", "--now"], "no run 'nope'"),
         (["runs", "retry", "nope"], "no run 'nope'"),
         (["runs", "show", ""], "no run ''"),
+        (["runs", "output", "nope"], "no run 'nope'"),
+        (["runs", "output", "nope", "--follow"], "no run 'nope'"),
+        (["events", "replay", "good one", "--flow", "nope"], "does not match 'nope'"),
+        (["pools", "resume", "nope"], "no pool 'nope'"),
+        (["pools", "remove", "nope"], "no pool 'nope'"),
+        (["pools", "set", "x" * 200, "--limit", "1"], "cannot be the name of a pool"),
+        (["pools", "pause", ""], "cannot be the name of a pool"),
+        (["pools", "list", "--data-dir", "nowhere"], "no database"),
+        (["flow", "new", "../x"], "cannot be the name"),
+        (["flow", "new", "good"], "is there already"),
+        (["flow", "new", "x", "--runner", "command", "--module"], "has no modules"),
+        (["worker", "--db", "broken.json"], "file is not a database"),
+        (["worker", "--bun", " "], "--bun has no usable path"),
+        (["worker", "--workspace-url", "http://x"], "--workspace-url is not a ws://"),
+        (["serve", "--secret", "top secret ", "--port", "0"], "--secret is empty, too long, or has spaces"),
         (["runs", "show", "a\nb\x1b[31m"], "no run 'a\\nb\\x1b[31m'"),
         (["flow", "run", "nope", "go", "--event", "event.json"], "Flows here: bad, good, ugly"),
         (["flow", "run", "good", "nope", "--event", "event.json"], "Its steps: go."),
@@ -155,6 +170,21 @@ def test_a_setting_that_cannot_be_used_is_named(here: Here, variable: str, value
         (["serve", "--port", "http"], "'http'"),
         (["serve", "--drain", "inf"], "number of seconds"),
         (["completion", "tcsh"], "'bash', 'zsh', 'fish'"),
+        (["runs", "list", "--cursor", "-1"], "0<=x<="),
+        (["runs", "list", "--cursor", "x"], "'x'"),
+        (["runs", "output", "x", "--after", "y"], "'y'"),
+        (["events", "replay", "e", "--flow", "a/b"], "--step takes FLOW/STEP"),
+        (["events", "replay", "e", "--flow", ""], "is not the name of a flow"),
+        (["pools", "set", "x"], "Say what to set"),
+        (["pools", "set", "x", "--limit", "0"], "neither a whole number"),
+        (["pools", "set", "x", "--limit", "9" * 5_000], "neither a whole number"),
+        (["pools", "set", "x", "--rate-ms", "0"], "1<=x<="),
+        (["pools", "pause"], "Missing argument 'NAME'"),
+        (["worker", "--slots", "0"], "1<=x<=10000"),
+        (["worker", "--executor", "docker"], "'systemd-run'"),
+        (["flow", "new", "x", "--runner", "perl"], "'python'"),
+        (["flow", "check", "nowhere"], "does not exist"),
+        (["flow", "new"], "Missing argument 'NAME'"),
     ],
 )
 def test_wrong_usage_ends_with_2(here: Here, args: list[str], says: str) -> None:

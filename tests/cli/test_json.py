@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.cli.support import OK, Shop, flow, write_event
-from tests.server.support import ROOT
+from tests.flows.originals import OriginalFile, fill
+from tests.server.support import ROOT, serving
 
 PAGE = (ROOT / "docs/cli.md").read_text()
 EXAMPLES = dict(re.findall(r"^`stepwell ([^`]+)`\n\n```json\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
@@ -72,7 +75,9 @@ def calls(shop: Shop) -> Iterator[tuple[str, tuple[str, ...], int]]:
     event = write_event(shop.cwd, "e9", type_="good")
     (bad,) = shop.json("runs", "list", "--name", "bad/go")["runs"]
     yield "flow list", ("flow", "list"), 0
-    yield "flow check", ("flow", "check"), 0
+    flow(shop.cwd / "broken", "x", type_="x")
+    (shop.cwd / "broken/flows/x/flow.toml").write_text("")
+    yield "flow check", ("flow", "check", "broken"), 1
     yield "flow new NAME", ("flow", "new", "fresh", "--dir", "elsewhere"), 0
     yield "flow fire --event FILE", ("flow", "fire", "--event", event), 0
     yield "flow run FLOW STEP --event FILE", ("flow", "run", "bad", "go", "--event", event), 1
@@ -89,6 +94,15 @@ def calls(shop: Shop) -> Iterator[tuple[str, tuple[str, ...], int]]:
     yield "pools set NAME", ("pools", "set", "slow", "--key-limit", "2", "--rate", "3"), 0
     yield "pools list", ("pools", "list"), 0
     yield "doctor", ("doctor",), 0
+    yield "db backup FILE", ("db", "backup", "copy.sqlite"), 0
+    yield "db verify FILE", ("db", "verify", "copy.sqlite"), 0
+    yield "db restore FILE", ("db", "restore", "copy.sqlite", "--db", "new.sqlite"), 0
+    with closing(OriginalFile(shop.cwd / "theirs", at_ms=time.time_ns() // 1_000_000 - 86_400_000)) as original:
+        fill(original)
+    command = ("import", "codex-flow-systemd-local", "theirs", "--dry-run")
+    yield "import codex-flow-systemd-local DIR", command, 0
+    with serving(shop.cwd, "--no-worker") as server:
+        yield "smoke", ("smoke", "--url", server.url), 0
 
 
 def test_commands_print_what_is_documented(tmp_path: Path) -> None:

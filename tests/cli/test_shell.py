@@ -16,7 +16,8 @@ from tests.server.support import environ
 BUDGET_S, USUAL_PYTHON_S = 0.2, 0.02
 #: What makes a start slow, and is not needed before a command is known.
 HEAVY = ["msgspec", "asyncio", "uvicorn", "starlette", "uvloop", "sqlite3", "jsonschema_rs", "h11", "httptools", "ssl"]
-COMMANDS = ["serve", "worker", "flow", "events", "runs", "pools", "doctor", "demo", "completion"]
+COMMANDS = ["serve", "worker", "flow", "events", "runs", "pools", "doctor", "db", "import", "smoke", "demo",
+            "completion"]  # fmt: skip
 
 
 def seconds(*command: str) -> float:
@@ -46,7 +47,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert loaded.isdisjoint(HEAVY), loaded & set(HEAVY)
 
 
-@pytest.mark.parametrize("args", [[], ["serve"], ["events"], ["demo"], ["flow", "fire"]])
+@pytest.mark.parametrize(
+    "args", [[], *([name] for name in COMMANDS), ["flow", "fire"], ["flow", "check"], ["pools", "set"]]
+)
 def test_every_command_has_help(seen: Shop, args: list[str]) -> None:
     text = seen.ok(*args, "-h")
     assert text.startswith("Usage: ")
@@ -82,6 +85,10 @@ def test_completion_scripts(seen: Shop, shell: str) -> None:
     ],
 )
 def test_bash_completes(tmp_path: Path, line: str, words: set[str]) -> None:
+    assert completed(tmp_path, line) == words
+
+
+def completed(cwd: Path, line: str) -> set[str]:
     """As bash does it: the script is evaluated, and its function is called with the words of a line."""
     script = f"""
         eval "$(stepwell completion bash)"
@@ -96,13 +103,36 @@ def test_bash_completes(tmp_path: Path, line: str, words: set[str]) -> None:
     done = subprocess.run(
         ["bash", "--norc", "-c", script],
         env=shell_environ(),
-        cwd=tmp_path,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert set(done.stdout.split()) == words
+    return set(done.stdout.split())
+
+
+def test_bash_completes_ids_and_names(tmp_path: Path) -> None:
+    """From the database and the folder that the line names; where there is none, nothing and no complaint."""
+    flow(tmp_path, "greet", steps={"one": OK, "two": OK}, type_="greeting.asked")
+    shop = Shop(tmp_path)
+    first, second = (one["runId"] for one in shop.fire("ev-1", type_="greeting.asked"))
+    shop.ok("pools", "set", "slow", "--limit", "1")
+    for line, words in (
+        ("stepwell runs show run", {first, second}),
+        ("stepwell runs watch " + first + " " + second[:-1], {second}),
+        ("stepwell events show ev", {"ev-1"}),
+        ("stepwell events list --type gr", {"greeting.asked"}),
+        ("stepwell runs list --name greet/o", {"greet/one"}),
+        ("stepwell events replay ev-1 --flow g", {"greet"}),
+        ("stepwell events replay ev-1 --step greet/", {"greet/one", "greet/two"}),
+        ("stepwell flow run g", {"greet"}),
+        ("stepwell flow run greet t", {"two"}),
+        ("stepwell pools pause s", {"slow"}),
+        ("stepwell runs show --data-dir nowhere run", set()),
+    ):
+        assert completed(tmp_path, line) == words, line
+    assert not (tmp_path / "nowhere").exists()
 
 
 def shell(cwd: Path, line: str) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from stepwell.cli.common import Place, json_option, print_json, print_table, run_async, with_place
 from stepwell.cli.completion import complete_pools
+from stepwell.flows.tables import MAX_NAME_BYTES
 from stepwell.model.commands import SetPool
-from stepwell.model.errors import Unknown
+from stepwell.model.errors import Invalid, Unknown
 from stepwell.model.rows import Pool
 from stepwell.store.port import Reader, RunFilter
 
@@ -146,6 +147,10 @@ def remove(place: Place, name: str, as_json: bool) -> None:
 
 
 def _change(place: Place, name: str, changes: dict[str, Any], as_json: bool, *, must_be: bool = False) -> None:
+    if not 1 <= len(name.encode()) <= MAX_NAME_BYTES or not name.isprintable():
+        hint = f"Use a text of 1 to {MAX_NAME_BYTES} bytes, as in a step's `pool`."
+        raise Invalid(f"{name!r:.80} cannot be the name of a pool", hint=hint)
+
     async def work() -> Used:
         async with place.open() as local:
             rows = await local.engine.read(lambda reader: reader.pools("main"))
