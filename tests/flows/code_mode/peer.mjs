@@ -67,6 +67,10 @@ function connection(write) {
       spawn("sleep", ["30"], { stdio: ["ignore", "inherit", "ignore"] });
       process.exit(8);
     },
+    "dies-flooded": () => {
+      spawn("sh", ["-c", "while :; do echo nonsense; done"], { stdio: ["ignore", "inherit", "ignore"] });
+      process.exit(9);
+    },
     hangs: () => {
       say(`pid ${process.pid}\n`);
       return never;
@@ -76,6 +80,11 @@ function connection(write) {
       const child = spawn("sleep", ["60"], { stdio: "ignore" });
       say(`pid ${process.pid}\npid ${child.pid}\n`);
       return never;
+    },
+    "fails-stubborn": () => {
+      process.on("SIGTERM", () => {});
+      say(`pid ${process.pid}\n`);
+      return complete("failed");
     },
     fails: () => complete("failed", { message: "the model is tired", additionalDetails: "since noon" }),
     interrupted: () => complete("interrupted"),
@@ -136,6 +145,7 @@ function connection(write) {
       setTimeout(() => run(source), 100);
     },
     others: async (source) => {
+      write("");
       send({ method: "item/agentMessage/delta", params: { threadId: "other", delta: "not for us" } });
       send({ method: "turn/completed", params: { threadId: "other", turn: { status: "failed" } } });
       await run(source);
@@ -254,5 +264,5 @@ if (listen.startsWith("ws://")) {
   process.stderr.write(`listening on: ws://127.0.0.1:${server.port}\n`);
 } else {
   const handle = connection((line) => process.stdout.write(`${line}\n`));
-  createInterface({ input: process.stdin }).on("line", handle).on("close", () => process.exit(0));
+  createInterface({ input: process.stdin }).on("line", handle).on("close", () => scenario === "fails-stubborn" || process.exit(0));
 }

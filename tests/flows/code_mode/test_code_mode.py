@@ -60,6 +60,7 @@ def test_it_works_all_the_same(tmp_path: Path, scenario: str) -> None:
     said = Said()
     assert result(play(tmp_path, scenario, said=said)).message == "hello Ada"
     assert "not for us" not in said.text("agent")
+    assert ("skipped" in said.text("stderr")) == (scenario == "garbage")
     assert len(said.text("stderr")) < 8_000
 
 
@@ -78,6 +79,7 @@ def test_requests_are_refused(tmp_path: Path) -> None:
     [
         ("dies", "the app-server exited with 7"),
         ("dies-held", "the app-server exited with 8"),
+        ("dies-flooded", "the app-server exited with 9"),
         ("fails", "the turn failed: the model is tired; since noon"),
         ("interrupted", "the turn was interrupted"),
         ("retries", "the turn failed: no route"),
@@ -95,7 +97,13 @@ def test_failures_end_the_step_at_once_and_say_why(tmp_path: Path, scenario: str
     failed = failure(play(tmp_path, scenario))
     assert (failed.type, failed.exit_code) == ("exit", 1)
     assert message in failed.stderr
+    assert "Exception" not in failed.stderr
     assert time.monotonic() - began < 5
+
+
+def test_without_a_result_the_reason_is_told_why_it_could_not_be_read(tmp_path: Path) -> None:
+    stderr = failure(play(tmp_path, "read-refused", script='text("done")')).stderr
+    assert "refused thread/read: list_turns is not supported yet" in stderr
 
 
 def test_a_dead_server_is_told_with_its_last_words_and_what_was_streamed(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from stepwell.flows.codemode.program import MAX_CONTEXT_BYTES, Job, run
 
 def main(arguments: list[str]) -> int:
     """Run the step. Exit code 2: not called by the runner."""
-    script, how, *rest = [*arguments, "", ""][: max(len(arguments), 2)]
-    if how not in ("--", "--remote") or not rest:
+    if len(arguments) < 3 or arguments[1] not in ("--", "--remote"):
         sys.stderr.write(f"{__doc__}\n")
         return 2
+    script, how, *rest = arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the environment of a step says nothing of a locale
             stream.reconfigure(encoding="utf-8", errors="replace")
