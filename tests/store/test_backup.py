@@ -309,6 +309,19 @@ backup.restore(
 """
 
 
+def test_nobody_reads_or_writes_between_the_two_copies(source: Path, there: Path) -> None:
+    looks = 0
+
+    def look(_: int, __: int) -> None:
+        nonlocal looks
+        looks += 1
+        with closing(sqlite3.connect(there, timeout=0)) as db, pytest.raises(sqlite3.OperationalError, match="locked"):
+            db.execute("select count(*) from run").fetchone()
+
+    assert restore(source, there, laws, now=NOW, force=True, progress=look)
+    assert looks >= 2
+
+
 def test_a_kill_in_a_restore_leaves_the_old_or_the_new(source: Path, there: Path, tmp_path: Path) -> None:
     """Killed after any page, what is there opens as the one or the other."""
     ends: set[frozenset[str]] = set()

@@ -209,11 +209,12 @@ def _replace(new: sqlite3.Connection, target: Path, aside: Path, progress: Progr
         with closing(sqlite3.connect(target, isolation_level=None, timeout=0)) as db:
             # Nobody has it open, and its log is empty and gone: that is when SQLite lets it leave the mode of logs.
             db.execute("pragma journal_mode = delete")
+            # The lock is kept from here on: a reader that came between the two copies would stop the second.
             db.execute("pragma locking_mode = exclusive")
             db.execute("begin exclusive")
             db.execute("commit")
             with _new_file(aside) as part:
-                _copy(db, part, no_progress)
+                _copy(db, part, progress)
                 _publish(part, aside, force=False)
             db.execute("pragma synchronous = full")
             new.backup(db, pages=STEP, progress=lambda _, left, total: progress(total - left, total))
