@@ -162,7 +162,7 @@ STUBBORN = """
 import signal, subprocess, sys, time, os
 signal.signal(15, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, 1); time.sleep(30)"])
-print(os.getpid(), child.pid, flush=True)
+os.write(1, b"%d %d\\n" % (os.getpid(), child.pid))
 time.sleep(30)
 """
 
