@@ -331,12 +331,7 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
 
 def test_no_secret_is_shown(kind: str) -> None:
     async def main() -> None:
-        hidden: dict[str, Any] = {
-            "token": "hidden-1",
-            "api_key": "hidden-2",
-            "secret": "hidden-3",
-            "headers": {"x": "hidden-4"},
-        }
+        hidden: dict[str, Any] = {"token": "hidden-1", "api_key": "hidden-2", "secret": "hidden-3"}
         async with dialed(kind, "http://127.0.0.1:1", tries=1, headers={"x": "hidden-4"}, **hidden) as flows:
             error = await refused(flows.list_runs(), Unavailable)
             assert "hidden" not in f"{error!r} {error.as_json()} {flows!r}"
