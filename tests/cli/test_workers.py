@@ -95,6 +95,20 @@ def test_a_paused_pool_starts_nothing_until_it_is_resumed(shop: Shop) -> None:
     assert shop.json("pools", "list")["pools"] == []
 
 
+def test_a_pause_outlives_a_server_that_reads_the_manifests_anew(tmp_path: Path) -> None:
+    """The pool of a step with a concurrency is set by its manifest, and its pause is not the manifest's business."""
+    manifest = flow(tmp_path) / "flow.toml"
+    manifest.write_text(manifest.read_text() + '[steps.concurrency]\nkey = "/type"\nlimit = 2\n')
+    shop = Shop(tmp_path)
+    dispatched(shop, "e1")
+    shop.ok("pools", "pause", "flow:demo/go")
+    manifest.write_text(manifest.read_text().replace("limit = 2", "limit = 3"))
+    with serving(tmp_path) as server:
+        server.send("e2")
+        (pool,) = shop.json("pools", "list")["pools"]
+    assert (pool["paused"], pool["keyLimit"], pool["waiting"]) == (True, 3, 2)
+
+
 def test_limits_are_changed_one_by_one(shop: Shop) -> None:
     shop.fire()
     shop.ok("pools", "set", "slow", "--limit", "3", "--rate", "5", "--rate-ms", "60000")

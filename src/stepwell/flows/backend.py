@@ -119,9 +119,14 @@ class FlowBackend:
         return self._revision
 
     async def _limit(self, flow: Flow, step: Step) -> None:
-        if step.concurrency is not None:
-            pool = Pool(self._scope, pool_of(flow, step), key_limit=step.concurrency.limit)
-            await self.engine.submit(c.SetPool(pool))
+        """Sets the pool of a step; its other limits, and whether somebody paused it, stay as they are."""
+        if step.concurrency is None:
+            return
+        name, limit = pool_of(flow, step), step.concurrency.limit
+        pools = await self.engine.read(lambda reader: reader.pools(self._scope))
+        pool = next((one for one in pools if one.name == name), None) or Pool(self._scope, name)
+        if pool.key_limit != limit:
+            await self.engine.submit(c.SetPool(msgspec.structs.replace(pool, key_limit=limit)))
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
 
