@@ -45,7 +45,9 @@ def test_runs_of_a_flow_that_listens_to_it_are_waited_for(shop: Shop) -> None:
 
 def test_a_server_with_a_secret(shop: Shop) -> None:
     """The right one, by either of its names; a wrong one, and none; and it is never shown."""
-    with serving(shop.cwd, STEPWELL_SECRET=SECRET, STEPWELL_TOKEN="for reads") as server:
+    with serving(
+        shop.cwd, STEPWELL_SECRET=SECRET, STEPWELL_TOKEN="for reads", STEPWELL_REQUIRE_TIMESTAMP="1"
+    ) as server:
         ask = ("smoke", "--url", server.url)
         assert shop.json(*ask, STEPWELL_SECRET=SECRET)["ok"]
         assert shop.json(*ask, STEPWELL_SECRET=SECRET, STEPWELL_TOKEN="for reads")["ok"]
