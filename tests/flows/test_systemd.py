@@ -68,6 +68,8 @@ while time.monotonic() < until and os.path.exists(place):
     time.sleep(0.01)
 if os.path.exists(place):
     os.killpg(pid, 9)
+while time.monotonic() < until + 3 and os.path.exists(place):  # the real one answers when the unit is gone
+    time.sleep(0.01)
 """
 
 
