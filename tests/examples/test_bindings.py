@@ -87,11 +87,11 @@ def test_a_failed_check_leaves_a_clean_tree_and_the_next_run_is_not_blocked(bind
 
 
 def test_a_failed_generator_is_a_failure(bindings: World) -> None:
-    (bindings.stand_ins / "npx.sh").write_text("echo token npm_0123456789abcdef >&2; exit 3\n")
+    (bindings.stand_ins / "npx.sh").write_text("echo npm_0123456789abcdef https://me:pw@fixture.invalid >&2; exit 3\n")
     ran = bindings.one()
     assert ran.status == "failed"
     last = next(one for one in ran.facts["commands"] if one["command"].startswith("npx"))
-    assert (last["exitCode"], last["stderr"]) == (3, "token ***\n")
+    assert (last["exitCode"], last["stderr"]) == (3, "*** https://***@fixture.invalid\n")
     assert bindings.dirty() == ""
 
 

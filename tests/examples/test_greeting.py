@@ -40,7 +40,8 @@ def test_an_event_fires_python_and_bun_and_what_they_send_fires_node(
     runs = stepwell(tmp_path, "runs", "list")["runs"]
     (sent,) = [run["id"] for run in runs if run["name"] == "greeting/write-down"]
     monkeypatch.setenv("GUEST_BOOK", str(book))
-    assert asyncio.run(ended(tmp_path, sent)) == "changed"
+    status = asyncio.run(ended(tmp_path, sent))
+    assert status in {"changed", "skipped"}  # skipped: its first attempt wrote, and was handed back before it said so
     assert book.read_text() == f"Hello, Ada! ({sent})\n"
 
 
