@@ -63,7 +63,8 @@ def bundled(cwd: Path) -> Path:
 
 def test_8_1_3_one_release_matches_both_bundled_flows_in_order(tmp_path: Path) -> None:
     """Matched only: no release is made up and dispatched."""
-    release = {"id": "x", "type": "upstream.release", "payload": {"repo": "openai/codex", "tag": "rust-v1.2.3"}}
+    payload = {"repo": "openai/codex", "tag": "rust-v0.0.0-fixture.1"}
+    release = {"id": "x", "type": "upstream.release", "source": "fixture", "payload": payload}
     found = match(discover(bundled(tmp_path)).flows, parse_event(release, now_iso="-"), Schemas())
     assert [(one.flow.name, one.step.name) for one in found.matches] == [
         ("openai-codex-bindings", "regenerate-bindings"),
