@@ -80,6 +80,11 @@ def _flow_and_pools(t: int) -> Generator[Batch, list[Any], list[c.Lease]]:
     pools = (Pool("main", "narrow", limit=5, key_limit=1), Pool("main", "rated", limit=3, rate=2, rate_ms=60_000))
     yield Batch(t, (
         *map(c.SetPool, pools),
+        c.AdoptEvent(
+            c.NewEvent("adopted", "order", "2025-01-01T00:00:00Z", body_hash="h-adopted"),
+            T0,
+            (c.AdoptedRun("run_adopted", "shop", "pack", T0 + 1, T0 + 3, "completed", T0 + 2, result=BIG),),
+        ),
         c.Prune(),
         event("e1", c.Match("shop", "pack", retry=RETRY), c.Match("shop", "send"), manifests_at=1),
         *(c.StartRun(f"key-{n}", "wf", pool="narrow", pool_key="k") for n in (1, 2)),

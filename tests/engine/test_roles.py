@@ -205,3 +205,30 @@ def test_the_promoter_goes_on_where_its_last_look_ended() -> None:
         assert afters[:3] == [("", "", ""), ("main", "p", "k"), ("", "", "")]
 
     asyncio.run(main())
+
+
+class Stubborn(Role):
+    """Turns a cancel into an error of its own, as code that was told to stop at a bad moment may do."""
+
+    def __init__(self) -> None:
+        super().__init__(wait_s=60)
+        self.working = asyncio.Event()
+
+    async def work(self) -> float:
+        self.working.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("interrupted") from None
+        return self.wait_s
+
+
+def test_a_role_stops_also_when_its_work_swallows_the_cancel() -> None:
+    async def main() -> None:
+        role = Stubborn()
+        role.start()
+        await role.working.wait()
+        async with asyncio.timeout(5):
+            await role.stop()
+
+    asyncio.run(main())

@@ -1,5 +1,8 @@
 """Adopting: what ended elsewhere becomes a run like others, with its id and its times."""
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from stepwell.model import commands as c
@@ -12,8 +15,8 @@ from tests.support.bench import START_MS
 AT = START_MS - 1_000_000
 
 
-def old(run_id: str = "run_0123", **more: object) -> c.AdoptedRun:
-    given: dict[str, object] = {
+def old(run_id: str = "run_0123", **more: Any) -> c.AdoptedRun:
+    given: dict[str, Any] = {
         "id": run_id,
         "flow": "f",
         "step": "s",
@@ -61,6 +64,8 @@ def test_a_redelivery_is_a_duplicate_and_a_replay_makes_new_runs(bench: Bench) -
     bench.do(adopt(old(), old("run_0123_replay", replay=1)))
     event = c.NewEvent("e:1/ü", "t", "2026", "h")
     assert bench.do(c.AcceptEvent(event)).run_ids == ["run_0123", "run_0123_replay"]
+    made = msgspec.json.decode(bench.journal("run_0123_replay")[0].data)
+    assert (made["replay"], made["replays"]) == (1, "run_0123")
     replayed = bench.do(c.ReplayEvent("e:1/ü", (c.Match("f", "s"),)))
     assert bench.run(replayed.run_ids[0]).replay == 2
 
@@ -81,7 +86,7 @@ def test_a_failed_one_can_be_run_again(bench: Bench) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_cannot_be_is_refused_with_all_of_its_event(bench: Bench, wrong: dict[str, object]) -> None:
+def test_what_cannot_be_is_refused_with_all_of_its_event(bench: Bench, wrong: dict[str, Any]) -> None:
     bench.refused(adopt(old("good"), old(**wrong)), errors.Invalid)
     with bench.reader() as reader:
         assert reader.event("main", "e:1/ü") is None

@@ -1,10 +1,12 @@
 """Fairness: a thousand waiting runs of one flow hold up nobody else, and a lower priority number still goes first."""
 
+from typing import Any
+
 from stepwell.model import commands as c
 from tests.support import Bench
 
 
-def fill(bench: Bench, flow: str, count: int, **more: int) -> None:
+def fill(bench: Bench, flow: str, count: int, **more: Any) -> None:
     for number in range(count):
         match = c.Match(flow, "s", requires=f"flow:{flow}", **more)
         bench.do(c.AcceptEvent(c.NewEvent(f"{flow}{number}", "t", "2026", "h"), (match,)))

@@ -92,7 +92,7 @@ class Lane:
         self._wake = threading.Event()
         self._limited: set[tuple[str, str]] = set()
         self._idle = self._closing = False
-        self._now = self._rotation = 0
+        self._now = 0
         self._alive_at = monotonic()
         self._no_sweep_until = 0.0
         self._thread = threading.Thread(target=self._main, name=f"stepwell-{name}", daemon=True)
@@ -275,8 +275,7 @@ class Lane:
         t1 = clock()
         self._fault("begun")
         self._now = now = self._time()
-        self._rotation += 1
-        unit = Unit(self._settings, rotation=self._rotation, mutations=self._mutations)
+        unit = Unit(self._settings, mutations=self._mutations)
         need, refused = need_of(batch)
         if t1 < self._no_sweep_until:
             need.internal.pop(_LAST, None)

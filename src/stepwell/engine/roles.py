@@ -23,11 +23,14 @@ class Role:
         self.wait_s = wait_s
         self._hint = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def start(self) -> None:
+        self._stopping = False
         self._task = asyncio.create_task(self._loop(), name=f"stepwell-{self.name}")
 
     async def stop(self) -> None:
+        self._stopping = True  # a cancel alone gets lost where something turns it into an error of its own
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -42,7 +45,7 @@ class Role:
         raise NotImplementedError
 
     async def _loop(self) -> None:
-        while True:
+        while not self._stopping:
             self._hint.clear()
             try:
                 wait_s = await self.work()
@@ -52,6 +55,8 @@ class Role:
             except Exception:
                 log.exception("%s goes on after an error", self.name)
                 wait_s = self.wait_s
+            if self._stopping:
+                return
             try:
                 async with asyncio.timeout(wait_s):
                     await self._hint.wait()

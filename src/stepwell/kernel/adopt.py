@@ -28,9 +28,10 @@ def adopt_event(unit: Unit, command: AdoptEvent, now: int) -> Accepted:
     first = [run for run in command.runs if run.replay == 0]
     replays = max((run.replay for run in command.runs), default=0)
     event = store(unit, command.scope, command.event, command.created_at, matched=len(first), replays=replays)
+    firsts = {(run.flow, run.step): run.id for run in first}
     for run in command.runs:
         _check(unit, command.scope, run, now)
-        _adopt(unit, command, event, run)
+        _adopt(unit, command, event, run, firsts)
     run_ids = [run.id for run in command.runs]
     link(unit, event.no, run_ids)
     return Accepted("adopted", event.id, run_ids, len(first))
@@ -53,7 +54,9 @@ def _check(unit: Unit, scope: str, run: AdoptedRun, now: int) -> None:
         raise errors.Exists(f"run {run.id} exists", run_id=run.id)
 
 
-def _adopt(unit: Unit, command: AdoptEvent, event: Event, given: AdoptedRun) -> None:
+def _adopt(
+    unit: Unit, command: AdoptEvent, event: Event, given: AdoptedRun, firsts: dict[tuple[str, str], str]
+) -> None:
     body = RunCreated(
         run_kind="step",
         name=f"{given.flow}/{given.step}",
@@ -62,6 +65,7 @@ def _adopt(unit: Unit, command: AdoptEvent, event: Event, given: AdoptedRun) -> 
         event_no=event.no,
         event=event.id,
         replay=given.replay,
+        replays=firsts.get((given.flow, given.step)) if given.replay else None,
     )
     if given.tags is not None:
         body.tags = raw(given.tags)

@@ -73,18 +73,19 @@ def _queue(unit: Unit, command: Claim) -> deque[TaskKey]:
     queue = unit.queues.get(signature)
     if queue is None:
         tasks = [unit.tasks.rows[key] for key in unit.candidates.get(signature, ())]
+        chance = unit_interval(command.request)
         tasks.sort(key=lambda task: (task.order, task.run_no, task.k))
         scopes = {
-            scope: [task for _, equal in sorted(_by(mine, "priority").items()) for task in _turns(unit, equal)]
+            scope: [
+                task
+                for _, equal in sorted(_by(mine, "priority").items())
+                for task in _in_turn(_by(equal, "requires"), chance)
+            ]
             for scope, mine in _by(tasks, "scope").items()
         }
-        turns = _in_turn(unit, scopes)
+        turns = _in_turn(scopes, chance)
         queue = unit.queues[signature] = deque((task.run_no, task.k) for task in turns)
     return queue
-
-
-def _turns(unit: Unit, tasks: list[Task]) -> list[Task]:
-    return _in_turn(unit, _by(tasks, "requires"))
 
 
 def _by(tasks: list[Task], field: str) -> dict[Any, list[Task]]:
@@ -94,15 +95,15 @@ def _by(tasks: list[Task], field: str) -> dict[Any, list[Task]]:
     return groups
 
 
-def _in_turn(unit: Unit, groups: dict[Any, list[Task]]) -> list[Task]:
-    """One of each group in turn, where chance says which is first.
+def _in_turn(groups: dict[Any, list[Task]], chance: float) -> list[Task]:
+    """One of each group in turn, where chance (out of the claimer's secret) says which is first.
 
     Callers that take turns would fall into step with a rotation, and one group would never be first.
     """
     if len(groups) == 1:
         return next(iter(groups.values()))
     names = sorted(groups)
-    turn = int(unit_interval(unit.rotation) * len(names))
+    turn = int(chance * len(names))
     rows = zip_longest(*(groups[name] for name in names[turn:] + names[:turn]))
     return [task for row in rows for task in row if task is not None]
 

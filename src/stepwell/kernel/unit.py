@@ -124,10 +124,9 @@ class Work(Struct, gc=False):
 class Unit:
     """One batch's working memory. Stores fill it and write it; only `decide` changes it."""
 
-    def __init__(self, settings: Settings, *, rotation: int = 0, mutations: Mutations | None = None) -> None:
+    def __init__(self, settings: Settings, *, mutations: Mutations | None = None) -> None:
         self.settings = settings
         self.mutations = mutations
-        self.rotation = rotation
         self.undo: list[Undo] = []
         self.owned: set[int] = set()
         self.runs: Table[int, Run] = Table(self)
