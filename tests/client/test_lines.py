@@ -1,6 +1,7 @@
 """Servers that are away, restart, refuse, or answer nonsense; lines that break (source: spec codex-flows 6.1)."""
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -128,6 +129,58 @@ def test_what_may_have_been_carried_out_is_not_sent_again(kind: str) -> None:
                     assert len(server.requests) == n
         async with fake(says(429), says(202, {"run": {"id": "r"}})) as server, dialed(kind, server.url) as flows:
             assert (await flows.cancel("r")).id == "r"  # it said that it did nothing
+
+    asyncio.run(main())
+
+
+def test_a_pause_that_the_server_asks_for_is_kept(kind: str) -> None:
+    async def main() -> None:
+        busy, well = says(503, b"", retry_after="1"), says(200, {"runs": []})
+        for asked, least in ((busy, 0.9), (says(503, b"", retry_after="soon"), 0.0)):
+            async with fake(asked, well) as server, dialed(kind, server.url) as flows:
+                started = asyncio.get_running_loop().time()
+                await flows.list_runs()
+                assert least <= asyncio.get_running_loop().time() - started < least + 2
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_comes_in_drops_does_not_hold_us(kind: str) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 x\r\ncontent-length: 100000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not reader.at_eof():
+                writer.write(b" ")
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(65_536), 0.05)
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+
+    async def main() -> None:
+        listener = await asyncio.start_server(drip, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with listener, dialed(kind, url, timeout_s=0.4, tries=1) as flows:
+            started = asyncio.get_running_loop().time()
+            await refused(flows.list_runs(), Unavailable, "in time")
+            assert asyncio.get_running_loop().time() - started < 3
+            await flows.close()
+            await gone.wait()
+
+    asyncio.run(main())
+
+
+def test_an_answer_over_the_bound_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepwell.client.wire.MAX_ANSWER_BYTES", 1_000)
+
+    async def main() -> None:
+        async with fake(says(200, b" " * 2_000)) as server, dialed(kind, server.url) as flows:
+            await refused(flows.list_runs(), TooLarge, "smaller limit")
+            assert len(server.requests) == 1
 
     asyncio.run(main())
 
@@ -317,7 +370,8 @@ def test_a_stream_that_is_none_is_refused(kind: str) -> None:
         {"base_url": "http://host:99999"}, {"base_url": "http://h/?q=1"}, {"base_url": "http://h\n"},
         {"base_url": "http://me:secret@h"}, {"base_url": "http://[::"},
         {"token": "a\nb"}, {"token": ""}, {"api_key": "ü"}, {"secret": " "},
-        {"timeout_s": 0}, {"timeout_s": float("nan")}, {"timeout_s": "5"}, {"tries": 0}, {"tries": True},
+        {"timeout_s": 0}, {"timeout_s": float("nan")}, {"timeout_s": "5"}, {"timeout_s": True},
+        {"tries": 0}, {"tries": True},
     ],
 )  # fmt: skip
 def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
