@@ -1,5 +1,6 @@
 """Events in, runs out: discovery, matching and dispatch, joined to the engine."""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -11,20 +12,24 @@ from urllib.parse import urlsplit
 import msgspec
 
 from stepwell.engine.engine import Engine
-from stepwell.flows.discovery import Discovery, FlowCatalog
+from stepwell.flows.discovery import Discovery, FlowCatalog, Problem
 from stepwell.flows.events import FlowEvent, body_hash, parse_event
 from stepwell.flows.package import Flow, Step
-from stepwell.flows.schemas import Schemas
+from stepwell.flows.schemas import MAX_REASON_CHARS, Schemas
 from stepwell.flows.trigger import Matching, StepMatch, match
 from stepwell.model import commands as c
 from stepwell.model.errors import Outdated, Unknown
+from stepwell.model.ids import MAX_NAME_BYTES
 from stepwell.model.rows import Event, Pool, Run
 
 T = TypeVar("T")
+log = logging.getLogger("stepwell.flows")
 
 #: How long a look at the folders is good for, in seconds: a save and the event after it are further apart.
 FRESH_S = 0.05
 TRIES = 5
+#: Broken packages that an event names as possible listeners.
+MAX_BROKEN = 10
 
 
 def iso_ms(at_ms: int) -> str:
@@ -61,7 +66,10 @@ def new_event(event: FlowEvent) -> c.NewEvent:
 
 def pool_of(flow: Flow, step: Step) -> str:
     """A step with a concurrency key has a pool of its own, since the limit is the step's."""
-    return f"flow:{flow.name}/{step.name}"[:128] if step.concurrency else step.pool
+    if not step.concurrency:
+        return step.pool
+    name = f"flow:{flow.name}/{step.name}"
+    return name if len(name.encode()) <= MAX_NAME_BYTES else f"flow:sha256:{sha256(name.encode()).hexdigest()}"
 
 
 def needs_flow(name: str) -> str:
@@ -75,7 +83,7 @@ class FlowBackend:
     def __init__(self, engine: Engine, cwd: Path, *, roots: Sequence[Path] | None = None, scope: str = "main") -> None:
         self.engine, self.cwd, self._roots, self._scope = engine, cwd, roots, scope
         self._catalog, self._schemas = FlowCatalog(), Schemas()
-        self._found = Discovery((), (), ())
+        self._on_disk = self._found = Discovery((), (), ())
         self._looked_at = float("-inf")
         self._synced: tuple[Flow, ...] | None = None
         self._revision = 0
@@ -83,11 +91,21 @@ class FlowBackend:
     # ── flows ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def discover(self) -> Discovery:
-        """The packages on disk now; a look is good for `FRESH_S`."""
+        """The packages on disk now; a look is good for `FRESH_S`. One that broke since the last look is logged."""
         if time.monotonic() - self._looked_at > FRESH_S:
-            self._found = self._catalog.discover(self.cwd, self._roots)
+            on_disk = self._catalog.discover(self.cwd, self._roots)
+            if on_disk != self._on_disk:
+                self._changed(on_disk)
             self._looked_at = time.monotonic()
         return self._found
+
+    def _changed(self, on_disk: Discovery) -> None:
+        found, before = _storable(on_disk, self.engine.settings.payload_bytes), self._found
+        self._on_disk, self._found = on_disk, found
+        if self._looked_at > 0:  # whoever starts tells of the first look
+            for problem in found.problems:
+                if problem not in before.problems:
+                    log.warning("%s: %s", problem.path, problem.reason)
 
     def step(self, flow_name: str, step_name: str) -> tuple[Flow, Step]:
         """A step by name. Raises `Unknown` with what there is."""
@@ -136,9 +154,8 @@ class FlowBackend:
         def command(revision: int) -> c.AcceptEvent:
             matching = self.match(event)
             matches = tuple(self._match(one) for one in matching.matches)
-            return c.AcceptEvent(
-                new_event(event), matches, revision, misses=_misses(matching), scope=self._scope, by=by
-            )
+            misses = self._misses(matching)
+            return c.AcceptEvent(new_event(event), matches, revision, misses=misses, scope=self._scope, by=by)
 
         return await self._matched(command)
 
@@ -180,7 +197,7 @@ class FlowBackend:
 
         event = parse_event(wanted, now_iso=iso_ms(self.engine.clock_ms()), new_id=new_id)
         matching = self.match(event)
-        return c.Emitted(new_event(event), tuple(map(self._match, matching.matches)), _misses(matching))
+        return c.Emitted(new_event(event), tuple(map(self._match, matching.matches)), self._misses(matching))
 
     async def matched(self, send: Callable[[int], Awaitable[T]]) -> T:
         """Sends what depends on a revision of the manifests; once more when they changed meanwhile."""
@@ -193,6 +210,25 @@ class FlowBackend:
 
     async def _matched(self, command: Callable[[int], c.AcceptEvent | c.ReplayEvent]) -> c.Accepted:
         return await self.matched(lambda revision: self.engine.submit(command(revision)))
+
+    def _misses(self, matching: Matching) -> str | None:
+        """Why steps do not run, as JSON that can be stored: what is too long for that is said shortly, or left out.
+
+        Packages that are broken now are named too: they may have listened.
+        """
+        misses = [(one.flow.name, one.step.name, one.reason) for one in matching.misses]
+        broken = self._found.problems[:MAX_BROKEN]
+        misses += [(one.path.parent.name, "*", f"broken package: {one.reason}"[:MAX_REASON_CHARS]) for one in broken]
+        limit, told = self.engine.settings.payload_bytes, list[str]()
+        for flow, step, why in misses:
+            for reason in (why, "the reason is too long to be kept"):
+                text = _json({"flow": flow, "step": step, "reason": reason})
+                size = len(text.encode()) + 2
+                if size <= limit:
+                    told.append(text)
+                    limit -= size
+                    break
+        return f"[{','.join(told)}]" if told else None
 
     def _match(self, found: StepMatch) -> c.Match:
         flow, step = found.flow, found.step
@@ -232,14 +268,21 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _misses(matching: Matching) -> str | None:
-    if not matching.misses:
-        return None
-    return _json([{"flow": one.flow.name, "step": one.step.name, "reason": one.reason} for one in matching.misses])
-
-
 def _stored(flow: Flow) -> str:
     return msgspec.json.encode(flow, enc_hook=str).decode()
+
+
+def _storable(found: Discovery, limit: int) -> Discovery:
+    """Without the flows whose manifest the store does not take: they are a problem of theirs, not of every event."""
+    sizes = {flow.name: len(_stored(flow).encode()) for flow in found.flows}
+    large = tuple(_too_large(flow, sizes[flow.name], limit) for flow in found.flows if sizes[flow.name] > limit)
+    good = tuple(flow for flow in found.flows if sizes[flow.name] <= limit)
+    return Discovery(good, found.problems + large, found.shadowed)
+
+
+def _too_large(flow: Flow, size: int, limit: int) -> Problem:
+    hint = "Move large values of its config into a file, or raise STEPWELL_PAYLOAD_BYTES."
+    return Problem(flow.manifest_path, f"the manifest takes {size:,} bytes as JSON, the limit is {limit:,}", hint)
 
 
 def _digest(flow: Flow) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from stepwell.flows.jsonvalue import is_unicode
 from stepwell.flows.manifest import MANIFEST, load_flow
 from stepwell.flows.package import Flow
 from stepwell.model.errors import Invalid
@@ -77,6 +78,10 @@ class FlowCatalog:
             seen.add(root)
 
     def _load(self, manifest: Path, problems: list[Problem]) -> Flow | None:
+        if not is_unicode(str(manifest)):  # steps are told where they are, and the store keeps it
+            hint = "Rename the folder: its name has bytes that are not UTF-8."
+            problems.append(Problem(Path(shown(manifest)), "its path is not valid Unicode", hint))
+            return None
         try:
             stamp = _stamp(manifest)
             known = self._flows.get(manifest)
@@ -134,6 +139,11 @@ def _code_units(name: str) -> bytes:
 def _stamp(path: Path) -> _Stamp:
     found = path.stat()
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def shown(path: Path) -> str:
+    """A path as a text that can be printed and stored, whatever bytes it has."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _unreadable(path: Path, error: OSError) -> Problem:

@@ -67,7 +67,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _flow(top: Table, manifest_path: Path) -> Flow | None:
     root = manifest_path.parent
-    name = top.name("name", required=True)
+    name = _name(top)
     version = top.number("version", -MAX_VERSION, MAX_VERSION, required=True)
     description = top.text("description", MAX_DESCRIPTION_BYTES)
     config, guidance = _config(top), _guidance(top)
@@ -77,6 +77,14 @@ def _flow(top: Table, manifest_path: Path) -> Flow | None:
         return None
     good = tuple(step for step in steps if step is not None)
     return Flow(root, manifest_path, name, version, description, config, guidance, good)
+
+
+def _name(top: Table) -> str | None:
+    """The name of the flow. A run is called FLOW/STEP, which is read up to the first slash."""
+    name = top.name("name", required=True)
+    if name is not None and "/" in name:
+        top.add("name", f"{name!r} has a slash", "Use another sign: runs and commands name a step as FLOW/STEP.")
+    return name
 
 
 def _config(top: Table) -> dict[str, Any]:

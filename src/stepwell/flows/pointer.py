@@ -23,13 +23,14 @@ def pointer_fault(pointer: str) -> str:
 def concurrency_key(pointer: str, document: dict[str, Any]) -> str | None:
     """The key at a pointer: a text as it is, all else as canonical JSON; null and nothing give None.
 
-    A key over 128 bytes, or with control characters, becomes `sha256:` and its hash, so that any store can index it.
+    A key that is empty, over 128 bytes, or has control characters becomes `sha256:` and its hash, so that any store
+    can index it.
     """
     value = _find(pointer, document)
     if value is None:
         return None
     key = value if isinstance(value, str) else canonical_json(value)
-    if len(key.encode()) > MAX_KEY_BYTES or has_control(key):
+    if not key or len(key.encode()) > MAX_KEY_BYTES or has_control(key):
         return f"sha256:{sha256(key.encode()).hexdigest()}"
     return key
 
