@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from stepwell.cli.alive import any_worker, present
 from stepwell.kernel.explain import Around, explain
 from stepwell.model.rows import Pool, Run, Task
 from stepwell.model.words import TaskState
+from stepwell.worker.alive import any_worker, present
 from tests.cli.support import OK, PATIENCE_S, Shop, flow, write_event
 from tests.server.support import Server, database, serving
 
@@ -106,6 +106,14 @@ def test_runs_show_begins_with_why(tmp_path: Path) -> None:
         assert first in why(shop, second)
         (tmp_path / "end").touch()
         until(lambda: why(shop, second) == "ended: completed")
+
+
+def test_http_says_why_as_the_command_line_does(shop: Shop) -> None:
+    with serving(shop.cwd, "--no-worker") as server:
+        (run_id,) = server.send("e")["runIds"]
+        assert "no worker lives on this database" in server.get(f"/runs/{run_id}")["run"]["why"]
+        shop.ok("pools", "pause", "default")
+        assert "pool default is paused" in server.get(f"/runs/{run_id}")["run"]["why"]
 
 
 def test_a_worker_that_was_killed_is_not_said_to_live(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from stepwell.model.settings import Settings
 from stepwell.store.port import Reader
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.worker.steps import StepHandler
+from stepwell.worker.why import why_of
 from stepwell.worker.worker import Worker
 from tests.support import assert_lawful
 
@@ -97,8 +98,8 @@ class House:
         def query(reader: Reader) -> dict[str, Any]:
             run = reader.run("main", run_id)
             assert run is not None
-            tasks, output = reader.tasks_of(run.no), reader.output(run.no, limit=100_000)
-            return full_run_view(run, None, tasks, reader.entries(run.no), output, self.engine.clock_ms())
+            why, output = why_of(reader, run, self.engine), reader.output(run.no, limit=100_000)
+            return full_run_view(run, None, why, reader.entries(run.no), output)
 
         return await self.engine.read(query)
 

@@ -14,7 +14,6 @@ import click
 import msgspec
 from msgspec import Struct
 
-from stepwell.cli.alive import present
 from stepwell.cli.given import flow_options
 from stepwell.cli.options import named, setting_option
 from stepwell.flows.options import FlowOptions
@@ -72,8 +71,7 @@ class Place(Struct, frozen=True):
             drain_s=drain_s,
             events_dir=events_dir,
         ) as local:
-            with present(self.path if slots else None):
-                yield local
+            yield local
 
 
 def with_place(command: Callable[..., None]) -> Callable[..., None]:

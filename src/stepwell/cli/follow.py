@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import click
 
 from stepwell.cli.common import clean, color_of, need_run, on_terminal, print_json_line, status_text
-from stepwell.cli.why import why_of
 from stepwell.engine.engine import Engine
 from stepwell.flows.views import output_view, run_view
 from stepwell.model.rows import Output, Run
 from stepwell.store.port import Reader
+from stepwell.worker.why import why_of
 
 EVERY_S = 0.1
 WHY_S = 1.0

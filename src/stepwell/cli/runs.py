@@ -25,13 +25,13 @@ from stepwell.cli.common import (
 )
 from stepwell.cli.completion import complete_events, complete_names, complete_runs
 from stepwell.cli.follow import JsonLines, Screen, follow, tellers
-from stepwell.cli.why import why_of
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.views import event_id_of, full_run_view, output_view, run_view
 from stepwell.model import commands as c
 from stepwell.model.rows import Output, Run
 from stepwell.model.words import RESULT_STATUSES, STATUSES
 from stepwell.store.port import Page, Reader, RunFilter
+from stepwell.worker.why import why_of
 
 #: Chunks of output in one page.
 CHUNKS = 1_000
@@ -85,13 +85,12 @@ def show(place: Place, run_id: str, as_json: bool) -> None:
 
     async def work() -> dict[str, Any]:
         async with place.open() as local:
-            now = local.engine.clock_ms()
 
             def query(reader: Reader) -> dict[str, Any]:
                 run = need_run(reader, run_id)
                 entries, output = reader.entries(run.no), reader.output(run.no)
-                view = full_run_view(run, event_id_of(reader, run), reader.tasks_of(run.no), entries, output, now)
-                return view | {"why": why_of(reader, run, local.engine)}
+                why = why_of(reader, run, local.engine)
+                return full_run_view(run, event_id_of(reader, run), why, entries, output)
 
             return await local.engine.read(query)
 

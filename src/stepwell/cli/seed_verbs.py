@@ -11,10 +11,8 @@ import click
 import msgspec
 from msgspec import Struct
 
-from stepwell.cli.alive import any_worker
 from stepwell.cli.common import Place, clean, print_json, read_file, run_async
 from stepwell.cli.given import flow_options, server_options
-from stepwell.cli.why import why_of
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.discovery import discover
 from stepwell.flows.events import FlowEvent, parse_event
@@ -25,7 +23,9 @@ from stepwell.model.errors import Invalid, StepwellError, Unknown
 from stepwell.model.rows import Run
 from stepwell.model.words import STATUSES
 from stepwell.store.port import Reader, RunFilter
+from stepwell.worker.alive import any_worker
 from stepwell.worker.local import Local
+from stepwell.worker.why import why_of
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
 #: How long a worker of somebody else may leave a run in the queue before we run it here.
@@ -123,15 +123,14 @@ def show_run(asked: Asked) -> None:
 
     async def work() -> dict[str, Any]:
         async with asked.place.open(create=True) as local:
-            now = local.engine.clock_ms()
 
             def query(reader: Reader) -> dict[str, Any]:
                 run = reader.run("main", run_id)
                 if run is None:
                     raise _unknown("run", run_id)
                 entries, output = reader.entries(run.no, limit=SHOWN), reader.output(run.no, limit=SHOWN)
-                view = full_run_view(run, event_id_of(reader, run), reader.tasks_of(run.no), entries, output, now)
-                return {"run": view | {"why": why_of(reader, run, local.engine)}}
+                why = why_of(reader, run, local.engine)
+                return {"run": full_run_view(run, event_id_of(reader, run), why, entries, output)}
 
             return await local.engine.read(query)
 

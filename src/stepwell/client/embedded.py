@@ -24,6 +24,7 @@ from stepwell.model.settings import Settings
 from stepwell.model.words import RESULT_STATUSES, STATUSES
 from stepwell.store.port import Reader, RunFilter
 from stepwell.worker.local import Local, open_local
+from stepwell.worker.why import why_of
 
 T = TypeVar("T")
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
@@ -120,7 +121,7 @@ class EmbeddedFlowClient:
     async def get_run(self, run_id: str) -> RunView:
         """See `FlowClient.get_run`."""
         engine = self._engine
-        return await engine.read(lambda reader: _full(reader, _known(reader, run_id), engine.clock_ms()))
+        return await engine.read(lambda reader: _full(reader, _known(reader, run_id), engine))
 
     async def list_events(
         self, *, type: str | None = None, limit: int | None = None, cursor: str | None = None  # noqa: A002 - its name
@@ -198,7 +199,7 @@ class EmbeddedFlowClient:
         engine = self._engine
 
         def look(reader: Reader) -> tuple[RunView, ...]:
-            return tuple(_full(reader, _known(reader, one), engine.clock_ms()) for one in result.run_ids)
+            return tuple(_full(reader, _known(reader, one), engine) for one in result.run_ids)
 
         try:
             async with asyncio.timeout(wait_s):
@@ -269,9 +270,9 @@ def _seen(reader: Reader, run: Run) -> RunView:
     return run_of(run_view(run, event_id_of(reader, run)))
 
 
-def _full(reader: Reader, run: Run, now: int) -> RunView:
+def _full(reader: Reader, run: Run, engine: Engine) -> RunView:
     entries, output = reader.entries(run.no, limit=SHOWN), reader.output(run.no, limit=SHOWN)
-    return run_of(full_run_view(run, event_id_of(reader, run), reader.tasks_of(run.no), entries, output, now))
+    return run_of(full_run_view(run, event_id_of(reader, run), why_of(reader, run, engine), entries, output))
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:

@@ -7,11 +7,10 @@ import msgspec
 
 from stepwell.flows.backend import flow_event, iso_ms
 from stepwell.flows.events import event_view
-from stepwell.kernel.explain import explain
 from stepwell.model.commands import Accepted
 from stepwell.model.entries import ENDS
 from stepwell.model.ids import attempt_id
-from stepwell.model.rows import Entry, Event, Output, Run, Task
+from stepwell.model.rows import Entry, Event, Output, Run
 from stepwell.store.port import Reader
 
 #: What the seed calls the system that keeps a run.
@@ -103,12 +102,13 @@ def _message(failure: Any) -> str | None:
 
 
 def full_run_view(
-    run: Run, event_id: str | None, tasks: Sequence[Task], entries: Sequence[Entry], output: Sequence[Output], now: int
+    run: Run, event_id: str | None, why: str, entries: Sequence[Entry], output: Sequence[Output]
 ) -> dict[str, Any]:
-    """A run by itself: with `why` it does not move, its attempts, its journal, and the first of its output."""
+    """A run by itself: with `why` it does not move (`worker.why` says it), its attempts, its journal, and the first of
+    its output."""
     view = run_view(run, event_id)
     attempts = attempts_view(run, entries)
-    view["why"] = explain(run, tasks, now)
+    view["why"] = why
     view["attempts"] = attempts
     view["journal"] = [entry_view(entry) for entry in entries]
     view["output"] = [output_view(one) for one in output]

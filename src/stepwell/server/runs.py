@@ -27,6 +27,7 @@ from stepwell.server.http import (
 from stepwell.server.waits import Waits, wait_of_query
 from stepwell.store.port import Reader, RunFilter
 from stepwell.worker.local import Local
+from stepwell.worker.why import why_of
 
 #: What a run's own page shows of its journal and output: so many from the beginning.
 SHOWN = 1_000
@@ -114,14 +115,13 @@ def known_run(reader: Reader, run_id: str) -> Run:
     return run
 
 
-async def full_view(engine: Engine, run_id: str) -> tuple[Run, dict[str, Any]]:
-    """A run and all that its own page shows."""
+async def full_view(engine: Engine, run_id: str, *, output: bool = True) -> tuple[Run, dict[str, Any]]:
+    """A run and all that its own page shows, with what it said or without."""
 
     def look(reader: Reader) -> tuple[Run, dict[str, Any]]:
         run = known_run(reader, run_id)
-        entries, output = _journal(reader, run), _output(reader, run)
-        event_id, tasks = event_id_of(reader, run), reader.tasks_of(run.no)
-        return run, full_run_view(run, event_id, tasks, entries, output, engine.clock_ms())
+        entries, said = _journal(reader, run), _output(reader, run) if output else []
+        return run, full_run_view(run, event_id_of(reader, run), why_of(reader, run, engine), entries, said)
 
     return await engine.read(look)
 

@@ -18,6 +18,7 @@ from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Store
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.worker.alive import present
 from stepwell.worker.steps import StepHandler
 from stepwell.worker.worker import Worker
 
@@ -60,7 +61,9 @@ async def open_local(
 
     `events_dir`: a folder that gets a JSON file for each event.
     """
-    async with Engine(open_store(url, settings), settings=settings, roles=roles) as engine:
+    store = open_store(url, settings)
+    path = store.path if slots and isinstance(store, SqliteStore) else None
+    async with Engine(store, settings=settings, roles=roles) as engine:
         flows = FlowBackend(engine, cwd, roots=roots)
         worker = None
         if slots:
@@ -75,7 +78,8 @@ async def open_local(
         if files is not None:
             files.start()
         try:
-            yield Local(engine, flows, worker)
+            with present(path):
+                yield Local(engine, flows, worker)
         finally:
             if files is not None:
                 await files.stop()

@@ -2,12 +2,12 @@
 
 import msgspec
 
-from stepwell.cli.alive import any_worker
 from stepwell.engine.engine import Engine
 from stepwell.kernel.explain import Around, explain
 from stepwell.model.rows import Pool, Run
 from stepwell.store.port import Reader, RunFilter
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.worker.alive import any_worker
 
 #: How many running runs are looked at for those of a pool.
 LOOK = 500
