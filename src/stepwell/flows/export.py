@@ -27,7 +27,9 @@ from stepwell.store.port import Reader
 
 log = logging.getLogger("stepwell.export")
 MAX_NAME = 64
-PAGE = 100
+PAGE = 25
+#: After each page it rests so many times as long as it took: intake comes first, and files follow when there is time.
+REST = 15
 #: Old files that one sweep looks at.
 SWEPT = 100_000
 #: How often files of deleted events are looked for, and how long after a failure it is tried again, in seconds.
@@ -86,9 +88,11 @@ class EventFiles(Role):
 
     async def _export(self) -> None:
         while events := await self._engine.read(lambda reader: reader.scan_events(after=self._after, limit=PAGE)):
+            began = time.monotonic()
             mine = [event for event in events if event.scope == self._scope]
             await asyncio.to_thread(_write_missing, self._folder, mine)
             self._after = events[-1].no
+            await asyncio.sleep(min(REST * (time.monotonic() - began), self.wait_s))
 
     async def _sweep(self) -> None:
         """Deletes files of events that are no more, of its own names only, past the retention."""
