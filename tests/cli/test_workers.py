@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.cli.support import OK, PATIENCE_S, Shop, flow, write_event
 from tests.cli.test_why import until
 from tests.server.support import lawful, serving
@@ -80,6 +82,21 @@ def test_a_second_signal_hands_back_at_once(tmp_path: Path) -> None:
     run = shop.json("runs", "show", run_id)["run"]
     assert (run["status"], run["attempts"][0]["ended"]) == ("queued", "released")
     lawful(tmp_path)
+
+
+@pytest.mark.parametrize("args", [("serve", "--port", "0"), ("serve", "--port", "0", "--no-worker"), ("worker",)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_without_end_do_not_kill_what_is_closing(
+    tmp_path: Path, args: tuple[str, ...], number: signal.Signals
+) -> None:
+    """asyncio's handlers go with its loop, Python's with the interpreter: the next signal would hit in between."""
+    process = Shop(tmp_path).start(*args)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    while process.poll() is None:
+        process.send_signal(number)
+        time.sleep(0.0005)  # without one, it may do nothing but hear signals
+    assert (process.returncode, process.communicate()[1]) == (0, "")
 
 
 def test_a_paused_pool_starts_nothing_until_it_is_resumed(shop: Shop) -> None:

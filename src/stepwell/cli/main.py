@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -81,7 +82,7 @@ def finish(
         code = command.main(standalone_mode=False, color=False if plain else None)
     except click.ClickException as wrong:
         code = misused(wrong)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = 130
     except StepwellError as error:
@@ -95,6 +96,8 @@ def finish(
         code = tell(str(error), "Check the disk, the permissions, and where the output goes.")
         with contextlib.suppress(OSError):
             sys.stdout.close()  # else the interpreter tries once more to write what could not be, and exits with 120
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the exit code stands; one more Ctrl-C would only break the farewell
     sys.exit(code if isinstance(code, int) else 0)
 
 

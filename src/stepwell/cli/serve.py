@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import sqlite3
 from contextlib import closing
 from functools import partial
@@ -20,6 +19,7 @@ from stepwell.server.options import ServerOptions
 from stepwell.server.serve import listen
 from stepwell.server.serve import serve as serve_forever
 from stepwell.store.port import Reader
+from stepwell.worker.ending import when_told_to_end
 from stepwell.worker.local import Local
 
 ORIGINAL = "flow-backend.sqlite"
@@ -112,16 +112,17 @@ def worker(
 
     async def work() -> None:
         async with place.open(create=True, slots=slots, roles=True, drain_s=drain, options=options) as local:
+            told = _when_told(local)
             await _warn(place, local)
             assert local.worker is not None, "slots were asked for"
             click.echo(f"working as {local.worker.name}  flows {place.cwd}  database {place.url}  slots {slots}")
-            await _until_told(local)
+            await told.wait()
 
     run_async(work())
 
 
-async def _until_told(local: Local) -> None:
-    """Waits for SIGTERM or SIGINT; a second one cuts the drain short that comes then."""
+def _when_told(local: Local) -> asyncio.Event:
+    """Is set by SIGTERM or SIGINT; a second one cuts the drain short that comes then."""
     told = asyncio.Event()
 
     def end() -> None:
@@ -129,9 +130,8 @@ async def _until_told(local: Local) -> None:
             local.worker.hurry()
         told.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
-    await told.wait()
+    when_told_to_end(end)
+    return told
 
 
 def _log() -> None:

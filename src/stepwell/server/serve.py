@@ -1,8 +1,6 @@
 """Runs the server until it is told to end: SIGTERM and SIGINT stop the listener, drain the worker, close the store."""
 
-import asyncio
 import contextlib
-import signal
 import socket
 from collections.abc import Callable, Iterator
 
@@ -13,7 +11,11 @@ from stepwell.server.app import create_app
 from stepwell.server.auth import is_loopback
 from stepwell.server.options import ServerOptions
 from stepwell.server.protocol import protocol_for
+from stepwell.worker.ending import when_told_to_end
 from stepwell.worker.local import Local
+
+#: What the system may hold of an answer that a client has not taken yet; Linux doubles it.
+SEND_BYTES = 128 << 10
 
 
 class _Server(uvicorn.Server):
@@ -45,6 +47,8 @@ def listen(host: str, port: int, *, secured: bool = False) -> socket.socket:
             # With the protocol named, asyncio turns Nagle's delay off for what it accepts.
             listener = undo.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Inherited by what is accepted: the system else takes megabytes, and hides whether a client reads at all.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
             listener.bind((host, port))
             listener.listen()  # until somebody does, a second server could bind the port as well
         except (OSError, OverflowError) as error:
@@ -71,7 +75,7 @@ async def serve(
         app,
         http=protocol_for(options),
         ws="none",
-        log_level="warning",
+        log_level="error",  # a warning of uvicorn is what a client did wrong: it was told, and could fill the disk
         access_log=False,
         lifespan="off",
         proxy_headers=False,
@@ -81,7 +85,6 @@ async def serve(
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server = _Server(config, lambda: on_listening(url))
-    loop = asyncio.get_running_loop()
 
     def end() -> None:
         if server.should_exit and local.worker is not None:
@@ -89,6 +92,5 @@ async def serve(
         server.should_exit = True
         app.state.waits.close()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+    when_told_to_end(end)
     await server.serve(sockets=[listener])
