@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
@@ -79,7 +79,7 @@ class Answer(Struct):
 
 
 class Server:
-    """A `stepwell serve` process."""
+    """A `stepwell serve` process. As a context it is killed at the end, unless it was ended before."""
 
     def __init__(
         self,
@@ -103,14 +103,28 @@ class Server:
             self.process = subprocess.Popen(
                 command, env=environ(**env), stdout=subprocess.PIPE, stderr=log, preexec_fn=preexec,
             )  # fmt: skip
+        try:
+            self.url, self.host, self.port = self._listening()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _listening(self) -> tuple[str, str, int]:
+        """URL, host and port, once it says them."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         assert line.startswith("listening on http://"), line + self.log.read_text()
-        self.url = line.split()[2]
-        parts = urlsplit(self.url)
+        parts = urlsplit(url := line.split()[2])
         assert parts.hostname is not None
         assert parts.port is not None
-        self.host, self.port = parts.hostname, parts.port
+        return url, parts.hostname, parts.port
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -183,13 +197,9 @@ class Server:
 @contextmanager
 def serving(cwd: Path, *args: str, **more: Any) -> Iterator[Server]:
     """A server that ends with the block: well, and without a complaint in its log."""
-    server = Server(cwd, *args, **more)
-    try:
+    with Server(cwd, *args, **more) as server:
         yield server
-    except BaseException:
-        server.kill()
-        raise
-    assert server.stop() == 0, server.log.read_text()
+        assert server.stop() == 0, server.log.read_text()
     log = server.log.read_text()
     assert "Traceback" not in log, log
     assert "ERROR" not in log, log

@@ -209,6 +209,8 @@ def test_an_upgrade_is_no_way_around(locked: Server, path: str, upgrade: str) ->
         ("with.port:2", False), ("with.port", False), ("evil.example", False), ("127.0.0.1.evil.example", False),
         ("localhost.evil.example", False), ("evil.example:7345", False), ("", False), ("192.168.0.1", False),
         ("[::2]", False), ("0.0.0.0", False), ("localhost@evil.example", False), ("2130706433", False),
+        ("[::1]evil.example", False), ("[::1]:x", False), ("[::1", False), ("[::1%25x]", False), ("::1", False),
+        ("localhost.", False), ("localhost:1:2", False), ("127.0.0.1:x", False), ("127.0.0.1:", True), (":80", False),
     ],
 )  # fmt: skip
 def test_without_a_secret_the_host_must_be_known(host: str, good: bool) -> None:

@@ -3,13 +3,18 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from tests.server.support import PATIENCE_S, Server, as_bytes, serving
+from tests.server.support import OK, PATIENCE_S, Server, as_bytes, flow, serving
 
 POST = b"POST /events HTTP/1.1\r\nHost: localhost\r\n"
+
+
+EVENT = b'{"id":"trailed","type":"x"}'
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +75,9 @@ def test_a_head_that_drips_is_not_waited_for(hasty: Server) -> None:
 def test_a_second_request_is_not_waited_for_either(hasty: Server) -> None:
     with closing(socket.create_connection((hasty.host, hasty.port), timeout=5)) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
-        assert b" 200 " in sock.recv(4_096)
+        assert b" 200 " in answer_of(sock)
         sock.sendall(b"GET /heal")
-        assert b" 408 " in sock.recv(4_096)
+        assert is_error(answer_of(sock), 408, "malformed")
         assert sock.recv(4_096) == b""
 
 
@@ -101,6 +106,14 @@ def test_a_head_that_is_too_large_is_refused(server: Server, data: bytes) -> Non
         sock.sendall(data)
         assert is_error(answer_of(sock), 431, "too_large")
     assert server.ask("GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("trailer", [b"Content-Type: text/plain", b"Host: evil.example", b"X-Flow-Timestamp: 1"])
+def test_trailers_are_no_headers(server: Server, trailer: bytes) -> None:
+    """They come after what was checked."""
+    chunks = b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(EVENT), EVENT, trailer)
+    got = server.raw(POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunks, patience_s=5)
+    assert got.startswith(b"HTTP/1.1 202 "), got
 
 
 def test_trailers_without_end_are_cut_off(server: Server) -> None:
@@ -137,16 +150,13 @@ def test_who_waits_for_continue_is_told_no_first(server: Server) -> None:
 
 
 def test_one_connection_too_many_is_told(hasty: Server) -> None:
-    time.sleep(0.6)  # those of the tests before are over by then
-    held = [socket.create_connection((hasty.host, hasty.port), timeout=5) for _ in range(8)]
-    try:
-        for sock in held:
+    with ExitStack() as held:
+        for _ in range(8):
+            sock = held.enter_context(socket.create_connection((hasty.host, hasty.port), timeout=5))
             sock.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
-            assert b" 200 " in sock.recv(4_096)
+            assert b" 200 " in answer_of(sock)
         assert is_error(told(hasty, b""), 503, "unavailable")
-    finally:
-        for sock in held:
-            sock.close()
+    assert hasty.ask("GET", "/healthz").status == 200
 
 
 @pytest.mark.parametrize(
@@ -155,6 +165,39 @@ def test_one_connection_too_many_is_told(hasty: Server) -> None:
 )
 def test_what_is_no_http_is_told_so_as_json(server: Server, data: bytes) -> None:
     assert is_error(told(server, data), 400, "malformed")
+
+
+def test_what_a_client_does_wrong_is_not_in_the_log(server: Server) -> None:
+    """Anybody could fill the disk with it."""
+    before = server.log.read_text()
+    assert is_error(told(server, b"nonsense\r\n\r\n"), 400, "malformed")
+    assert server.log.read_text() == before
+
+
+def reader_of(server: Server, run_id: str) -> socket.socket:
+    """A client that has asked for a run, and has room for little of it."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    sock.settimeout(PATIENCE_S)
+    sock.connect((server.host, server.port))
+    sock.sendall(f"GET /runs/{run_id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    return sock
+
+
+def test_who_reads_slowly_gets_all_and_who_reads_nothing_is_cut_off(tmp_path: Path) -> None:
+    """uvicorn says when its buffer is full and when it is empty again, and nothing in between."""
+    flow(tmp_path, steps={"go": f"yes 12345678 | head -c 4000000; echo; {OK}"})
+    with serving(tmp_path, options={"stalled_s": 0.4}) as server:
+        (run_id,) = server.send("e")["runIds"]
+        whole = len(server.ended(run_id)["stdout"])
+        with closing(reader_of(server, run_id)) as slow, closing(reader_of(server, run_id)) as never:
+            got, until = 0, time.monotonic() + 1.5
+            while piece := slow.recv(16_384):
+                got += len(piece)
+                if time.monotonic() < until:
+                    time.sleep(0.02)
+            assert got > 2 * whole  # output, and the same as stdout
+            assert sum(map(len, iter(partial(never.recv, 1 << 20), b""))) < whole
 
 
 def test_a_pipeline_is_answered_in_order(server: Server) -> None:

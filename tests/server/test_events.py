@@ -6,7 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
+from stepwell.model.errors import Malformed
 from stepwell.model.settings import MIB
+from stepwell.server.http import decoded
 from tests.server.support import Server, as_bytes
 
 #: Ids with everything that a path, a query or a database could take amiss.
@@ -231,6 +233,25 @@ def test_a_target_that_cannot_be_read_is_refused(server: Server, target: str) ->
     """Fault 20: bad percent-encoding was a 500."""
     server.ask("GET", target).error(400, "malformed")
     server.ask("POST", "/events/%ff/replay").error(400, "malformed")
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [(b"", ""), (b"a%2Fb", "a/b"), (b"%2f%c3%A4", "/\xe4"), (b"%25", "%"), (b"%2525", "%25"), (b"a+b", "a+b"),
+     (b"%00", "\0"), (b"%0a%7F", "\n\x7f"), (b"\xc3\xa4", "\xe4")],
+)  # fmt: skip
+def test_what_is_percent_encoded(raw: bytes, text: str) -> None:
+    assert decoded(raw, "it") == text
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"%", b"a%", b"%2", b"%%25", b"%g0", b"%0g", b"%2 5", b"%u0041", b"%-1", b"%25%", b"%c3", b"\xff", b"%C0%AF"],
+)
+def test_what_is_not_exactly_percent_encoded_utf_8(raw: bytes) -> None:
+    """Python's own decoder takes `%g0` as it stands, so that two ids could have one address."""
+    with pytest.raises(Malformed, match="it "):
+        decoded(raw, "it")
 
 
 def test_a_parameter_twice_is_refused(server: Server) -> None:

@@ -1,12 +1,14 @@
 """`/healthz`, `/readyz`, `/metrics`."""
 
+import http.client
 import resource
+from contextlib import closing
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from stepwell.model.settings import KIB
-from tests.server.support import OK, Server, as_bytes, flow, serving
+from tests.server.support import OK, PATIENCE_S, Server, as_bytes, database, flow, serving
 
 
 def samples(server: Server) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -30,16 +32,34 @@ def test_a_store_that_cannot_write_is_not_ready(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (512 * KIB, 512 * KIB))
 
-    server = Server(tmp_path, "--slots", "0", preexec=limit)
-    for n in range(100):
-        body = as_bytes({"id": f"e{n}", "type": "x", "payload": "x" * 50_000})
-        if server.ask("POST", "/events", body).status != 202:
-            break
-    refused = server.ask("GET", "/readyz").error(503, "unavailable")
-    assert any("cannot write" in reason for reason in refused["reasons"])
-    assert str(tmp_path) not in str(refused)
-    assert samples(server)["stepwell_lane_up", ()] == 0
-    server.kill()
+    with Server(tmp_path, "--slots", "0", preexec=limit) as server:
+        for n in range(100):
+            body = as_bytes({"id": f"e{n}", "type": "x", "payload": "x" * 50_000})
+            if server.ask("POST", "/events", body).status != 202:
+                break
+        refused = server.ask("GET", "/readyz").error(503, "unavailable")
+        assert any("cannot write" in reason for reason in refused["reasons"])
+        assert str(tmp_path) not in str(refused)
+        assert samples(server)["stepwell_lane_up", ()] == 0
+
+
+def test_a_store_that_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
+    """It is no bug and not for ever: 503 with the reason, not ready, and a stream ends without an end."""
+    flow(tmp_path, steps={"go": "echo begun; exec sleep 60"})
+    with Server(tmp_path, STEPWELL_POLL_MS="100") as server:
+        (run_id,) = server.send("e")["runIds"]
+        server.until(run_id, lambda run: "begun" in run.get("stdout", ""))
+        with closing(http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE_S)) as connection:
+            connection.request("GET", f"/runs/{run_id}/output?stream=1")
+            following = connection.getresponse()
+            assert following.readline() == b": following\n"
+            for path in (database(tmp_path), database(tmp_path).with_name("stepwell.sqlite-wal")):
+                path.write_bytes(b"\xff" * path.stat().st_size)
+            assert b"event: end" not in following.read()
+        for target in ("/events", "/runs", f"/runs/{run_id}", f"/runs/{run_id}/output?stream=1", "/metrics", "/readyz"):
+            refused = server.ask("GET", target).error(503, "unavailable")
+            assert "cannot be read" in refused["error"]
+            assert str(tmp_path) not in str(refused)
 
 
 def test_metrics_count_what_happens(tmp_path: Path) -> None:

@@ -117,10 +117,10 @@ def test_a_request_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
 def test_a_killed_server_leaves_no_step_behind_and_its_heir_runs_it_again(tmp_path: Path) -> None:
     """Fault 6: a killed server left its runs running for ever. Here the lease decides, which is over soon."""
     flow(tmp_path, steps={"go": f"echo $$ >> {tmp_path}/pids; [ -e {tmp_path}/go ] || exec sleep 60; {OK}"})
-    server = Server(tmp_path)
-    (run_id,) = server.send("e")["runIds"]
-    pid = int(when(tmp_path / "pids"))
-    server.kill()
+    with Server(tmp_path) as server:
+        (run_id,) = server.send("e")["runIds"]
+        pid = int(when(tmp_path / "pids"))
+        server.kill()
     gone(pid)
     (tmp_path / "go").touch()
     with closing(SqliteStore(database(tmp_path)).connect()) as db:  # as if the two minutes of the lease had passed
@@ -156,17 +156,16 @@ def test_a_store_that_cannot_write_says_so_and_readiness_too(tmp_path: Path) -> 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (512 * KIB, 512 * KIB))
 
-    server = Server(tmp_path, "--slots", "0", preexec=limit)
     accepted = []
-    for n in range(100):
-        answer = server.ask("POST", "/events", as_bytes({"id": f"e{n}", "type": "x", "payload": "x" * 50_000}))
-        if answer.status != 202:
-            break
-        accepted.append(f"e{n}")
-    assert answer.error(503, "unavailable")["hint"]
-    assert "cannot write" in server.ask("GET", "/healthz").error(503, "unavailable")["error"]
-    server.ask("POST", "/events", as_bytes({"id": "one more", "type": "x"})).error(503, "unavailable")
-    server.kill()
+    with Server(tmp_path, "--slots", "0", preexec=limit) as server:
+        for n in range(100):
+            answer = server.ask("POST", "/events", as_bytes({"id": f"e{n}", "type": "x", "payload": "x" * 50_000}))
+            if answer.status != 202:
+                break
+            accepted.append(f"e{n}")
+        assert answer.error(503, "unavailable")["hint"]
+        assert "cannot write" in server.ask("GET", "/healthz").error(503, "unavailable")["error"]
+        server.ask("POST", "/events", as_bytes({"id": "one more", "type": "x"})).error(503, "unavailable")
     with serving(tmp_path) as heir:  # with room again: what was accepted is there, and nothing else
         assert accepted
         assert {event["id"] for event in heir.get("/events?limit=500")["events"]} == set(accepted)

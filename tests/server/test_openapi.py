@@ -22,7 +22,7 @@ from starlette.routing import Route
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import FlowBackend
 from stepwell.server.app import Methods, create_app
-from stepwell.server.openapi import ERRORS, document, errors_of
+from stepwell.server.openapi import ERRORS, SCHEMAS, document, errors_of
 from stepwell.server.options import ServerOptions
 from stepwell.server.routes import OPERATIONS, Operation
 from stepwell.store.memory import MemoryStore
@@ -86,6 +86,32 @@ def test_the_page_for_people_names_every_route() -> None:
     for one in OPERATIONS:
         assert f"{one.method} {one.path}" in page, one.path
         assert all(param.name in page.lower() or param.name in page for param in one.params), one.id
+
+
+def keys_of(schema: str) -> set[str]:
+    return set(SCHEMAS[schema]["properties"])
+
+
+def test_every_key_that_is_answered_is_described(server: Server) -> None:
+    """Absent keys are left out, so a whole run is put together of several."""
+    event = {"source": "s", "occurredAt": "o", "receivedAt": "r"}
+    run_ids = server.send("keys", {}, **event)["runIds"]
+    runs = [server.ended(run_id) for run_id in run_ids]
+    shown = server.get("/events/keys")
+    assert keys_of("EventAnswer") >= shown.keys()
+    assert keys_of("Event") >= shown["event"].keys()
+    for run in [*runs, *shown["runs"]]:
+        assert keys_of("Run") >= run.keys()
+        assert all(keys_of("Attempt") >= one.keys() for one in run.get("attempts", ()))
+        assert all(keys_of("Entry") >= one.keys() for one in run.get("journal", ()))
+        assert all(keys_of("Output") >= one.keys() for one in run.get("output", ()))
+
+
+def test_a_signed_post_may_have_a_timestamp() -> None:
+    paths = document("1", secured=True)["paths"]
+    for one in OPERATIONS:
+        names = {param["name"] for param in paths[one.path][one.method.lower()]["parameters"]}
+        assert ("x-flow-timestamp" in names) == (one.method == "POST")
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,24 @@ def test_an_unknown_status_is_refused_with_the_known_ones(server: Server, query:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/nope", "/event", "/EVENTS", "/healthz/", "/healthz/x", "/events.json", "/favicon.ico", "//", "/%2e%2e"],
+    [
+        "/",
+        "/nope",
+        "/event",
+        "/EVENTS",
+        "/healthz/",
+        "/healthz/x",
+        "/events.json",
+        "/favicon.ico",
+        "//",
+        "/%2e%2e",
+        "/%65vents",
+        "/events%2Fa",
+        "/events%2Fa%2Freplay",
+        "/%68ealthz",
+        "//healthz",
+        "/./healthz",
+    ],
 )
 def test_what_is_no_route(server: Server, path: str) -> None:
     server.ask("GET", path).error(404, "unknown")

@@ -28,6 +28,7 @@ def talking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     cwd: Path = tmp_path_factory.mktemp("talking")
     flow(cwd, "say", {"go": f"for n in 1 2 3; do echo line $n; sleep 0.15; done; {OK}"}, "say")
     flow(cwd, "wait", {"go": f"echo begun; while [ ! -e {cwd}/go ]; do sleep 0.05; done; echo more; {OK}"}, "wait")
+    flow(cwd, "much", {"go": f"yes 1234567 | head -c 800000; echo; {OK}"}, "much")
     with serving(cwd, options={"beat_s": 0.2}, STEPWELL_POLL_MS="60000") as running:
         yield running
     lawful(cwd)
@@ -110,6 +111,17 @@ def test_a_stream_can_be_asked_for_in_the_address(talking: Server) -> None:
     assert b"id: 1\n" not in answer.body
     head = talking.ask("HEAD", f"/runs/{run_id}/output?stream=1")
     assert (head.status, head.body) == (200, b"")
+
+
+def test_a_stream_of_much_says_each_chunk_once_and_ends_without_saying_it_again(talking: Server) -> None:
+    """Hundreds who follow one run would else get all of it at once, twice, at its end: a gigabyte of memory."""
+    (run_id,) = talking.send("s7", type_="much")["runIds"]
+    *said, end = events(stream(talking, run_id))
+    assert [int(one.id) for one in said] == list(range(1, len(said) + 1))
+    assert len(said) > 16  # more than are read at once
+    run = talking.ended(run_id)
+    assert "".join(one.data["text"] for one in said if one.data["kind"] == "stdout") == run["stdout"]
+    assert end.data["run"] == {**{key: run[key] for key in run if key != "stdout"}, "output": []}
 
 
 def test_output_comes_in_pages(talking: Server) -> None:

@@ -106,6 +106,19 @@ def test_a_client_that_goes_gives_its_place_back(waiting: Server) -> None:
     waiting.ask("POST", f"/runs/{run_id}/cancel", b'{"terminate":true}')
 
 
+def test_a_client_that_went_is_counted_as_such(waiting: Server) -> None:
+    """Nobody heard a 200."""
+    (run_id,) = waiting.send("went", type_="never")["runIds"]
+    gone = b'stepwell_http_requests_total{method="GET",route="/runs/{id}",status="499"} '
+    before = waiting.ask("GET", "/metrics").body.partition(gone)[2].partition(b"\n")[0]
+    with socket.create_connection((waiting.host, waiting.port)) as sock:
+        sock.sendall(f"GET /runs/{run_id}?wait=300 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        until_waits(waiting, 1)
+    until_waits(waiting, 0)
+    assert waiting.ask("GET", "/metrics").body.partition(gone)[2].partition(b"\n")[0] not in (b"", before)
+    waiting.ask("POST", f"/runs/{run_id}/cancel", b'{"terminate":true}')
+
+
 def until_waits(server: Server, count: int) -> None:
     """Until so many requests wait, as the metrics say."""
     ends = time.monotonic() + 10

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import Receive, Scope, Send
@@ -40,7 +40,6 @@ def create_app(local: Local, options: ServerOptions | None = None) -> Starlette:
         exception_handlers={
             StepwellError: _refused,
             HTTPException: _no_route,
-            ClientDisconnect: _gone,
             Exception: _surprised,
         },
     )
@@ -123,11 +122,6 @@ async def _no_route(request: Request, error: Exception) -> Response:
     code = "unknown" if error.status_code == 404 else "invalid"
     said: dict[str, Any] = {"error": what, "code": code, "hint": hint}
     return answer(said, error.status_code, error.headers)
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    """The client hung up: nobody hears this, and it is no trouble of ours."""
-    return answer({"error": "the client went", "code": "malformed", "hint": "Send it again."}, 400)
 
 
 async def _surprised(request: Request, error: Exception) -> Response:

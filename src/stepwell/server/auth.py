@@ -17,6 +17,7 @@ from stepwell.server.options import ServerOptions
 SIGNATURES = (b"x-flow-signature-256", b"x-patchbay-flow-signature-256", b"x-patch-flow-signature-256")
 TIMESTAMP = b"x-flow-timestamp"
 _SIGNATURE = re.compile(rb"sha256=[0-9a-f]{64}")
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\[\]:@]*))(?::[0-9]*)?")
 _SIGN_HINT = "Send x-flow-signature-256: sha256=HMAC_SHA256_HEX of the body with the shared secret; see docs/http.md."
 _READ_HINT = "Send Authorization: Bearer TOKEN, or x-api-key: TOKEN; the secret is good for it, too."
 Headers = Sequence[tuple[bytes, bytes]]
@@ -116,10 +117,9 @@ def allowed_origin(origin: bytes, options: ServerOptions) -> bool:
 
 
 def host_name(host: str) -> str:
-    """`name` of `name:port`; an IPv6 address without its brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if re.search(r":\d*$", host) else host
+    """`name` of `name:port`, an IPv6 address without its brackets; empty for what is no such thing."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found["address"] or found["name"]
 
 
 def is_loopback(name: str) -> bool:

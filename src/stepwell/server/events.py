@@ -48,12 +48,11 @@ class Events:
         view = accepted_view(accepted)
         if not wait_s:
             return view
-        run_ids = accepted.run_ids[:MAX_LIMIT]
-        numbers = [run.no for run in await self._runs(run_ids)]
+        numbers = [run.no for run in await self._runs(accepted.run_ids)]
         await self._waits.until_ended(self._engine, request.receive, numbers, wait_s)
-        runs = await self._runs(run_ids)
+        runs = await self._runs(accepted.run_ids)
         return view | {
-            "runs": [run_view(run, accepted.event_id) for run in runs],
+            "runs": [run_view(run, accepted.event_id) for run in runs[:MAX_LIMIT]],
             "ended": all(run.terminal for run in runs),
         }
 

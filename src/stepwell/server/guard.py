@@ -58,7 +58,7 @@ class Guard:
         try:
             await self._admitted(scope, receive, counted)
         except ClientDisconnect:
-            status = 499
+            status = 499  # the client went: nobody hears an answer, and it is no trouble of ours
         finally:
             self._requests.count(scope.get("template", ""), scope["method"], status)
 

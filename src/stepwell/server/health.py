@@ -73,9 +73,8 @@ async def _store_trouble(engine: Engine) -> str | None:
         return f"the store cannot write: {engine.trouble}"
     try:
         async with asyncio.timeout(PROBE_S):
-            await engine.submit(
-                c.Deliver(limit=1)
-            )  # what the housekeeping does anyway: the lane answers or it does not
+            await engine.submit(c.Deliver(limit=1))  # what the housekeeping does anyway
+            await engine.read(lambda reader: reader.list_events("main", of_type=None, limit=1, before=None))
     except TimeoutError:
         return f"the store has not answered within {PROBE_S:g} s"
     except StepwellError as error:

@@ -206,6 +206,6 @@ def text_field(fields: Mapping[str, Any], name: str, max_bytes: int) -> str:
 def flag_field(fields: Mapping[str, Any], name: str) -> bool:
     """A key of a body that is true or false; false when it is absent."""
     value = fields.get(name)
-    if value not in (None, True, False) or (isinstance(value, int | float) and not isinstance(value, bool)):
+    if value is not None and not isinstance(value, bool):
         raise Invalid(f"{name} must be true or false", hint="Leave it out for false.", field=name)
     return bool(value)

@@ -20,6 +20,8 @@ ERRORS = {
     431: "The head of the request is too large.",
     503: "Cannot commit now. Safe to send again after a moment.",
 }
+#: What an error has beside its body.
+HEADERS = {401: "www-authenticate", 429: "retry-after", 503: "retry-after"}
 ALWAYS = (400, 401, 403, 431, 503)
 WITH_BODY = (413, 415, 422)
 
@@ -53,9 +55,10 @@ SECONDS = {"type": ["boolean", "number", "null"], "minimum": 0, "maximum": MAX_W
 RUN: dict[str, Schema] = {
     "id": _text(), "eventId": _text(), "flowName": _text(), "stepName": _text(), "name": _text(), "kind": _text(),
     "version": _text(), "status": {"enum": list(STATUSES)}, "resultStatus": {"enum": list(RESULT_STATUSES)},
-    "needsAttention": FLAG, "hold": _text(), "generation": WHOLE, "replay": WHOLE, "result": {}, "error": {},
-    "resultJson": _text(), "stdout": _text(), "stderr": _text(), "createdAt": TIME, "startedAt": TIME,
-    "completedAt": TIME, "cancelRequestedAt": TIME, "why": _text(), "attempts": _list(_ref("Attempt")),
+    "needsAttention": FLAG, "hold": _text(), "generation": WHOLE, "replay": WHOLE, "backend": _text(),
+    "result": {}, "resultJson": _text(), "error": _text(), "failure": {}, "tags": {}, "createdAt": TIME,
+    "startedAt": TIME, "completedAt": TIME, "cancelRequestedAt": TIME, "why": _text(), "executor": _text(),
+    "nextEventIds": _list(_text()), "stdout": _text(), "stderr": _text(), "attempts": _list(_ref("Attempt")),
     "journal": _list(_ref("Entry")), "output": _list(_ref("Output")),
 }  # fmt: skip
 SCHEMAS: dict[str, Schema] = {
@@ -101,9 +104,27 @@ SCHEMAS: dict[str, Schema] = {
         createdAt=TIME,
         matched=WHOLE,
         replays=WHOLE,
+        raw={"type": "object", "description": "The event as it was sent."},
+        cause=_text(description="The run whose result sent it."),
+        depth=WHOLE,
+        misses={"description": "Why steps that listen to its type did not match."},
     ),
     "Run": _object("id", "name", "status", "createdAt", **RUN),
-    "Attempt": _object("id", "attempt", "startedAt", id=_text(), attempt=WHOLE, startedAt=TIME, endedAt=TIME),
+    "Attempt": _object(
+        "id",
+        "attempt",
+        "startedAt",
+        id=_text(),
+        attempt=WHOLE,
+        worker=_text(),
+        executor=_text(),
+        startedAt=TIME,
+        endedAt=TIME,
+        ended=_text(description="How: the end of the run, or why the attempt was over before it."),
+        error=_text(),
+        failure={},
+        nextAt=TIME,
+    ),
     "Entry": _object("seq", "kind", "at", "data", seq=WHOLE, kind=_text(), key=_text(), at=TIME, data={}),
     "Output": _object(
         "n", "attempt", "kind", "at", "text", n=WHOLE, attempt=WHOLE, kind=_text(), at=TIME, text=_text()
@@ -160,6 +181,14 @@ SECURITY: dict[str, Schema] = {
 }
 
 
+STAMP = Param(
+    "x-flow-timestamp",
+    "Unix seconds; then TIMESTAMP.METHOD.PATH?QUERY. is signed before the body. The server may ask for it.",
+    _text(pattern="^[0-9]{1,12}$"),
+    "header",
+)
+
+
 def _operation(one: Operation, secured: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": one.id,
@@ -170,8 +199,9 @@ def _operation(one: Operation, secured: bool) -> dict[str, Any]:
     if one.body is not None:
         found["requestBody"] = {"required": one.body_needed, "content": {JSON: {"schema": _ref(one.body)}}}
     if secured and not one.open:
-        ways = ("signature",) if one.method == "POST" else ("bearer", "apiKey")
-        found["security"] = [{way: []} for way in ways]
+        found["security"] = [{way: []} for way in (("signature",) if one.method == "POST" else ("bearer", "apiKey"))]
+    if secured and one.method == "POST":
+        found["parameters"].append(_param(STAMP))
     return found
 
 
@@ -202,4 +232,7 @@ def _answers(answers: tuple[Answer, ...]) -> dict[str, Any]:
 
 
 def _error(status: int) -> dict[str, Any]:
-    return {"description": ERRORS[status], "content": {JSON: {"schema": _ref("Error")}}}
+    found: dict[str, Any] = {"description": ERRORS[status], "content": {JSON: {"schema": _ref("Error")}}}
+    if status in HEADERS:
+        found["headers"] = {HEADERS[status]: {"required": True, "schema": _text()}}
+    return found

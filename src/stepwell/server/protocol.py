@@ -76,7 +76,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stalled = self.loop.call_later(self.options.stalled_s, self.transport.abort)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Whether the client takes anything is seen by what is left: a slow one is not a stalled one."""
+        left = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(self.options.stalled_s, self._stuck, left)
+
+    def _stuck(self, left: int) -> None:
+        if self.transport.get_write_buffer_size() >= left:
+            self.transport.abort()
+        else:
+            self._look_again()
 
     def resume_writing(self) -> None:
         super().resume_writing()

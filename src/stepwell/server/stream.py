@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from stepwell.engine.engine import Engine
 from stepwell.flows.views import output_view
+from stepwell.model.errors import StepwellError
 from stepwell.model.rows import Output, Run
 from stepwell.server.auth import header
 from stepwell.server.http import AT_ONCE, PAGE_BYTES, answer, limit_of, path_id, query_of, whole, yes
@@ -74,28 +75,34 @@ class Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
     async def _frames(self) -> AsyncIterator[bytes]:
-        quiet_s, poll_s = 0.0, self._engine.settings.poll_ms / 1_000
         yield b": following\n\n"
+        try:
+            async for one in self._told():
+                yield one
+        except StepwellError:
+            return  # without `end`, so the client comes again, and is told the reason with a status
+
+    async def _told(self) -> AsyncIterator[bytes]:
+        """What the run says, and at last the run; a comment where nothing happens for long."""
+        clock, poll_s = asyncio.get_running_loop().time, self._engine.settings.poll_ms / 1_000
+        beat_at = clock() + self._beat_s
         while not self._waits.closing.is_set():
             self._hint.clear()
             run, chunks = await self._engine.read(self._look)
             for chunk in chunks:
                 yield frame("output", output_view(chunk), chunk.n)
-                self._after = chunk.n
-            if not chunks and run is None:
-                return
-            if not chunks and run is not None and run.terminal:
-                yield frame("end", {"run": (await full_view(self._engine, run.id))[1]})
-                return
+                self._after, beat_at = chunk.n, clock() + self._beat_s
             if chunks:
-                quiet_s = 0.0
                 continue
-            started = asyncio.get_running_loop().time()
-            await self._waits.heard(self._hint, min(poll_s, self._beat_s - quiet_s))
-            quiet_s += asyncio.get_running_loop().time() - started
-            if quiet_s >= self._beat_s:
+            if run is None:
+                return
+            if run.terminal:
+                yield frame("end", {"run": (await full_view(self._engine, run.id, output=False))[1]})
+                return
+            await self._waits.heard(self._hint, min(poll_s, beat_at - clock()))
+            if clock() >= beat_at:
                 yield b": beat\n\n"
-                quiet_s = 0.0
+                beat_at = clock() + self._beat_s
 
     def _look(self, reader: Reader) -> tuple[Run | None, list[Output]]:
         run = reader.run_by_no(self._run.no)

@@ -8,12 +8,19 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Change, Entry, Event, Manifest, Output, Pool, Run, Task
 from stepwell.store.port import Page, RunFilter
 from stepwell.store.sqlite.sql import sql
 
 R = TypeVar("R", bound=Struct)
 LAST = (1 << 63) - 1
+_UNREADABLE = frozenset((
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOTADB,
+))  # fmt: skip
+_UNREADABLE_HINT = (
+    "Check the disk; `stepwell db verify` tells what is damaged, `stepwell db restore` brings a backup in."
+)
 _json = msgspec.json.Encoder().encode
 
 
@@ -55,11 +62,17 @@ class SqliteReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        self._db.execute("begin")
+        """Raises `Unavailable` for a file that cannot be read now: that is no bug, and may pass."""
         try:
-            yield
-        finally:
-            self._db.execute("rollback")
+            self._db.execute("begin")
+            try:
+                yield
+            finally:
+                self._db.execute("rollback")
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF not in _UNREADABLE:
+                raise
+            raise Unavailable(f"the store cannot be read: {error}", hint=_UNREADABLE_HINT) from error
 
     def _rows(self, row: type[R], act: str, *values: Any) -> list[R]:
         return [row(*one) for one in self._db.execute(sql(act), values)]
