@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from stepwell.flows.backend import FRESH_S
+from stepwell.flows.events import parse_event
+from stepwell.model import commands as c
 from stepwell.model.settings import Settings
 from tests.worker.support import OK, House, house
 
@@ -152,5 +155,87 @@ def test_steps_with_long_names_have_pools_of_their_own(tmp_path: Path) -> None:
             assert len({run.pool for run in runs}) == 2
             pools = await it.engine.read(lambda reader: reader.pools("main"))
             assert {pool.name for pool in pools} == {run.pool for run in runs}
+
+    asyncio.run(main())
+
+
+# ── fault 1: accepted, and never run ─────────────────────────────────────────────────────────────────────────────
+
+
+async def again(it: House, payload: Any = None) -> c.Accepted:
+    event = {"id": "e", "type": "demo", "payload": payload}
+    return await it.flows.dispatch(parse_event(event, now_iso="2026-01-01T00:00:00Z"))
+
+
+async def changed(it: House, change: Callable[[], object], problems: int = 0) -> None:
+    """Changes the packages, and waits until the backend looks again."""
+    change()
+    await asyncio.sleep(2 * FRESH_S)
+    assert len(it.flows.discover().problems) == problems
+
+
+def without_schema(cwd: Path) -> Callable[[], object]:
+    root = package(cwd, "bad", steps=step(trigger=SCHEMA))
+    return lambda: (root / "schema.json").write_text("{}")
+
+
+def without_manifest(cwd: Path) -> Callable[[], object]:
+    manifest = package(cwd, "bad") / "flow.toml"
+    whole = manifest.read_text()
+    manifest.write_text(whole[:20])
+    return lambda: manifest.write_text(whole)
+
+
+@pytest.mark.parametrize("broken", [without_schema, without_manifest])
+def test_fault_1_a_redelivery_runs_what_a_fault_kept_from_running(
+    tmp_path: Path, broken: Callable[[Path], Callable[[], object]]
+) -> None:
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            it.add(OK, flow="good")
+            mend = broken(tmp_path)
+            (good,) = await it.send()
+            (miss,) = await misses(it, "e")
+            assert miss["flow"] == "bad"
+            first = await again(it)
+            assert (first.status, first.matched, first.run_ids) == ("duplicate", 0, [good])
+            await changed(it, mend)
+            made_up = await asyncio.gather(*(again(it) for _ in range(10)))
+            assert sorted(one.matched for one in made_up) == [0] * 9 + [1]
+            assert {(one.status, *one.run_ids) for one in made_up} == {("duplicate", good, made_up[0].run_ids[1])}
+            it.work()
+            run = await it.end(made_up[0].run_ids[1])
+            assert (run.name, run.status) == ("bad/go", "completed")
+            assert await misses(it, "e") == []
+            row = await it.engine.read(lambda reader: reader.event("main", "e"))
+            assert row is not None
+            assert row.matched == 2
+
+    asyncio.run(main())
+
+
+def test_fault_1_a_payload_that_did_not_fit_is_no_fault_and_a_new_flow_is_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            root = package(tmp_path, "bad", steps=step(trigger=SCHEMA), schema={"type": "object"})
+            assert await it.send() == []
+            await changed(it, lambda: ((root / "schema.json").write_text("{}"), it.add(OK, flow="new")))
+            assert (await again(it)).run_ids == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("broken", [without_schema, without_manifest])
+def test_fault_1_what_a_replay_has_run_is_not_run_again(
+    tmp_path: Path, broken: Callable[[Path], Callable[[], object]]
+) -> None:
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            mend = broken(tmp_path)
+            assert await it.send() == []
+            await changed(it, mend)
+            (replayed,) = (await it.flows.replay("e")).run_ids
+            told = await again(it)
+            assert (told.status, told.matched, told.run_ids) == ("duplicate", 0, [replayed])
 
     asyncio.run(main())

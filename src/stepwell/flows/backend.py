@@ -16,7 +16,7 @@ from stepwell.flows.discovery import Discovery, FlowCatalog, Problem
 from stepwell.flows.events import FlowEvent, body_hash, parse_event
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.schemas import MAX_REASON_CHARS, Schemas
-from stepwell.flows.trigger import Matching, StepMatch, match
+from stepwell.flows.trigger import Matching, Miss, StepMatch, match
 from stepwell.model import commands as c
 from stepwell.model.errors import Outdated, Unknown
 from stepwell.model.ids import MAX_NAME_BYTES
@@ -216,13 +216,9 @@ class FlowBackend:
 
         Packages that are broken now are named too: they may have listened.
         """
-        misses = [(one.flow.name, one.step.name, one.reason) for one in matching.misses]
-        broken = self._found.problems[:MAX_BROKEN]
-        misses += [(one.path.parent.name, "*", f"broken package: {one.reason}"[:MAX_REASON_CHARS]) for one in broken]
         limit, told = self.engine.settings.payload_bytes, list[str]()
-        for flow, step, why in misses:
-            for reason in (why, "the reason is too long to be kept"):
-                text = _json({"flow": flow, "step": step, "reason": reason})
+        for one in (*map(_miss, matching.misses), *map(_broken, self._found.problems[:MAX_BROKEN])):
+            for text in (_json(one), _json(one | {"reason": "the reason is too long to be kept"})):
                 size = len(text.encode()) + 2
                 if size <= limit:
                     told.append(text)
@@ -266,6 +262,18 @@ def _choose(event_id: str, found: Sequence[StepMatch], steps: Sequence[str]) -> 
 
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _miss(miss: Miss) -> dict[str, Any]:
+    """{flow, step, reason, fault?}; a fault is made up for when the event comes again."""
+    view = {"flow": miss.flow.name, "step": miss.step.name, "reason": miss.reason}
+    return view | ({"fault": True} if miss.fault else {})
+
+
+def _broken(problem: Problem) -> dict[str, Any]:
+    """The same for a package: its folder stands for its name."""
+    reason = f"broken package: {problem.reason}"[:MAX_REASON_CHARS]
+    return {"flow": problem.path.parent.name, "step": "*", "reason": reason, "fault": True}
 
 
 def _stored(flow: Flow) -> str:

@@ -37,13 +37,17 @@ class Schemas:
 
     def check(self, root: Path, schema: str, payload: Any, *, allow_outside: bool = False) -> str:
         """Why `payload` does not fit the schema file (relative to `root`), or why that is broken; empty if it fits."""
+        return self.judge(root, schema, payload, allow_outside=allow_outside)[0]
+
+    def judge(self, root: Path, schema: str, payload: Any, *, allow_outside: bool = False) -> tuple[str, bool]:
+        """As `check`, and whether the reason is a fault of the schema, which says nothing about the payload."""
         path = root / schema
         if not allow_outside and not is_inside(root, path):
-            return f"the schema {schema} leaves the package"
+            return f"the schema {schema} leaves the package", True
         compiled = self._compile(root, path)
         if compiled.validator is None:
-            return f"the schema {schema} cannot be used: {compiled.fault}"
-        return _reasons(compiled.validator, payload)
+            return f"the schema {schema} cannot be used: {compiled.fault}", True
+        return _reasons(compiled.validator, payload), False
 
     def _compile(self, root: Path, path: Path) -> _Compiled:
         known = self._compiled.get((root, path))

@@ -21,11 +21,12 @@ class StepMatch(Struct, frozen=True):
 
 
 class Miss(Struct, frozen=True):
-    """A step with the event's type that does not run, and the reason."""
+    """A step with the event's type that does not run, and the reason; `fault`: it could not be found out."""
 
     flow: Flow
     step: Step
     reason: str
+    fault: bool = False
 
 
 class Matching(Struct, frozen=True):
@@ -44,18 +45,18 @@ def match(flows: Iterable[Flow], event: FlowEvent, schemas: Schemas) -> Matching
         for step in flow.steps:
             if step.trigger is None or step.trigger.type != event.type:
                 continue
-            reason = _miss(flow, step, step.trigger, event, schemas)
+            reason, fault = _miss(flow, step, step.trigger, event, schemas)
             if reason:
-                misses.append(Miss(flow, step, reason))
+                misses.append(Miss(flow, step, reason, fault))
             else:
                 key = concurrency_key(step.concurrency.key, view) if step.concurrency else None
                 matches.append(StepMatch(flow, step, key))
     return Matching(tuple(matches), tuple(misses[:MAX_MISSES]))
 
 
-def _miss(flow: Flow, step: Step, trigger: Trigger, event: FlowEvent, schemas: Schemas) -> str:
+def _miss(flow: Flow, step: Step, trigger: Trigger, event: FlowEvent, schemas: Schemas) -> tuple[str, bool]:
     if not step.enabled:
-        return "the step is disabled"
+        return "the step is disabled", False
     if trigger.schema is None:
-        return ""
-    return schemas.check(flow.root, trigger.schema, event.payload, allow_outside=step.allow_outside)
+        return "", False
+    return schemas.judge(flow.root, trigger.schema, event.payload, allow_outside=step.allow_outside)

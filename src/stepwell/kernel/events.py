@@ -3,6 +3,7 @@
 An event comes from outside, or from the result of a run: then it is accepted in the commit that ends that run.
 """
 
+import msgspec
 from msgspec import UNSET
 
 from stepwell.kernel import check
@@ -26,15 +27,57 @@ from stepwell.model.rows import Event, Manifest, Run
 
 
 def accept_event(unit: Unit, command: AcceptEvent, now: int) -> Accepted:
-    """`AcceptEvent`: the same id and body again gives the same runs; another body is a conflict."""
+    """`AcceptEvent`: the same id and body again gives the same runs; another body is a conflict.
+
+    A step that a fault kept from being compared with the event is made up for when the event comes again.
+    """
     check_event(unit, command.scope, command.event, command.misses)
     known = known_event(unit, command.scope, command.event)
     if known is not None:
-        return Accepted("duplicate", known.id, list(unit.event_runs.get(known.no) or ()), 0)
+        started = _make_up(unit, known, command, now)
+        return Accepted("duplicate", known.id, list(unit.event_runs.get(known.no) or ()), started)
     _check_revision(unit, command.scope, command.manifests_at)
     event = store(unit, command.scope, command.event, now, matched=len(command.matches), misses=command.misses)
     run_ids = _start(unit, event, command.matches, 0, command.by, now)
     return Accepted("accepted", event.id, run_ids, len(run_ids))
+
+
+def _make_up(unit: Unit, known: Event, command: AcceptEvent, now: int) -> int:
+    """Starts the matches that faults hid the first time; answers how many."""
+    hidden = _hidden(known.misses)
+    matches = tuple(one for one in command.matches if hidden & {(one.flow, one.step), (one.flow, "*")})
+    ids = [flow_run_id(known.scope, known.id, one.flow, one.step, 0) for one in matches]
+    matches = tuple(
+        one for one, run_id in zip(matches, ids, strict=True) if unit.run_by_id(known.scope, run_id) is None
+    )
+    if not matches:
+        return 0
+    _check_revision(unit, known.scope, command.manifests_at)
+    event = unit.events.edit((known.scope, known.id))
+    event.matched += len(matches)
+    event.misses = command.misses
+    return len(_start(unit, event, matches, 0, command.by, now))
+
+
+def _hidden(misses: str | None) -> set[tuple[str, str]]:
+    """(flow, step) of what could not be compared with the event; step * stands for all of a flow."""
+    return {(one["flow"], one["step"]) for one in _faults(misses)}
+
+
+def _made_up(misses: str | None, matches: tuple[Match, ...]) -> str | None:
+    """The misses without the faults of steps that a replay runs: they are not to run a second time."""
+    run = {(one.flow, step) for one in matches for step in (one.step, "*")}
+    gone = [one for one in _faults(misses) if (one["flow"], one["step"]) in run]
+    if misses is None or not gone:
+        return misses
+    left = [one for one in msgspec.json.decode(misses) if one not in gone]
+    return msgspec.json.encode(left).decode() if left else None
+
+
+def _faults(misses: str | None) -> list[dict[str, str]]:
+    if misses is None or '"fault"' not in misses:
+        return []
+    return [one for one in msgspec.json.decode(misses) if isinstance(one, dict) and one.get("fault") is True]
 
 
 def known_event(unit: Unit, scope: str, new: NewEvent) -> Event | None:
@@ -112,6 +155,7 @@ def replay_event(unit: Unit, command: ReplayEvent, now: int) -> Accepted:
     _check_revision(unit, command.scope, command.manifests_at)
     event = unit.events.edit((command.scope, command.event_id))
     event.replays += bool(command.matches)
+    event.misses = _made_up(event.misses, command.matches)
     run_ids = _start(unit, event, command.matches, event.replays, command.by, now)
     return Accepted("accepted", event.id, run_ids, len(run_ids))
 
