@@ -14,6 +14,7 @@ from bench.report import Row, at_most, latencies, number, quantile
 from bench.rig import Rig, run
 from stepwell.flows.context import Runtime, step_environ, step_stdin
 from stepwell.flows.events import FlowEvent, parse_event
+from stepwell.flows.executors.guard import Guard
 from stepwell.flows.manifest import load_flow
 from stepwell.flows.package import Flow
 from stepwell.flows.runners import RUNNERS
@@ -64,7 +65,7 @@ async def _rows(rig: Rig, runner: str, loop: str) -> list[Row]:
     count = WARM + rig.pick(20, 100)
     async with open_local(f"sqlite:///{path}", path.parent, settings=Settings(), slots=1) as local:
         ways: dict[str, Callable[[FlowEvent], Awaitable[float]]] = {
-            "bare": partial(bare, flow), "step": partial(_step, flow), "whole": partial(_event, local)
+            "bare": partial(bare, flow), "step": partial(_step, flow, Guard()), "whole": partial(_event, local)
         }  # fmt: skip
         took: dict[str, list[float]] = {way: [] for way in ways}
         for one in range(count):
@@ -113,7 +114,7 @@ async def bare(flow: Flow, event: FlowEvent) -> float:
     return took
 
 
-async def _step(flow: Flow, event: FlowEvent) -> float:
+async def _step(flow: Flow, guard: Guard, event: FlowEvent) -> float:
     began = time.perf_counter()
     outcome = await run_step(
         flow,
@@ -125,6 +126,7 @@ async def _step(flow: Flow, event: FlowEvent) -> float:
         on_output=lambda _stream, _text: None,
         cancel=asyncio.Event(),
         kill_grace_ms=1_000,
+        post=guard.post(),
     )
     took = time.perf_counter() - began
     assert outcome.result is not None, outcome.error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct, json
 
+from stepwell.flows.executors.guard import Guard
 from stepwell.flows.manifest import load_flow
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.step import run_step
@@ -61,7 +62,7 @@ async def _step(folder: Path) -> Flood:
     before = _peak_kib()
     outcome = await run_step(
         flow, flow.steps[0], event(), runtime=RUNTIME, environ=os.environ, tools=Tools(), on_output=count,
-        cancel=asyncio.Event(), kill_grace_ms=100,
+        cancel=asyncio.Event(), kill_grace_ms=100, post=Guard().post(),
     )  # fmt: skip
     status = outcome.result.status if outcome.result else None
     return Flood(seen[0], status, outcome.error.type if outcome.error else None, _peak_kib() - before)

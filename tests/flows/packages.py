@@ -8,6 +8,7 @@ from typing import Any
 
 from stepwell.flows.context import Runtime
 from stepwell.flows.events import FlowEvent, parse_event
+from stepwell.flows.executors.guard import Guard
 from stepwell.flows.manifest import load_flow
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow
@@ -102,6 +103,7 @@ def run(
             on_output=said or Said(),
             cancel=cancel or asyncio.Event(),
             kill_grace_ms=kill_grace_ms,
+            post=Guard().post(),
         )
 
     return asyncio.run(main())

@@ -34,7 +34,7 @@ def start(argv: list[str], said: Callable[[str, str], None] | None = None, **opt
             asyncio.get_running_loop().call_later(after, cancel.set)
         settings: dict[str, Any] = {
             "cwd": "/", "env": ENV, "stdin": b"", "timeout_ms": 20_000, "kill_grace_ms": 200,
-            "on_output": said or Said(),
+            "on_output": said or Said(), "post": Guard().post(),
         }  # fmt: skip
         return await execute(argv, cancel=cancel, **{**settings, **options})
 
@@ -97,6 +97,7 @@ def test_memory_stays_flat_while_a_slow_reader_is_flooded() -> None:
     code = """
 import asyncio, resource, sys, time
 from stepwell.flows.executors.direct import execute
+from stepwell.flows.executors.guard import Guard
 seen = 0
 def on_output(stream, text):
     global seen
@@ -104,7 +105,7 @@ def on_output(stream, text):
     time.sleep(0.0005)
 async def main():
     await execute(["/bin/sh", "-c", "head -c 100000000 /dev/zero"], cwd="/", env={"PATH": "/usr/bin:/bin"}, stdin=b"",
-                  timeout_ms=60000, kill_grace_ms=100, on_output=on_output, cancel=asyncio.Event())
+                  timeout_ms=60000, kill_grace_ms=100, on_output=on_output, cancel=asyncio.Event(), post=Guard().post())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 asyncio.run(main())
 print(seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -140,7 +141,7 @@ def test_both_event_loops_leave_nothing_open(loop: Callable[[], asyncio.Abstract
         def one(script: str) -> Any:
             return execute(
                 ["sh", "-c", script], cwd="/", env=ENV, stdin=b"x" * 3_000_000, timeout_ms=500, kill_grace_ms=100,
-                on_output=Said(), cancel=asyncio.Event(),
+                on_output=Said(), cancel=asyncio.Event(), post=Guard().post(),
             )  # fmt: skip
 
         return [await one("cat | wc -c; exit 3"), await one("exit 4"), await one("trap '' TERM; sleep 9; sleep 9")]
@@ -245,7 +246,7 @@ def test_when_our_task_is_canceled_the_process_goes_too() -> None:
         task = asyncio.ensure_future(
             execute(
                 argv, cwd="/", env=ENV, stdin=b"", timeout_ms=20_000, kill_grace_ms=1, on_output=on_output,
-                cancel=asyncio.Event(),
+                cancel=asyncio.Event(), post=Guard().post(),
             )
         )  # fmt: skip
         await begun.wait()
@@ -293,10 +294,12 @@ def test_when_we_are_killed_the_whole_group_dies() -> None:
     code = f"""
 import asyncio, sys
 from stepwell.flows.executors.direct import execute
+from stepwell.flows.executors.guard import Guard
 argv = [sys.executable, "-c", {grandchild("time.sleep(30)")!r}]
 async def main():
     await execute(argv, cwd="/", env={ENV!r}, stdin=b"", timeout_ms=60000, kill_grace_ms=100,
-                  on_output=lambda stream, text: print(text, end="", flush=True), cancel=asyncio.Event())
+                  on_output=lambda stream, text: print(text, end="", flush=True), cancel=asyncio.Event(),
+                  post=Guard().post())
 asyncio.run(main())
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=_own_env()) as owner:
@@ -315,7 +318,7 @@ import os, subprocess, sys
 from stepwell.flows.executors.guard import Guard
 guard = Guard()
 for script in ("sleep 30", "setsid sleep 30"):
-    print(subprocess.Popen(["sh", "-c", "exec " + script], env={**os.environ, **guard.environ}).pid, flush=True)
+    print(subprocess.Popen(["sh", "-c", "exec " + script], env={**os.environ, **guard.post().environ}).pid, flush=True)
 os.kill(os.getpid(), 9)
 """
     owner = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=_own_env(), check=False)
@@ -327,8 +330,10 @@ os.kill(os.getpid(), 9)
 def test_a_guard_that_is_dismissed_leaves_the_group_alone() -> None:
     with subprocess.Popen(["sleep", "5"], start_new_session=True) as other:
         guard = Guard()
-        guard.watch(other.pid)
-        guard.close()
+        post = guard.post()
+        post.watch(other.pid)
+        post.close()
+        post.close()
         guard.close()
         time.sleep(0.1)
         assert other.poll() is None
@@ -353,7 +358,7 @@ def test_many_at_once() -> None:
         def one(code: int) -> Any:
             return execute(
                 ["sh", "-c", f"cat >/dev/null; exit {code}"], cwd="/", env=ENV, stdin=b"x" * 100_000, timeout_ms=20_000,
-                kill_grace_ms=100, on_output=Said(), cancel=asyncio.Event(),
+                kill_grace_ms=100, on_output=Said(), cancel=asyncio.Event(), post=Guard().post(),
             )  # fmt: skip
 
         return [*await asyncio.gather(*map(one, range(40)))]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stepwell.flows.context import DEFAULT_ENV, step_stdin
+from stepwell.flows.executors.guard import Guard
 from stepwell.flows.manifest import load_flow
 from stepwell.flows.package import Flow
 from stepwell.flows.result import FlowResult
@@ -232,7 +233,7 @@ def test_a_cancel_is_told(tmp_path: Path) -> None:
         asyncio.get_running_loop().call_later(0.2, cancel.set)
         return await run_step(
             flow, flow.steps[0], event(), runtime=RUNTIME, environ={}, tools=tools(), on_output=Said(), cancel=cancel,
-            kill_grace_ms=100,
+            kill_grace_ms=100, post=Guard().post(),
         )  # fmt: skip
 
     assert error(asyncio.run(main())).type == "canceled"

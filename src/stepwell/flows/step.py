@@ -13,6 +13,7 @@ from stepwell.flows.events import FlowEvent
 from stepwell.flows.executors import EXECUTORS
 from stepwell.flows.executors.base import SCRIPT_HINT, Fault, Job
 from stepwell.flows.executors.direct import Exit, Stream, execute
+from stepwell.flows.executors.guard import Post
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step, is_inside
 from stepwell.flows.result import FlowResult, ResultFault, ResultScanner
@@ -73,8 +74,12 @@ async def run_step(
     on_output: OnSaid,
     cancel: asyncio.Event,
     kill_grace_ms: int,
+    post: Post,
 ) -> Outcome:
-    """Run a step to its end. What can go wrong with the step is in the answer; only `on_output` can raise."""
+    """Run a step to its end, under guard of `post`.
+
+    What can go wrong with the step is in the answer; only `on_output` can raise.
+    """
     options = options or FlowOptions()
     env = step_environ(step, event, runtime, environ, options)
     with ExitStack() as stack:
@@ -95,9 +100,11 @@ async def run_step(
             kill_grace_ms=kill_grace_ms,
             on_output=said.take,
             cancel=cancel,
+            post=post,
             stop=launch.stop,
         )
-        return _outcome(said, ended, _process_failure(step, ended, launch.fault(said.stderr())))
+        words = _last_words(said.stderr(), runner.last_words)
+        return _outcome(said, ended, _process_failure(step, ended, launch.fault(said.stderr()), words))
 
 
 def _runner(step: Step) -> Runner:
@@ -145,7 +152,13 @@ def _outcome(said: _Said, ended: Exit, failure: Reason | None) -> Outcome:
     return Outcome(error=StepFailure(failure.type, failure.message, ended.code, said.stderr(), failure.hint))
 
 
-def _process_failure(step: Step, ended: Exit, fault: Fault | None) -> Reason | None:
+def _last_words(stderr: str, begin: str) -> str:
+    """What the program of a runner said last of itself; empty when there is none, or it said nothing."""
+    _, found, words = stderr.rpartition(begin) if begin else ("", "", "")
+    return words.partition("\n")[0] if found else ""
+
+
+def _process_failure(step: Step, ended: Exit, fault: Fault | None, words: str) -> Reason | None:
     """Why the process did not end well. `fault` is the executor's: it counts when the process ended by itself."""
     if ended.spawn_error is not None:
         return Reason("spawn", ended.spawn_error, SCRIPT_HINT)
@@ -161,5 +174,5 @@ def _process_failure(step: Step, ended: Exit, fault: Fault | None) -> Reason | N
     if ended.code < 0:
         return Reason("exit", f"the step was ended by signal {-ended.code}", "See what it printed to stderr.")
     if ended.code:
-        return Reason("exit", f"the step exited with {ended.code}", "See what it printed to stderr.")
+        return Reason("exit", words or f"the step exited with {ended.code}", "See what it printed to stderr.")
     return None

@@ -11,6 +11,8 @@ from stepwell.model import commands as c
 from stepwell.model.errors import Ended, Stale, Unavailable
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+#: What it may take until it is noticed that a lease runs out.
+NOTICE_MS = 1_000
 
 
 class LeaseLost(Exception):
@@ -18,27 +20,38 @@ class LeaseLost(Exception):
 
 
 class Held:
-    """One leased task. `cancel` is set when it should stop; `lost` says that it must not write any more."""
+    """One leased task. `cancel` is set when it should stop; `lost` says that it must not write any more.
 
-    def __init__(self, engine: Engine, leased: c.Leased) -> None:
+    `ends_at` is when its lease ends, in seconds of this machine's steady clock, counted from the moment before it was
+    asked for: the answer may have been long under way. `on_extended` is told of each later end.
+    """
+
+    def __init__(self, engine: Engine, leased: c.Leased, asked_at: float) -> None:
         self.leased, self._engine = leased, engine
         self.cancel = asyncio.Event()
         self.lost = self.asked_to_cancel = self.handing_back = False
+        self.ends_at = asked_at + (leased.lease_until - leased.now) / 1_000
+        self.on_extended: Callable[[float], None] = lambda ends_at: None
         self._n = 0
-        self._ends_at = steady_s() + (leased.lease_until - leased.now) / 1_000
+        # What the task needs to stop, since it must have stopped before somebody else may have it.
+        self._spare_s = min(engine.settings.kill_grace_ms + NOTICE_MS, engine.settings.lease_ms // 4) / 1_000
 
     @property
     def lease(self) -> c.Lease:
         return self.leased.lease
 
-    def extended(self, until_ms: int, now_ms: int) -> None:
-        """The lease was extended; its end is counted by this process's own steady clock."""
-        self._ends_at = steady_s() + (until_ms - now_ms) / 1_000
+    def extended(self, ends_at: float) -> None:
+        """The lease ends later. One that was over in the meantime stays lost: what it allowed is being stopped."""
+        if self.over:
+            self.lose()
+        elif not self.lost:
+            self.ends_at = ends_at
+            self.on_extended(ends_at)
 
     @property
     def over(self) -> bool:
-        """Whether the lease has run out, as far as this worker can know."""
-        return steady_s() > self._ends_at
+        """Whether it is time to stop, as the lease runs out, as far as this worker can know."""
+        return steady_s() > self.ends_at - self._spare_s
 
     def lose(self) -> None:
         """Somebody else has the task: stop, and write nothing."""

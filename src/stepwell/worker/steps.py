@@ -7,6 +7,7 @@ import msgspec
 
 from stepwell.flows.backend import FlowBackend, flow_event, needs_flow
 from stepwell.flows.context import Runtime
+from stepwell.flows.executors.guard import Guard
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.result import FlowResult
@@ -32,6 +33,7 @@ class StepHandler:
     ) -> None:
         self._backend, self._tools, self._options = backend, tools, options or FlowOptions()
         self._environ = dict(os.environ if environ is None else environ)
+        self._guard = Guard()
 
     def requires(self) -> tuple[str, ...]:
         """The flows that are on this machine now."""
@@ -63,6 +65,8 @@ class StepHandler:
             attempt_id=attempt_id(leased.run.id, leased.lease.k, leased.attempt),
             replay=leased.run.replay > 0,
         )
+        post = self._guard.post(held.ends_at)
+        held.on_extended = post.until
         try:
             return await run_step(
                 flow,
@@ -75,8 +79,10 @@ class StepHandler:
                 on_output=pump.take,
                 cancel=held.cancel,
                 kill_grace_ms=settings.kill_grace_ms,
+                post=post,
             )
         finally:
+            post.close()
             await pump.close()
 
     async def _write_result(self, held: Held, result: FlowResult) -> None:

@@ -9,10 +9,11 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
+from stepwell.engine.clock import steady_s
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, StepwellError
-from stepwell.worker.held import Held, LeaseLost
+from stepwell.worker.held import NOTICE_MS, Held, LeaseLost
 
 log = logging.getLogger("stepwell.worker")
 Handler = Callable[[Held], Awaitable[None]]
@@ -79,6 +80,7 @@ class Worker:
         self._loops = [
             asyncio.create_task(self._claims(), name="stepwell-claims"),
             asyncio.create_task(self._beats(), name="stepwell-beats"),
+            asyncio.create_task(self._ends(), name="stepwell-ends"),
         ]
 
     async def stop(self, *, drain_s: float = 30.0) -> None:
@@ -146,10 +148,11 @@ class Worker:
                 lease_ms=self._engine.settings.lease_ms,
                 via=self._via,
             )
+        asked_at = steady_s()
         claimed = await self._engine.submit(self._unanswered)
         self._unanswered = None
         for leased in claimed.tasks:
-            held = Held(self._engine, leased)
+            held = Held(self._engine, leased, asked_at)
             task = asyncio.create_task(self._run(held), name=f"stepwell-{leased.run.id}")
             self._held[held] = task
             task.add_done_callback(partial(self._free, held))
@@ -209,17 +212,24 @@ class Worker:
                 await self._beat(held)
             except Exception as error:
                 log.warning("no heartbeat: %s", error)
-                for one in held:
-                    if one.over:
-                        one.lose()
 
     async def _beat(self, held: list[Held]) -> None:
         beats = tuple(c.Beat(one.lease, one.leased.seen) for one in held)
+        asked_at = steady_s()
         answer = await self._engine.submit(c.Sync(self.name, beats, self._engine.settings.lease_ms))
         for one, synced in zip(held, answer.tasks, strict=True):
             if synced.error is not None:
                 one.lose()
                 continue
-            one.extended(synced.lease_until, answer.now)
+            one.extended(asked_at + (synced.lease_until - answer.now) / 1_000)
             if synced.cancel:
                 one.ask_to_cancel()
+
+    async def _ends(self) -> None:
+        """Stops what has no lease any more. Not a part of the heartbeats: a store that hangs answers none of them."""
+        while True:
+            await asyncio.sleep(NOTICE_MS / 2_000)
+            for one in self._held:
+                if one.over and not one.lost:
+                    log.warning("run %s: its lease runs out, and no heartbeat was answered", one.leased.run.id)
+                    one.lose()

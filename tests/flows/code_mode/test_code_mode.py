@@ -96,6 +96,7 @@ def test_failures_end_the_step_at_once_and_say_why(tmp_path: Path, scenario: str
     began = time.monotonic()
     failed = failure(play(tmp_path, scenario))
     assert (failed.type, failed.exit_code) == ("exit", 1)
+    assert message in failed.message
     assert message in failed.stderr
     assert "Exception" not in failed.stderr
     assert time.monotonic() - began < 5
@@ -114,7 +115,9 @@ def test_a_dead_server_is_told_with_its_last_words_and_what_was_streamed(tmp_pat
 
 
 def test_a_codex_without_the_method(tmp_path: Path) -> None:
-    stderr = failure(play(tmp_path, "no-method")).stderr
+    failed = failure(play(tmp_path, "no-method"))
+    stderr = failed.stderr
+    assert failed.message.startswith("this Codex (peer/0.0.1) has no"), "it is the message, and not its hint"
     assert "this Codex (peer/0.0.1) has no thread/codeMode/execute" in stderr
     assert "@peezy.tech/codex" in stderr
 

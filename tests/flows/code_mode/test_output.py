@@ -33,4 +33,4 @@ def test_notes_are_bounded() -> None:
     lines = stderr.getvalue().splitlines()
     assert len(lines) == MAX_NOTES + 2
     assert max(map(len, lines)) == MAX_NOTE_CHARS + len("code mode: ")
-    assert lines[-2:] == ["code mode: further notes are not shown", "code mode: it failed"]
+    assert lines[-2:] == ["code mode: further notes are not shown", "code mode failed: it failed"]

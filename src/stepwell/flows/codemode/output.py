@@ -2,6 +2,8 @@
 
 from typing import TextIO
 
+#: What begins the line on stderr that says why the step failed; its hint is the next line.
+FAILED = "code mode failed: "
 MAX_NOTES = 20
 MAX_NOTE_CHARS = 500
 # Less than the bytes that a line of a step's stdout may have, whatever the characters.
@@ -44,9 +46,8 @@ class Output:
 
     def last_words(self, message: str, hint: str) -> None:
         """Tell why the step failed. The last thing on stderr, since the end of it is what is kept."""
-        self._say(message)
-        if hint:
-            self._say(hint)
+        self._stderr.write(f"{FAILED}{message}\n" + (f"hint: {hint}\n" if hint else ""))
+        self._stderr.flush()
 
     def _broken(self, line: str) -> str:
         """More of the line that is being written, with newlines where it gets too long."""

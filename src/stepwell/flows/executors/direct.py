@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from msgspec import Struct
 
 from stepwell.flows.executors.base import Job, Launch
-from stepwell.flows.executors.guard import Guard
+from stepwell.flows.executors.guard import Post
 from stepwell.flows.runners.base import Tools
 
 Stream = Literal["stdout", "stderr"]
@@ -58,6 +58,7 @@ async def execute(
     kill_grace_ms: int,
     on_output: OnOutput,
     cancel: asyncio.Event,
+    post: Post,
     stop: Stop | None = None,
 ) -> Exit:
     """Run `argv` in a session of its own and wait for its end.
@@ -66,21 +67,20 @@ async def execute(
     is read while it works, so a process that prints faster has to wait. What it raises ends the process, and is raised
     here. At the timeout, or when `cancel` is set, `stop` is awaited, which is bounded itself; without one, the group
     gets TERM and, `kill_grace_ms` later, KILL. When the process ends by itself, what is left of its group is killed.
-    Pipes that others still hold are read for `DRAIN_MS` more, not longer.
+    Pipes that others still hold are read for `DRAIN_MS` more, not longer. `post` is relieved at the end.
     """
-    guard = Guard()
     try:
-        child = await _start(argv, cwd, {**env, **guard.environ}, on_output)
+        child = await _start(argv, cwd, {**env, **post.environ}, on_output)
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument or a variable
-        guard.close()
+        post.close()
         return Exit(spawn_error=_reason(error, argv, cwd))
     try:
-        guard.watch(child.group)
+        post.watch(child.group)
         child.send(stdin)
         return await _supervise(child, timeout_ms, kill_grace_ms, cancel, stop)
     finally:
         await child.dispose(stop)
-        guard.close()
+        post.close()
 
 
 async def _start(argv: Sequence[str], cwd: str | Path, env: Mapping[str, str], on_output: OnOutput) -> "_Child":

@@ -1,84 +1,147 @@
-"""Kills a step's processes when our own process dies without having done so (SIGKILL, out of memory).
+"""Sees to it that no step outlives its worker or its lease, also when the worker cannot see to it itself.
 
-A guard is one `/bin/sh` a step that waits on a pipe from us. The kernel closes the pipe when we are gone, however that
-came about, and the guard then kills the step's process group. A guard ignores TERM, INT and HUP, and sits in a session
-of its own.
+A worker that was killed, was out of memory, was stopped (SIGSTOP), or hangs, can end nothing. So it has one guard: a
+process in a session of its own, `guard_process`, that knows the process group and the end of the lease of each attempt.
+It kills the group when the worker is dead, or has not extended the lease in time: another worker may begin the next
+attempt then, and the two must not overlap.
+
+The start of a step and the line that names its group are two moments. For a death in between, the step has a mark in
+its environment, and the guard also kills whatever has it (Linux). That reaches processes that left the group as well.
 
 Why not PR_SET_PDEATHSIG: it reaches the direct child only, not what that has started; it fires when the *thread* that
 forked ends; and to set it, Python has to fork instead of vfork (`preexec_fn`: 28 ms in a process of 800 MB, unsafe
-beside threads) or to start through `setpriv`, which costs as much as a guard and is not everywhere.
+beside threads) or to start through `setpriv`, which costs a process for each step and is not everywhere.
 
-The start of a step and the line that names its group to the guard are two moments. For a death in between, the step
-has a mark in its environment, and a guard that was left alone also kills whatever has it (Linux). That reaches
-processes that left the group as well.
-
-Not covered: systems without `/bin/sh`; processes that left the group on systems without /proc, or that emptied their
-environment; our children made by a bare fork, which hold the pipe open.
+Not covered: processes that left the group on systems without /proc, or that emptied their environment; our children
+made by a bare fork, which hold the pipe open.
 """
 
 import contextlib
+import math
 import os
 import secrets
 import subprocess
+import sys
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 #: The variable that marks all processes of one attempt.
 MARK = "STEPWELL_GUARD"
-_SHELL = "/bin/sh"
-# The first line names the group. The end of the pipe means that we died; when all goes well, we kill the guard.
-_SCRIPT = """
-trap "" TERM INT HUP
-read -r group && read -r nothing
-[ -n "$group" ] && kill -s KILL -- "-$group"
-for pause in 0 0.2 0.5; do
-  sleep $pause
-  for found in $(grep -ls "$1" /proc/[0-9]*/environ); do
-    pid=${found#/proc/}
-    kill -s KILL "${pid%/environ}"
-  done
-done
-"""
+PROCESS = Path(__file__).with_name("guard_process.py")
+# How long a guard that was dismissed may take; longer only if it has to kill something.
+_LAST_S = 5.0
 
 
-class Guard:
-    """Made before the step is started, so that no time goes by unguarded; told the group at once after."""
+class Post:
+    """One attempt under guard. `environ` is what its processes need in their environment."""
 
-    def __init__(self) -> None:
-        self._mark = secrets.token_hex(16)
-        self._process = _start(f"{MARK}={self._mark}")
+    def __init__(self, guard: "Guard", ends_at: float) -> None:
+        self._guard, self._ends_at, self._group = guard, ends_at, 0
+        self.mark = secrets.token_hex(16)
+        self.environ = {MARK: self.mark}
 
     @property
-    def environ(self) -> dict[str, str]:
-        """What the process to guard needs in its environment."""
-        return {MARK: self._mark}
+    def line(self) -> bytes:
+        """All that the guard knows of it."""
+        return f"{self.mark} {self._group} {self._ends_at}\n".encode()
 
     def watch(self, group: int) -> None:
         """Name the process group to kill."""
-        if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._process.stdin.fileno(), f"{group}\n".encode())
+        self._group = group
+        self._guard.tell(self)
+
+    def until(self, ends_at: float) -> None:
+        """The lease was extended, or is said to be over, by the steady clock in seconds."""
+        self._ends_at = ends_at
+        self._guard.tell(self)
 
     def close(self) -> None:
-        """Dismiss the guard; the group is left alone."""
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        """The attempt is over; its group is left alone from here on."""
+        self._guard.forget(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Guard:
+    """The guard of one worker. Its process starts with the first attempt, and again when somebody has killed it."""
+
+    def __init__(self) -> None:
+        self._posts: dict[str, Post] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._dismiss: weakref.finalize[..., Guard] | None = None
+
+    def post(self, ends_at: float = math.inf) -> Post:
+        """Guard an attempt whose lease ends then, before it starts, so that no moment goes by unguarded."""
+        post = Post(self, ends_at)
+        self._posts[post.mark] = post
+        self.tell(post)
+        return post
+
+    def tell(self, post: Post) -> None:
+        """Pass on what is new about an attempt."""
+        if post.mark in self._posts:
+            self._write(post.line)
+
+    def forget(self, post: Post) -> None:
+        """Watch this attempt no more."""
+        if self._posts.pop(post.mark, None) is not None:
+            self._write(post.mark.encode() + b"\n")
+
+    def close(self) -> None:
+        """Dismiss the guard's process; what is still under guard is killed."""
+        if self._dismiss is not None:
+            self._dismiss()
         self._process = None
 
+    def _write(self, line: bytes) -> None:
+        """A line is written as a whole or not at all. A guard that is gone, or that reads no more, is replaced."""
+        try:
+            if self._process is not None and self._process.poll() is None and self._process.stdin is not None:
+                os.write(self._process.stdin.fileno(), line)
+                return
+        except OSError:
+            pass
+        self._replace()
 
-def _start(mark: str) -> subprocess.Popen[bytes] | None:
+    def _replace(self) -> None:
+        if self._process is not None:
+            self._process.kill()  # before its pipe is closed, which it would take for our death
+        self.close()
+        if not self._posts:
+            return
+        with contextlib.suppress(OSError):  # no process to be had; the step's own start will say so
+            self._process = process = _start()
+            self._dismiss = weakref.finalize(self, _end, process)
+            assert process.stdin is not None
+            for post in self._posts.values():
+                os.write(process.stdin.fileno(), post.line)
+            os.set_blocking(process.stdin.fileno(), False)  # one that is stuck must not hold us up
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-I", "-S", str(PROCESS), MARK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        cwd="/",
+        env={},
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
     try:
-        return subprocess.Popen(  # noqa: S603 - a fixed program with a fixed script
-            [_SHELL, "-c", _SCRIPT, "stepwell-guard", mark],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            cwd="/",
-            env={"PATH": "/usr/bin:/bin"},
-            start_new_session=True,
-        )
-    except OSError:  # no shell, or no process to be had; the step's own start will say so
-        return None
+        process.wait(_LAST_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

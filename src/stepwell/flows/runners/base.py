@@ -55,6 +55,11 @@ class Runner(Protocol):
         """As what its stdout is kept: `agent` when that is what a model says. The result is looked for in either."""
         ...
 
+    @property
+    def last_words(self) -> str:
+        """What begins the line on stderr that says why it failed, when a program of ours runs the step; else empty."""
+        ...
+
     def argv(self, flow: Flow, step: Step, tools: Tools, environ: Mapping[str, str]) -> list[str]:
         """The program and its arguments. `environ` is the environment that the step will have.
 

@@ -13,6 +13,7 @@ class BunRunner:
 
     takes_command = False
     output_kind: OutputKind = "stdout"
+    last_words = ""
 
     def __init__(self) -> None:
         self._modules = BunModules()

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from stepwell.flows.codemode.command import ARGUMENTS, codex_words
 from stepwell.flows.codemode.gate import check_gate
+from stepwell.flows.codemode.output import FAILED
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.runners.base import OutputKind, Tools, script_path
 from stepwell.model.errors import Invalid
@@ -22,6 +23,7 @@ class CodeModeRunner:
 
     takes_command = False
     output_kind: OutputKind = "agent"
+    last_words = FAILED
 
     def argv(self, flow: Flow, step: Step, tools: Tools, environ: Mapping[str, str]) -> list[str]:
         """The command line. `Forbidden` when Code Mode is off, `Unavailable` without Codex."""

@@ -15,6 +15,7 @@ class CommandRunner:
 
     takes_command = True
     output_kind: OutputKind = "stdout"
+    last_words = ""
 
     def argv(self, flow: Flow, step: Step, tools: Tools, environ: Mapping[str, str]) -> list[str]:
         """The command line. Raises `Unavailable` for a missing program, `Invalid` for one that leaves the package."""

@@ -15,6 +15,7 @@ class NodeRunner:
 
     takes_command = False
     output_kind: OutputKind = "stdout"
+    last_words = ""
 
     def argv(self, flow: Flow, step: Step, tools: Tools, environ: Mapping[str, str]) -> list[str]:
         """The command line. Raises `Unavailable` when there is no node."""

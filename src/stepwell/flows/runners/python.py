@@ -16,6 +16,7 @@ class PythonRunner:
 
     takes_command = False
     output_kind: OutputKind = "stdout"
+    last_words = ""
 
     def argv(self, flow: Flow, step: Step, tools: Tools, environ: Mapping[str, str]) -> list[str]:
         """The command line. Raises `Unavailable` when the configured interpreter is not there."""

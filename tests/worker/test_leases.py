@@ -1,0 +1,86 @@
+"""A step never outlives its lease: another worker may begin the next attempt then, and the two must not overlap."""
+
+import asyncio
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.engine.clock import steady_s
+from stepwell.model import commands as c
+from stepwell.worker import worker as worker_module
+
+from .support import QUICK, alive, group, house
+
+SLOW = 'echo $$ > "{0}/pid"\nsleep 60 &\nwait\n'
+#: As if the answer to each request had been under way for so long: a lease of 10 s has 2.5 s left when it is heard of.
+LATE_S = 7.5
+
+#: A worker whose leases are nearly over, on the house that is in the working directory.
+OWNER = """
+import asyncio, pathlib
+from stepwell.engine.clock import steady_s
+from stepwell.model.settings import Settings
+from stepwell.worker import worker
+from stepwell.worker.local import open_local
+worker.steady_s = lambda: steady_s() - {late}
+async def main():
+    settings = Settings(lease_ms=10_000, poll_ms=60_000, kill_grace_ms=400)
+    async with open_local("sqlite:///house.sqlite", pathlib.Path.cwd(), settings=settings, slots=1, roles=False):
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+def test_a_store_that_does_not_answer_stops_the_step_before_its_lease_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "steady_s", lambda: steady_s() - LATE_S)
+
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            submit = it.engine.submit
+
+            async def hangs(command: c.Command) -> Any:
+                return await (asyncio.Event().wait() if isinstance(command, c.Sync) else submit(command))
+
+            monkeypatch.setattr(it.engine, "submit", hangs)
+            it.add("trap 'exit 0' TERM\n" + SLOW.format(tmp_path))
+            run_id = await it.one()
+            begun = time.monotonic()
+            worker = it.work()
+            pid = await it.pid()
+            await it.until(lambda: worker.busy == 0)
+            assert time.monotonic() - begun < 10 - LATE_S, "the lease was over"
+            assert group(pid) == []
+            assert (await it.run(run_id)).status == "running", "who has no lease writes nothing"
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_stopped_for_longer_than_its_lease_has_no_step_any_more(tmp_path: Path) -> None:
+    """SIGSTOP, as by a debugger or a frozen container: it can end nothing, and must not go on after it."""
+
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            it.add('trap "" TERM\n' + SLOW.format(tmp_path) + "wait; sleep 60\n")
+            run_id = await it.one()
+        code = OWNER.format(late=LATE_S)
+        owner = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=tmp_path)
+        try:
+            pid = await it.pid()
+            owner.send_signal(signal.SIGSTOP)
+            await it.until(lambda: not alive(pid) and group(pid) == [])
+            assert owner.returncode is None
+            owner.send_signal(signal.SIGCONT)
+            async with house(tmp_path, settings=QUICK) as again:
+                await asyncio.sleep(0.5)
+                assert await again.kinds(run_id) == ["run.created", "attempt.started"]
+        finally:
+            owner.kill()
+            await owner.wait()
+
+    asyncio.run(main())
