@@ -16,6 +16,7 @@ from stepwell.flows.backend import FlowBackend
 from stepwell.flows.events import parse_event
 from stepwell.flows.original import open_original
 from stepwell.flows.takeover import CUT, NAME, Summary, adopt_in, check_retention, needed_days, rehearse_in, take_over
+from stepwell.flows.views import run_view
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, Unavailable, Unknown
 from stepwell.model.rows import Event, Output, Run
@@ -112,6 +113,9 @@ def test_everything_comes_over_with_ids_and_times(file: OriginalFile, taken: Tak
     }  # fmt: skip
     assert [one.text for one in taken.said(second.id)] == ["no such file\n"]
     assert taken.event("nothing").matched == 0
+    view = run_view(run)
+    assert (view["executor"], view["unit"]) == ("systemd-run", f"codex-flow-{run.id}")
+    assert view["eventPath"] == f"/data/events/{run.id}.json"
 
 
 def test_payloads_that_the_original_could_not_read_again_come_over(file: OriginalFile, taken: Taken) -> None:

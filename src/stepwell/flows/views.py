@@ -78,7 +78,14 @@ def run_view(run: Run, event_id: str | None = None) -> dict[str, Any]:
         "completedAt": None if run.ended_at is None else iso_ms(run.ended_at),
         "cancelRequestedAt": None if run.cancel_at is None else iso_ms(run.cancel_at),
     }
-    return _present(view)
+    return _present(view | _brought(view["tags"]))
+
+
+def _brought(tags: Any) -> dict[str, Any]:
+    """What the system that a run was taken over from had done with it: its executor and the rest of the seed's keys."""
+    if not isinstance(tags, dict) or "importedFrom" not in tags:
+        return {}
+    return {key: tags.get(key) for key in ("executor", "unit", "eventPath")}
 
 
 def _present(view: dict[str, Any]) -> dict[str, Any]:
