@@ -100,6 +100,21 @@ def test_what_is_no_result_is_a_failed_one(tmp_path: Path, runner: str, js: str,
     assert re.search(message, found.message or "")
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(
+    ("js", "python"),
+    [
+        ("throw Object.create(null)", "raise type('Odd', (Exception,), {'__str__': lambda self: 1})"),
+        ("throw { get message() { throw 1 } }", "raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})"),
+    ],
+    ids=["not a text", "fails to tell"],
+)
+def test_what_is_thrown_need_not_have_a_message(tmp_path: Path, runner: str, js: str, python: str) -> None:
+    found = result(run(module(tmp_path, runner, handler(runner, js, python))))
+    assert found.status == "failed"
+    assert found.message == ("Odd" if runner == "python" else "the handler threw something that cannot be shown")
+
+
 @pytest.mark.parametrize(
     ("runner", "message"),
     [

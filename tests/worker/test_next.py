@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.flows.backend import FRESH_S
+from stepwell.flows.backend import FRESH_S, FlowBackend
 from stepwell.model import commands as c
 from stepwell.model.rows import Event, Run
 from stepwell.model.settings import Settings
@@ -129,5 +129,25 @@ def test_an_event_that_is_none_fails_the_step_that_made_it(tmp_path: Path, bad: 
             assert (view["status"], view["failure"]["type"]) == ("failed", "bad_result")
             assert "next[1]" in view["error"]
             assert await it.engine.read(lambda reader: reader.event("main", "good")) is None
+
+    asyncio.run(main())
+
+
+def test_flows_that_cannot_be_looked_up_for_a_moment_do_not_run_the_step_again(tmp_path: Path) -> None:
+    """The step has done its work; a worker that has not told of its flows yet has to do that first."""
+
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            it.add("echo done\n" + sending({"id": "second", "type": "nobody.listens"}))
+            run_id = await it.one()
+            it.flows = FlowBackend(it.engine, tmp_path)
+            it.away = (c.SyncManifests,)
+            worker = it.work()
+            await it.said_until(run_id, "done")
+            await asyncio.sleep(0.3)
+            assert worker.busy == 1
+            it.away = ()
+            assert (await it.end(run_id)).status == "completed"
+            assert await it.kinds(run_id) == ["run.created", "attempt.started", "run.completed"]
 
     asyncio.run(main())

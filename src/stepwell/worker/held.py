@@ -2,14 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from stepwell.engine.clock import steady_s
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.errors import Ended, Stale, Unavailable
 
+T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 #: What it may take until it is noticed that a lease runs out.
 NOTICE_MS = 1_000
@@ -99,14 +100,19 @@ class Held:
 
     async def send(self, command: c.Command) -> Any:
         """Sends a command under this lease until it is answered or the lease is over. Raises `LeaseLost`."""
+        try:
+            return await self.insist(lambda: self._engine.submit(command), Unavailable)
+        except (Stale, Ended) as gone:
+            self.lose()
+            raise LeaseLost(str(gone)) from gone
+
+    async def insist(self, act: Callable[[], Awaitable[T]], *passing: type[Exception]) -> T:
+        """Acts again and again while it fails with an error that passes. Raises `LeaseLost` when the lease is over."""
         pause_s = FIRST_PAUSE_S
         while not self.lost and not self.over:
             try:
-                return await self._engine.submit(command)
-            except (Stale, Ended) as gone:
-                self.lose()
-                raise LeaseLost(str(gone)) from gone
-            except Unavailable:
+                return await act()
+            except passing:
                 await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads retries, no secret
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         self.lose()

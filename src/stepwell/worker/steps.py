@@ -14,7 +14,7 @@ from stepwell.flows.result import FlowResult
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.step import Outcome, StepFailure, run_step
 from stepwell.model import commands as c
-from stepwell.model.errors import Conflict, Invalid, Outdated, TooLarge, Unknown
+from stepwell.model.errors import Conflict, Invalid, Outdated, TooLarge, Unavailable, Unknown
 from stepwell.model.ids import attempt_id
 from stepwell.worker.held import Held
 from stepwell.worker.output import OutputPump
@@ -101,8 +101,11 @@ class StepHandler:
             return await held.finish(c.Completed(text, result.status), sends)
 
         try:
-            await (self._backend.matched(write) if result.next else write(0))
-        except (TooLarge, Conflict, Invalid, Outdated) as refused:
+            if result.next:  # done is done: that the flows cannot be looked up now is no reason to run the step again
+                await held.insist(lambda: self._backend.matched(write), Outdated, Unavailable)
+            else:
+                await write(0)
+        except (TooLarge, Conflict, Invalid) as refused:
             await held.fail(_error(refused.code, refused.message, hint=refused.hint), retry=False)
 
 

@@ -25,9 +25,17 @@ async function answer() {
     }
     return JSON.stringify(result);
   } catch (error) {
+    return JSON.stringify({ status: "failed", message: told(error) });
+  }
+}
+
+// Anything can be thrown, also what cannot be made a text.
+function told(error) {
+  try {
     console.error(error);
-    const message = String(error?.message ?? error).slice(0, MAX_MESSAGE_CHARS);
-    return JSON.stringify({ status: "failed", message });
+    return String(error?.message ?? error).slice(0, MAX_MESSAGE_CHARS);
+  } catch {
+    return "the handler threw something that cannot be shown";
   }
 }
 

@@ -40,8 +40,15 @@ def answer(script: str, context: Any) -> str:
         return json.dumps(checked(call(load(script), context)), allow_nan=False)
     except Exception as error:
         traceback.print_exc()
-        message = str(error) or type(error).__name__
-        return json.dumps({"status": "failed", "message": message[:MAX_MESSAGE_CHARS]})
+        return json.dumps({"status": "failed", "message": told(error)[:MAX_MESSAGE_CHARS]})
+
+
+def told(error: Exception) -> str:
+    """What it says of itself."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # its own __str__ fails
+        return type(error).__name__
 
 
 def load(script: str) -> Any:
