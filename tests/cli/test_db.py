@@ -24,6 +24,7 @@ def test_a_backup_is_verified_and_restored(shop: Shop) -> None:
     assert [event["id"] for event in shop.json("events", "list")["events"]] == ["one"]
     old = shop.json("events", "list", "--db", done["replaced"])["events"]
     assert [event["id"] for event in old] == ["two", "one"]
+    assert "replaced" not in shop.json("db", "restore", "b.sqlite", "--data-dir", "another")  # absent, not null
     text = shop.ok("db", "restore", "--no-json", "b.sqlite", "--data-dir", "elsewhere")
     assert "elsewhere/stepwell.sqlite" in text
     assert "all well" in shop.ok("db", "verify", "--no-json", "--data-dir", "elsewhere")

@@ -25,7 +25,7 @@ def test_fire_runs_what_matches_and_says_what_it_says(shop: Shop) -> None:
 
 def test_fire_with_json_is_one_document(shop: Shop) -> None:
     (result,) = shop.fire("e1")
-    assert set(result) == {"flow", "step", "runId", "status", "result"}
+    assert set(result) == {"flow", "step", "runId", "eventId", "status", "result"}
     assert (result["flow"], result["step"], result["result"]) == ("demo", "go", {"status": "completed"})
 
 
@@ -116,21 +116,42 @@ def test_an_event_tells_what_sent_it_and_a_run_what_it_sent(tmp_path: Path) -> N
     flow(tmp_path, "first", {"go": send % ("e2", "second")}, type_="first")
     flow(tmp_path, "second", {"go": send % ("e3", "third")}, type_="second")
     shop = Shop(tmp_path)
-    run_id = shop.fire("e1", type_="first")[0]["runId"]
-    shop.fire("other", type_="first")
-    with serving(tmp_path) as server:
-        (second,) = server.get("/events/e2")["runs"]
-        server.ended(second["id"])
+    results = shop.fire("e1", type_="first")
+    run_id, second = results[0]["runId"], results[1]["runId"]
+    assert [one["eventId"] for one in results] == ["e1", "e2"]
     assert shop.json("runs", "show", run_id)["run"]["nextEventIds"] == ["e2"]
     shown = shop.json("events", "show", "e3")
-    assert (shown["event"]["cause"], shown["event"]["depth"]) == (second["id"], 2)
+    assert (shown["event"]["cause"], shown["event"]["depth"]) == (second, 2)
     assert shown["chain"] == [
-        {"runId": second["id"], "step": "second/go", "eventId": "e2"},
+        {"runId": second, "step": "second/go", "eventId": "e2"},
         {"runId": run_id, "step": "first/go", "eventId": "e1"},
     ]
     text = shop.text("events", "show", "e3")
     assert f"  sent by: run {run_id} of first/go for event e1\n" in text
     assert "chain" not in shop.json("events", "show", "e1")
+
+
+def test_what_is_fired_is_followed_through_what_its_results_send(tmp_path: Path) -> None:
+    """To the end, which fails here; an event that was there already is no part of it."""
+    send = (
+        """echo 'FLOW_RESULT {"status":"changed","next":[{"type":"%s"},{"id":"known","type":"%s","payload":null}]}'"""
+    )
+    flow(tmp_path, "first", {"go": send % ("second", "held")}, type_="first")
+    flow(tmp_path, "second", {"a": send % ("third", "held"), "b": OK}, type_="second")
+    flow(tmp_path, "third", {"go": "sleep 0.3; exit 3"}, type_="third")
+    shop = Shop(tmp_path)
+    shop.json("events", "dispatch", "--event", write_event(tmp_path, "known", type_="held"))
+    results = shop.fire("e1", type_="first", code=1)
+    assert [f"{one['flow']}/{one['step']}" for one in results] == ["first/go", "second/a", "second/b", "third/go"]
+    assert [one["status"] for one in results] == ["completed", "completed", "completed", "failed"]
+    assert "third/go failed" in shop.text("flow", "fire", "--event", write_event(tmp_path, "e2", type_="first"), code=1)
+
+
+def test_a_chain_that_bites_its_tail_comes_to_an_end(tmp_path: Path) -> None:
+    flow(tmp_path, steps={"go": """echo 'FLOW_RESULT {"status":"changed","next":[{"type":"demo"}]}'"""})
+    done = Shop(tmp_path).call("flow", "fire", "--event", write_event(tmp_path), STEPWELL_EVENT_DEPTH="3")
+    assert [one["status"] for one in json.loads(done.stdout)["results"]] == ["completed"] * 3 + ["failed"]
+    assert done.returncode == 1
 
 
 def test_output_by_pages_and_to_its_end(tmp_path: Path) -> None:

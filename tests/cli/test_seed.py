@@ -199,6 +199,18 @@ def test_list_is_name_tab_root(runner: Seed) -> None:
     assert "demo/flow.toml" in broken.stderr
 
 
+def test_what_results_send_is_run_here_to_its_end(tmp_path: Path) -> None:
+    """The original never dispatched `next` (fault 35): a wait here runs it too, since nobody else may."""
+    backend = Seed(tmp_path)
+    flow(tmp_path, "first", {"go": """echo 'FLOW_RESULT {"status":"changed","next":[{"type":"later"}]}'"""}, "first")
+    flow(tmp_path, "later", {"go": f"sleep 0.3; {OK}"}, type_="later")
+    path = write_event(tmp_path, "e", type_="first")
+    fired = Seed(tmp_path, RUNNER).json("fire", "--event", path)
+    assert [one["flow"] for one in fired["results"]] == ["first", "later"]
+    assert len(backend.json("dispatch", "--event", path, "--wait")["runs"]) == 1
+    assert [run["status"] for run in backend.json("list-runs")["runs"]] == ["completed", "completed"]
+
+
 def test_fire_prints_the_results_of_all_steps(runner: Seed) -> None:
     """As often as it is called, whatever the body is: as in the seed, the runner keeps nothing."""
     result = {"flow": "demo", "step": "go", "result": {"status": "completed"}}

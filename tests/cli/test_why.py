@@ -29,6 +29,19 @@ def turn(state: TaskState, **more: Any) -> Task:
          "ready for 12.3 s: no worker lives on this database; start one with `stepwell serve` or `stepwell worker`"),
         (turn("ready"), Around(workers=True),
          "ready for 12.3 s: waits for a worker with a free slot in pool default that has flow:demo"),
+        (turn("ready"), Around(workers=True, running=0),
+         "ready for 12.3 s: no worker that lives has flow:demo; start one in its folder (--cwd), and see"
+         " `stepwell flow check` there"),
+        (turn("ready", order=NOW - 900), Around(workers=True, running=0),
+         "ready for 0.9 s: waits for a worker with a free slot in pool default that has flow:demo"),
+        (turn("ready"), Around(workers=True, running=4),
+         "ready for 12.3 s: waits for a worker with a free slot in pool default that has flow:demo (4 runs are under"
+         " way); `stepwell worker` brings more slots"),
+        (turn("due", attempt=1, due_at=NOW + 30_000), Around(failed_with="exited with 3"),
+         "failed once (exited with 3); is tried again in 30.0 s"),
+        (turn("leased", worker="host:1", leased_at=NOW - 5_000, lease_until=NOW + 60_000), Around(workers=False),
+         "attempt 1 ran at host:1, which is gone (its lease ends in 60.0 s); start one with `stepwell serve` or"
+         " `stepwell worker`"),
         (turn("ready"), Around(workers=False, pool=Pool("main", "default", paused=True)),
          "ready for 12.3 s: pool default is paused; `stepwell pools resume default` lets it go on"),
         (turn("ready"), Around(workers=True, pool=Pool("main", "default", limit=2), pool_runs=2),
@@ -122,6 +135,53 @@ def test_a_worker_that_was_killed_is_not_said_to_live(tmp_path: Path) -> None:
     assert any_worker(database(tmp_path)) is True
     server.kill()
     assert any_worker(database(tmp_path)) is False
+
+
+NO_WORKER = "no worker lives on this database; start one with `stepwell serve` or `stepwell worker`"
+PAUSED = "pool default is paused; `stepwell pools resume default` lets it go on"
+
+
+def test_lists_say_below_what_keeps_their_runs(shop: Shop) -> None:
+    """On stderr, so that a pipe gets the rows alone; the doctor, whom people ask first, as JSON, too."""
+    for event_id in ("e1", "e2"):
+        shop.json("events", "dispatch", "--event", write_event(shop.cwd, event_id))
+    looks = (["runs", "list"], ["pools", "list"], ["doctor"])
+    for look in looks:
+        assert shop.call(*look, "--no-json").stderr == f"2 runs: {NO_WORKER}\n"
+    assert shop.call("events", "show", "e1", "--no-json").stderr == f"1 run: {NO_WORKER}\n"
+    shop.ok("pools", "pause", "default")
+    assert shop.call("runs", "list", "--no-json").stderr == f"2 runs: {PAUSED}\n"
+    assert shop.json("doctor")["notes"] == [{"runs": 2, "why": PAUSED}]
+
+
+def test_a_wait_that_is_over_says_for_what_it_waited(shop: Shop) -> None:
+    told = shop.refused("events", "dispatch", "--event", write_event(shop.cwd), "--wait", "--timeout", "0.1")
+    (run,) = shop.json("runs", "list")["runs"]
+    assert f"{run['id']}: ready for" in told
+    assert NO_WORKER in told
+    assert f"stepwell runs watch {run['id']}" in told
+
+
+def test_a_back_off_tells_the_failure(tmp_path: Path) -> None:
+    manifest = flow(tmp_path, steps={"go": "exit 3"}) / "flow.toml"
+    manifest.write_text(
+        manifest.read_text() + "[steps.retry]\nmax_attempts = 2\ninitial_ms = 600000\nmax_ms = 600000\n"
+    )
+    shop = Shop(tmp_path)
+    with serving(tmp_path) as server:
+        (run_id,) = server.send("e")["runIds"]
+        until(lambda: "failed once (" in why(shop, run_id))
+    assert "exit" in why(shop, run_id)
+
+
+def test_a_run_of_a_worker_that_died_is_not_said_to_run(tmp_path: Path) -> None:
+    flow(tmp_path, steps={"go": f"touch {tmp_path}/began; sleep 60"})
+    server = Server(tmp_path)
+    (run_id,) = server.send("e")["runIds"]
+    wait_for(tmp_path / "began")
+    server.kill()
+    assert "which is gone (its lease ends in" in why(Shop(tmp_path), run_id)
+    assert Shop(tmp_path).json("doctor")["notes"][0]["why"].startswith("its worker is gone; start one")
 
 
 def wait_for(path: Path) -> None:

@@ -22,6 +22,7 @@ from stepwell.model.rows import Event, Run
 from stepwell.model.settings import Settings, settings_from
 from stepwell.store.port import Reader
 from stepwell.worker.local import Local, open_local
+from stepwell.worker.why import Note
 
 R = TypeVar("R")
 DATABASE = "stepwell.sqlite"
@@ -190,6 +191,12 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: 
         click.secho(line, bold=number == 0)
     if cursor is not None:
         click.echo(f"there are more: --cursor {cursor}", err=True)
+
+
+def print_notes(notes: Iterable[Note]) -> None:
+    """Below a list, on stderr: what keeps its runs from moving, and what to do."""
+    for note in notes:
+        click.secho(clean(f"{note.runs} {'run' if note.runs == 1 else 'runs'}: {note.why}"), fg="yellow", err=True)
 
 
 def clean(text: str) -> str:

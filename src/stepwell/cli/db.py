@@ -76,7 +76,8 @@ def restore_(place: Place, file: Path, force: bool, as_json: bool) -> None:
     )
     told.end()
     if as_json:
-        print_json({"database": str(target), "backup": str(file.absolute()), "replaced": aside and str(aside)})
+        replaced = {} if aside is None else {"replaced": str(aside)}
+        print_json({"database": str(target), "backup": str(file.absolute())} | replaced)
         return
     click.echo(f"restored {clean(str(target))} from {clean(str(file))}")
     if aside is not None:

@@ -6,10 +6,11 @@ from typing import Any
 import click
 import msgspec
 
-from stepwell.cli.common import Place, clean, json_option, print_json, run_async, with_place
+from stepwell.cli.common import Place, clean, json_option, print_json, print_notes, run_async, with_place
 from stepwell.engine.doctor import Checked, examine
 from stepwell.kernel.laws import Offence
 from stepwell.store.port import Reader
+from stepwell.worker.why import Note, notes_of_open
 
 LAWS = {
     1: "order: entries are dense and never edited",
@@ -28,29 +29,35 @@ LAWS = {
 @json_option
 @with_place
 def doctor(place: Place, as_json: bool) -> None:
-    """Check every law that the data can show, and name each offender. Exit code 1 if there is one."""
+    """Check every law that the data can show, and name each offender. Exit code 1 if there is one.
+
+    Also notes what keeps runs from moving though all laws hold, such as a database without a worker.
+    """
     checked = Checked()
 
     def progress(now: Checked) -> None:
         if sys.stderr.isatty() and not as_json:
             click.echo(f"\r{now.runs:,} runs, {now.entries:,} entries, {now.events:,} events", nl=False, err=True)
 
-    async def work() -> list[Offence]:
+    async def work() -> tuple[list[Offence], list[Note]]:
         async with place.open() as local:
             settings = local.engine.settings
 
             def query(reader: Reader) -> list[Offence]:
                 return list(examine(reader, settings, checked, progress))
 
-            return await local.engine.read(query, snapshot=False)
+            notes = await local.engine.read(lambda reader: notes_of_open(reader, local.engine))
+            return await local.engine.read(query, snapshot=False), notes
 
-    offences = run_async(work())
+    offences, notes = run_async(work())
     if sys.stderr.isatty() and not as_json:
         click.echo("\r\033[K", nl=False, err=True)
     if as_json:
-        print_json({"ok": not offences, "checked": checked, "offences": msgspec.to_builtins(offences)})
+        found = {"offences": msgspec.to_builtins(offences), "notes": msgspec.to_builtins(notes)}
+        print_json({"ok": not offences, "checked": checked, **found})
     else:
         _print(checked, offences)
+        print_notes(notes)
     if offences:
         raise click.exceptions.Exit(1)
 

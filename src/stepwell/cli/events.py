@@ -1,6 +1,8 @@
 """`stepwell events`."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -13,7 +15,9 @@ from stepwell.cli.common import (
     json_option,
     limit_option,
     need_event,
+    need_run,
     print_json,
+    print_notes,
     print_table,
     read_file,
     run_async,
@@ -32,6 +36,7 @@ from stepwell.model.commands import Accepted
 from stepwell.model.errors import Timeout
 from stepwell.model.rows import Event, Run
 from stepwell.store.port import Page, Reader, RunFilter
+from stepwell.worker.why import Note, notes_of, why_of
 
 #: How far a chain of events that sent each other is told.
 LINKS = 100
@@ -78,20 +83,22 @@ def list_events(place: Place, of_type: str | None, limit: int, cursor: int | Non
 def show(place: Place, event_id: str, as_json: bool) -> None:
     """Show an event, its runs, what sent it, and why other steps did not match."""
 
-    def query(reader: Reader) -> tuple[Event, list[Run], list[dict[str, Any]]]:
+    def query(reader: Reader, engine: Engine) -> tuple[Event, list[Run], list[dict[str, Any]], list[Note]]:
         event = need_event(reader, event_id)
-        return event, reader.list_runs(RunFilter(event_no=event.no), limit=500).rows, _chain(reader, event)
+        runs = reader.list_runs(RunFilter(event_no=event.no), limit=500).rows
+        return event, runs, _chain(reader, event), [] if as_json else notes_of(reader, runs, engine)
 
-    async def work() -> tuple[Event, list[Run], list[dict[str, Any]]]:
+    async def work() -> tuple[Event, list[Run], list[dict[str, Any]], list[Note]]:
         async with place.open() as local:
-            return await local.engine.read(query)
+            return await local.engine.read(partial(query, engine=local.engine))
 
-    event, runs, chain = run_async(work())
+    event, runs, chain, notes = run_async(work())
     if as_json:
         shown = {"event": stored_event_view(event), "runs": [run_view(run, event.id) for run in runs]}
         print_json(shown | ({"chain": chain} if chain else {}))
     else:
         _print_event(stored_event_view(event), runs, chain)
+        print_notes(notes)
 
 
 def _chain(reader: Reader, event: Event) -> list[dict[str, Any]]:
@@ -190,10 +197,16 @@ async def _ends(engine: Engine, accepted: Accepted, wait: bool, timeout_s: float
         async with asyncio.timeout(timeout_s):
             return await follow(engine, accepted.run_ids, tellers(quiet=as_json))
     except TimeoutError:
-        hint = (
-            "Is a worker running? Start one with `stepwell serve`, or see `stepwell runs show RUN` for what it waits."
-        )
-        raise Timeout(f"the runs have not ended within {timeout_s:g} s", hint=hint) from None
+        first, why = await engine.read(partial(_first_open, run_ids=accepted.run_ids, engine=engine))
+        message = f"the runs of event {accepted.event_id} have not ended within {timeout_s:g} s: {first}: {why}"
+        raise Timeout(message, hint=f"They go on: `stepwell runs watch {' '.join(accepted.run_ids[:3])}`.") from None
+
+
+def _first_open(reader: Reader, *, run_ids: Sequence[str], engine: Engine) -> tuple[str, str]:
+    """The first of the runs that has not ended, and why."""
+    found = [need_run(reader, run_id) for run_id in run_ids]
+    run = next((one for one in found if not one.terminal), found[-1])
+    return run.id, why_of(reader, run, engine)
 
 
 def _told(accepted: Accepted, runs: list[Run], *, wait: bool, as_json: bool) -> None:

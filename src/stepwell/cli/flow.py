@@ -5,6 +5,7 @@ from typing import Any
 import click
 import msgspec
 
+from stepwell.cli.chain import to_the_end
 from stepwell.cli.check import check
 from stepwell.cli.common import Place, clean, json_option, print_json, print_table, read_file, run_async, with_place
 from stepwell.cli.completion import complete_flows, complete_steps
@@ -13,6 +14,7 @@ from stepwell.cli.new import new
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.discovery import Discovery, FlowCatalog
 from stepwell.flows.events import FlowEvent, parse_event
+from stepwell.flows.views import event_id_of
 from stepwell.model.commands import Accepted
 from stepwell.model.rows import Run
 from stepwell.worker.local import Local
@@ -68,7 +70,10 @@ def _discovery_view(found: Discovery) -> dict[str, Any]:
 @json_option
 @with_place
 def fire(place: Place, event_file: str, slots: int, as_json: bool) -> None:
-    """Accept an event and run all steps that it matches, here, to their end. No server is needed."""
+    """Accept an event and run all steps that it matches, here, to their end. No server is needed.
+
+    Events that the steps send by `next` are followed to the end of the chain.
+    """
     body = read_file(event_file)
 
     async def work(local: Local, event: FlowEvent) -> Accepted:
@@ -94,23 +99,27 @@ def run(place: Place, flow_name: str, step_name: str, event_file: str, as_json: 
 
 
 async def _fire(place: Place, body: bytes, slots: int, as_json: bool, work: Any) -> None:
-    """Dispatches, follows the runs, and exits with 1 if one of them failed."""
+    """Dispatches, follows the runs and those that their results lead to, and exits with 1 if one of them failed."""
     async with place.open(create=True, slots=slots, drain_s=0) as local:
         now_iso = iso_ms(local.engine.clock_ms())
         event = parse_event(body, now_iso=now_iso, new_id=lambda: local.engine.new_id("evt_"))
         accepted: Accepted = await work(local, event)
         if not as_json:
             click.echo(f"event {clean(accepted.event_id)}: {accepted.status}, {len(accepted.run_ids)} runs")
-        runs = await follow(local.engine, accepted.run_ids, tellers(quiet=as_json))
+        told = tellers(quiet=as_json)
+        runs = await to_the_end(local.engine, accepted.run_ids, lambda run_ids: follow(local.engine, run_ids, told))
+        event_ids = await local.engine.read(lambda reader: [event_id_of(reader, run) for run in runs])
     if as_json:
-        print_json({"eventId": accepted.event_id, "results": [_result_view(run) for run in runs]})
+        results = [_result_view(run, event_id) for run, event_id in zip(runs, event_ids, strict=True)]
+        print_json({"eventId": accepted.event_id, "results": results})
     if any(run.status != "completed" for run in runs):
         raise click.exceptions.Exit(1)
 
 
-def _result_view(run: Run) -> dict[str, Any]:
+def _result_view(run: Run, event_id: str | None) -> dict[str, Any]:
     flow_name, _, step_name = run.name.partition("/")
-    view: dict[str, Any] = {"flow": flow_name, "step": step_name, "runId": run.id, "status": run.status}
+    view: dict[str, Any] = {"flow": flow_name, "step": step_name, "runId": run.id, "eventId": event_id}
+    view["status"] = run.status
     for name, text in (("result", run.result), ("error", run.error)):
         if text is not None:
             view[name] = msgspec.json.decode(text)

@@ -7,13 +7,14 @@ import click
 import msgspec
 from msgspec import Struct
 
-from stepwell.cli.common import Place, json_option, print_json, print_table, run_async, with_place
+from stepwell.cli.common import Place, json_option, print_json, print_notes, print_table, run_async, with_place
 from stepwell.cli.completion import complete_pools
 from stepwell.flows.tables import MAX_NAME_BYTES
 from stepwell.model.commands import SetPool
 from stepwell.model.errors import Invalid, Unknown
 from stepwell.model.rows import Pool
 from stepwell.store.port import Reader, RunFilter
+from stepwell.worker.why import Note, notes_of_open
 
 #: How many running and how many queued runs are counted by pool; more are told as so many and a plus.
 COUNTED = 2_000
@@ -57,16 +58,18 @@ def pools() -> None:
 def list_pools(place: Place, as_json: bool) -> None:
     """List the pools that have a limit or a run, and what goes on in them."""
 
-    async def work() -> list[Used]:
+    async def work() -> tuple[list[Used], list[Note]]:
         async with place.open() as local:
-            return await local.engine.read(_used)
+            engine = local.engine
+            return await engine.read(lambda reader: (_used(reader), [] if as_json else notes_of_open(reader, engine)))
 
-    found = run_async(work())
+    found, notes = run_async(work())
     if as_json:
         print_json({"pools": [_view(one) for one in found]})
         return
     header = ("POOL", "LIMIT", "EACH KEY", "RATE", "RUNNING", "WAITING", "STATE")
     print_table(header, [_row(one) for one in found], empty="no pools: nothing is limited, and nothing runs")
+    print_notes(notes)
 
 
 def _used(reader: Reader) -> list[Used]:

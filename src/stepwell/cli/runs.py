@@ -17,6 +17,7 @@ from stepwell.cli.common import (
     need_event,
     need_run,
     print_json,
+    print_notes,
     print_table,
     run_async,
     status_text,
@@ -25,13 +26,14 @@ from stepwell.cli.common import (
 )
 from stepwell.cli.completion import complete_events, complete_names, complete_runs
 from stepwell.cli.follow import JsonLines, Screen, follow, tellers
+from stepwell.engine.engine import Engine
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.views import event_id_of, full_run_view, output_view, run_view
 from stepwell.model import commands as c
 from stepwell.model.rows import Output, Run
 from stepwell.model.words import RESULT_STATUSES, STATUSES
 from stepwell.store.port import Page, Reader, RunFilter
-from stepwell.worker.why import why_of
+from stepwell.worker.why import Note, notes_of, why_of
 
 #: Chunks of output in one page.
 CHUNKS = 1_000
@@ -58,22 +60,24 @@ def list_runs(
 ) -> None:
     """List runs, newest first."""
 
-    def query(reader: Reader) -> tuple[Page, list[str | None]]:
+    def query(reader: Reader, engine: Engine) -> tuple[Page, list[str | None], list[Note]]:
         event_no = None if event_id is None else need_event(reader, event_id).no
         page = reader.list_runs(RunFilter(event_no=event_no, **filters), limit=limit, before=cursor)
-        return page, [event_id_of(reader, run) for run in page.rows]
+        notes = [] if as_json else notes_of(reader, page.rows, engine)
+        return page, [event_id_of(reader, run) for run in page.rows], notes
 
-    async def work() -> tuple[Page, list[str | None]]:
+    async def work() -> tuple[Page, list[str | None], list[Note]]:
         async with place.open() as local:
-            return await local.engine.read(query)
+            return await local.engine.read(partial(query, engine=local.engine))
 
-    page, events = run_async(work())
+    page, events, notes = run_async(work())
     found = list(zip(page.rows, events, strict=True))
     if as_json:
         print_json({"runs": [run_view(run, of) for run, of in found]} | tell_cursor(page.cursor))
     else:
         rows = [(run.id, run.name, status_text(run), iso_ms(run.created_at), of or "") for run, of in found]
         print_table(("RUN", "NAME", "STATUS", "CREATED", "EVENT"), rows, empty="no runs", cursor=page.cursor)
+        print_notes(notes)
 
 
 @runs.command()

@@ -11,6 +11,7 @@ import click
 import msgspec
 from msgspec import Struct
 
+from stepwell.cli.chain import to_the_end
 from stepwell.cli.common import Place, clean, print_json, read_file, run_async
 from stepwell.cli.given import flow_options, server_options
 from stepwell.flows.backend import iso_ms
@@ -209,10 +210,21 @@ async def _ended(asked: Asked, run_ids: Sequence[str]) -> list[Run]:
     while True:
         slots = max(1, asked.options["slots"]) if own else 0
         async with asked.place.open(slots=slots, drain_s=0, options=options) as local:
-            runs = await _follow(local, run_ids, patience_s=float("inf") if own else PATIENCE_S)
+            if own:  # what the results send is run here as well: nobody else would
+                await _all_ended(local, run_ids)
+            runs = await _follow(local, run_ids, patience_s=PATIENCE_S)
             if runs is not None:
                 return runs
         own = True
+
+
+async def _all_ended(local: Local, run_ids: Sequence[str]) -> list[Run]:
+    """The runs, and those that their results lead to, run here to their end."""
+
+    async def ended(some: Sequence[str]) -> list[Run]:
+        return await _follow(local, some, patience_s=float("inf")) or []
+
+    return await to_the_end(local.engine, run_ids, ended)
 
 
 async def _follow(local: Local, run_ids: Sequence[str], *, patience_s: float) -> list[Run] | None:
@@ -257,7 +269,7 @@ def list_flows(asked: Asked) -> None:
 
 
 def fire(asked: Asked) -> None:
-    """{eventId, results: [{flow, step, result}]}: all steps that match, here, to their end."""
+    """{eventId, results: [{flow, step, result}]}: all steps that match, and what they lead to, here, to their end."""
 
     async def work(local: Local, event: FlowEvent) -> Accepted:
         return await local.flows.dispatch(event, by="fire")
@@ -305,8 +317,7 @@ def _here(asked: Asked, work: Any) -> tuple[Accepted, list[Run]]:
                 message = f"event file must contain at least string id and type: {error.message}"
                 raise Invalid(message, hint=error.hint) from None
             accepted: Accepted = await work(local, event)
-            runs = await _follow(local, accepted.run_ids, patience_s=float("inf"))
-            return accepted, runs or []
+            return accepted, await _all_ended(local, accepted.run_ids)
 
     return run_async(start())
 

@@ -15,18 +15,25 @@ _HELD = {
 }
 
 
+_START = "start one with `stepwell serve` or `stepwell worker`"
+#: So long ready while a worker lives and nothing runs: no worker there has what it takes.
+PASSED_OVER_MS = 5_000
+
+
 class Around(Struct, frozen=True):
     """What lies around a run and keeps it from moving, as far as it is known.
 
-    `workers`: whether one lives; `pool_runs`: runs under way in its pool; `key_runs`: ids of those with its key.
-    `held_for`: the reason that stands in the journal.
+    `workers`: whether one lives; `running`: runs under way, in `pool_runs` those of its pool, in `key_runs` the ids of
+    those with its key. `held_for` and `failed_with`: the reason of the hold and of the last failure in the journal.
     """
 
     workers: bool | None = None
+    running: int | None = None
     pool: Pool | None = None
     pool_runs: int = 0
     key_runs: tuple[str, ...] = ()
     held_for: str = ""
+    failed_with: str = ""
 
 
 def explain(run: Run, tasks: Sequence[Task], now: int, around: Around | None = None) -> str:
@@ -42,6 +49,24 @@ def explain(run: Run, tasks: Sequence[Task], now: int, around: Around | None = N
     return _TELL[turn.state](run, turn, now, around)
 
 
+def obstacle(run: Run, tasks: Sequence[Task], now: int, around: Around) -> str | None:
+    """What somebody can do something about, in words that fit all runs that it stops; None: it moves by itself."""
+    if run.terminal:
+        return None
+    if run.hold is not None:
+        return f"held as {run.hold}: {_HELD.get(run.hold, '')}; `stepwell runs show RUN` says more"
+    turn = next((task for task in tasks if task.k == run.turn), None)
+    if turn is None:
+        return "open without a task; run `stepwell doctor`"
+    if turn.state == "ready":
+        return _no_claim(turn, now, around)
+    if turn.state == "blocked":
+        return _blocked(run, turn, now, around)
+    if turn.state == "leased" and around.workers is False:
+        return f"its worker is gone; {_START}"
+    return None
+
+
 def _held(run: Run, around: Around) -> str:
     why = _HELD.get(run.hold or "", "")
     said = f" ({around.held_for})" if around.held_for not in ("", run.hold) else ""
@@ -52,24 +77,32 @@ def _ready(run: Run, task: Task, now: int, around: Around) -> str:
     since = f"ready for {_span(now - task.order)}"
     if task.lost:
         since += f" since a worker died with it ({task.lost} in a row)"
-    return f"{since}: {_no_claim(task, around)}"
+    return f"{since}: {_no_claim(task, now, around)}"
 
 
-def _no_claim(task: Task, around: Around) -> str:
+def _no_claim(task: Task, now: int, around: Around) -> str:
     pool = around.pool
     if pool is not None and pool.paused:
         return f"pool {task.pool} is paused; `stepwell pools resume {task.pool}` lets it go on"
     if around.workers is False:
-        return "no worker lives on this database; start one with `stepwell serve` or `stepwell worker`"
+        return f"no worker lives on this database; {_START}"
     if pool is not None and pool.limit is not None and around.pool_runs >= pool.limit:
         return f"pool {task.pool} is full ({around.pool_runs} of {pool.limit} run); goes on when one of them ends"
     needs = f" that has {task.requires}" if task.requires else ""
+    rated = pool is not None and pool.rate
+    if around.workers and around.running == 0 and not rated and now - task.order >= PASSED_OVER_MS:
+        flow = f" has {task.requires}" if task.requires else " takes it"
+        return f"no worker that lives{flow}; start one in its folder (--cwd), and see `stepwell flow check` there"
     rate = f", which starts {pool.rate} per {_span(pool.rate_ms)}" if pool is not None and pool.rate else ""
-    return f"waits for a worker with a free slot in pool {task.pool}{rate}{needs}"
+    more = f" ({around.running} runs are under way); `stepwell worker` brings more slots" if around.running else ""
+    return f"waits for a worker with a free slot in pool {task.pool}{rate}{needs}{more}"
 
 
 def _leased(run: Run, task: Task, now: int, around: Around) -> str:
     left = (task.lease_until or now) - now
+    if around.workers is False:
+        when = f"its lease ends in {_span(left)}" if left >= 0 else f"its lease ended {_span(-left)} ago"
+        return f"attempt {task.attempt} ran at {task.worker}, which is gone ({when}); {_START}"
     if left < 0:
         return (
             f"attempt {task.attempt} ran at {task.worker}, whose lease ended {_span(-left)} ago without a word; "
@@ -86,7 +119,8 @@ def _due(run: Run, task: Task, now: int, around: Around) -> str:
     if task.due_key:
         return f"sleeps on timer {task.due_key}, for {left} more"
     times = "once" if task.attempt == 1 else f"{task.attempt} times"
-    return f"failed {times}; is tried again in {left}"
+    said = f" ({around.failed_with})" if around.failed_with else ""
+    return f"failed {times}{said}; is tried again in {left}"
 
 
 def _parked(run: Run, task: Task, now: int, around: Around) -> str:

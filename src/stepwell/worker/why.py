@@ -1,35 +1,73 @@
-"""Why a run does not move: gathers what `kernel.explain` says it from."""
+"""Why runs do not move: gathers what `kernel.explain` says it from."""
+
+from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
+from msgspec import Struct
 
 from stepwell.engine.engine import Engine
-from stepwell.kernel.explain import Around, explain
+from stepwell.kernel.explain import Around, explain, obstacle
 from stepwell.model.rows import Pool, Run
 from stepwell.store.port import Reader, RunFilter
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.worker.alive import any_worker
 
-#: How many running runs are looked at for those of a pool.
-LOOK = 500
+#: How many running runs are looked at for those of a pool, and how many entries for a reason.
+LOOK, LAST = 500, 20
+#: How many characters of a failure are told.
+SAID = 200
+
+
+class Note(Struct, frozen=True):
+    """What keeps so many runs from moving, and what to do."""
+
+    runs: int
+    why: str
 
 
 def why_of(reader: Reader, run: Run, engine: Engine) -> str:
-    """The sentence."""
-    tasks = reader.tasks_of(run.no)
-    return explain(run, tasks, engine.clock_ms(), Around() if run.terminal else _around(reader, run, engine))
+    """The sentence of one run."""
+    around = Around() if run.terminal else _around(reader, run, _running(reader), _workers(engine))
+    return explain(run, reader.tasks_of(run.no), engine.clock_ms(), around)
 
 
-def _around(reader: Reader, run: Run, engine: Engine) -> Around:
+def notes_of(reader: Reader, runs: Iterable[Run], engine: Engine) -> list[Note]:
+    """What keeps these runs from moving and asks for somebody, the most frequent first."""
+    found: Counter[str] = Counter()
+    running, workers, now = _running(reader), _workers(engine), engine.clock_ms()
+    for run in runs:
+        if not run.terminal:
+            around = _around(reader, run, running, workers)
+            found.update(one for one in [obstacle(run, reader.tasks_of(run.no), now, around)] if one)
+    return [Note(runs=count, why=why) for why, count in found.most_common()]
+
+
+def notes_of_open(reader: Reader, engine: Engine) -> list[Note]:
+    """The same of the newest runs that are open."""
+    pages = (reader.list_runs(RunFilter(status=status), limit=LOOK) for status in ("queued", "running", "waiting"))
+    return notes_of(reader, [run for page in pages for run in page.rows], engine)
+
+
+def _running(reader: Reader) -> list[Run]:
+    return reader.list_runs(RunFilter(status="running"), limit=LOOK).rows
+
+
+def _around(reader: Reader, run: Run, running: list[Run], workers: bool | None) -> Around:
     if run.hold is not None:
-        return Around(held_for=_held_for(reader, run))
+        return Around(held_for=_last(reader, run, "run.held", "diff"))
+    if run.status == "running":
+        return Around(workers=workers)
     if run.status != "queued":
-        return Around()
-    running = [one for one in reader.list_runs(RunFilter(status="running"), limit=LOOK).rows if one.pool == run.pool]
+        return Around(failed_with=_last(reader, run, "attempt.ended", "error"))
+    beside = [one for one in running if one.pool == run.pool]
     return Around(
-        workers=_workers(engine),
+        workers=workers,
+        running=len(running),
         pool=_pool(reader, run),
-        pool_runs=len(running),
-        key_runs=tuple(one.id for one in running if run.pool_key is not None and one.pool_key == run.pool_key),
+        pool_runs=len(beside),
+        key_runs=tuple(one.id for one in beside if run.pool_key is not None and one.pool_key == run.pool_key),
+        failed_with=_last(reader, run, "attempt.ended", "error"),
     )
 
 
@@ -41,10 +79,10 @@ def _pool(reader: Reader, run: Run) -> Pool | None:
     return next((pool for pool in reader.pools(run.scope) if pool.name == run.pool), None)
 
 
-def _held_for(reader: Reader, run: Run) -> str:
-    """What the last entry that held the run says."""
-    for entry in reversed(reader.entries(run.no, after=max(0, run.head_seq - 20))):
-        if entry.kind == "run.held":
-            data = msgspec.json.decode(entry.data)
-            return str(data.get("diff") or "")
+def _last(reader: Reader, run: Run, kind: str, field: str) -> str:
+    """What the last entry of a kind says of its reason."""
+    for entry in reversed(reader.entries(run.no, after=max(0, run.head_seq - LAST))):
+        if entry.kind == kind:
+            said = msgspec.json.decode(entry.data).get(field)
+            return str(said.get("message", "") if isinstance(said, dict) else said or "")[:SAID]
     return ""
