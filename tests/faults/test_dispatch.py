@@ -14,6 +14,7 @@ from stepwell.flows.backend import FRESH_S
 from stepwell.flows.events import parse_event
 from stepwell.model import commands as c
 from stepwell.model.settings import Settings
+from tests.cli.support import Shop
 from tests.worker.support import OK, House, house
 
 CONCURRENCY = '[steps.concurrency]\nkey = "/payload/repo"\nlimit = 1\n'
@@ -87,6 +88,18 @@ def test_fault_2_whatever_a_package_is_like_others_run(tmp_path: Path, name: str
             assert {run.status for run in ended} == {"completed"}
 
     asyncio.run(main())
+
+
+def test_fault_2_a_folder_whose_name_is_no_text_is_told_by_every_command(tmp_path: Path) -> None:
+    a_folder_of_bytes(tmp_path)
+    package(tmp_path, "good", folder="good")
+    shop = Shop(tmp_path)
+    (problem,) = shop.json("flow", "list", code=1)["problems"]
+    (finding,) = shop.json("flow", "check", code=1)["diagnostics"]
+    assert problem["path"] == finding["file"] == str(tmp_path / "flows/b\\xffd/flow.toml")
+    assert problem["reason"] == finding["reason"] == "its path is not valid Unicode"
+    assert "its path is not valid Unicode" in shop.call("flow", "list", "--no-json").stderr
+    assert "its path is not valid Unicode" in shop.text("flow", "check", code=1)
 
 
 async def misses(it: House, event_id: str) -> list[dict[str, str]]:

@@ -125,7 +125,7 @@ def _broken(problem: Problem) -> Iterator[Diagnostic]:
     """Every reason why a manifest is refused, each with its key."""
     file = str(problem.path)
     try:
-        if problem.path.name == MANIFEST:
+        if problem.path.name == MANIFEST and os.path.lexists(problem.path):
             load_flow(problem.path)
     except Invalid as error:
         for reason in error.fields.get("problems") or [error.message]:

@@ -90,7 +90,8 @@ class FlowCatalog:
                 self._remember(manifest, known)
             return known[1]
         except Invalid as error:
-            problems.append(Problem(manifest, error.message, error.hint))
+            reasons = error.fields.get("problems") or [error.message]
+            problems.append(Problem(manifest, "; ".join(reasons), error.hint))
         except OSError as error:
             problems.append(_unreadable(manifest, error))
         self._flows.pop(manifest, None)
