@@ -172,6 +172,13 @@ class Server:
         found: Json = run
         return found
 
+    def until_waits(self, count: int) -> None:
+        """Until so many requests wait, as the metrics say."""
+        ends = time.monotonic() + PATIENCE_S
+        while f"stepwell_http_waits {float(count)}".encode() not in self.ask("GET", "/metrics").body:
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+
     def signed(self, target: str, body: bytes, secret: str, at: int | None = None, /, **headers: str) -> Answer:
         """A POST as a sender with the secret makes it; `at` is its timestamp."""
         text = body if at is None else f"{at}.POST.{target}.".encode() + body

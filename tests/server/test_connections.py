@@ -19,8 +19,9 @@ EVENT = b'{"id":"trailed","type":"x"}'
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that gives half a second for a head or a body, and eight connections."""
+    """A server that gives half a second for a head or a body, and eight connections; nobody works there."""
     cwd = tmp_path_factory.mktemp("hasty")
+    flow(cwd)
     options = {"head_s": 0.5, "body_s": 0.5, "stalled_s": 0.5, "connections": 8}
     with serving(cwd, options=options, slots=0) as running:
         yield running
@@ -79,6 +80,19 @@ def test_a_second_request_is_not_waited_for_either(hasty: Server) -> None:
         sock.sendall(b"GET /heal")
         assert is_error(answer_of(sock), 408, "malformed")
         assert sock.recv(4_096) == b""
+
+
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /healthz HT"])
+def test_what_comes_after_a_request_does_not_cut_its_answer_short(hasty: Server, more: bytes) -> None:
+    """Old clients send a line end after a body, and wait for an answer longer than a head may take."""
+    (run_id,) = hasty.send(f"more {more!r}")["runIds"]
+    with closing(socket.create_connection((hasty.host, hasty.port), timeout=5)) as sock:
+        sock.sendall(f"GET /runs/{run_id}?wait=1.2 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        hasty.until_waits(1)
+        sock.sendall(more)
+        got = answer_of(sock)
+        assert got.startswith(b"HTTP/1.1 200 "), got
+        assert b'"ended":false' in got
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 50\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{\r\n"])

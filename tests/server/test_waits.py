@@ -14,6 +14,8 @@ from stepwell.model.errors import Invalid
 from stepwell.server.waits import MAX_WAIT_S, WAIT_S, wait_of_body, wait_of_query
 from tests.server.support import OK, Server, as_bytes, flow, lawful, serving
 
+END = b'{"terminate":true}'
+
 
 @pytest.fixture(scope="module")
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -83,7 +85,7 @@ def test_too_many_waits_are_refused_and_nothing_is_accepted_then(waiting: Server
     waiting.until(run_id, lambda run: run["status"] == "running")
     with ThreadPoolExecutor(3) as pool:
         held = [pool.submit(waiting.ask, "GET", f"/runs/{run_id}?wait=20") for _ in range(3)]
-        until_waits(waiting, 3)
+        waiting.until_waits(3)
         refused = waiting.ask("POST", "/events?wait=5", as_bytes({"id": "too many", "type": "soon"}))
         refused.error(429, "limited")
         assert refused.headers["retry-after"]
@@ -93,7 +95,7 @@ def test_too_many_waits_are_refused_and_nothing_is_accepted_then(waiting: Server
         assert waiting.send("without wait", type_="soon")["status"] == "accepted"
         assert waiting.ask("POST", f"/runs/{run_id}/cancel", b'{"terminate":true}').status == 202
         assert [one.result().json()["ended"] for one in held] == [True] * 3
-    until_waits(waiting, 0)
+    waiting.until_waits(0)
 
 
 def test_a_client_that_goes_gives_its_place_back(waiting: Server) -> None:
@@ -101,8 +103,8 @@ def test_a_client_that_goes_gives_its_place_back(waiting: Server) -> None:
     for tail in (f"/runs/{run_id}?wait=300", f"/runs/{run_id}/output?stream=1"):
         with socket.create_connection((waiting.host, waiting.port)) as sock:
             sock.sendall(f"GET {tail} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            until_waits(waiting, 1)
-        until_waits(waiting, 0)
+            waiting.until_waits(1)
+        waiting.until_waits(0)
     waiting.ask("POST", f"/runs/{run_id}/cancel", b'{"terminate":true}')
 
 
@@ -113,18 +115,24 @@ def test_a_client_that_went_is_counted_as_such(waiting: Server) -> None:
     before = waiting.ask("GET", "/metrics").body.partition(gone)[2].partition(b"\n")[0]
     with socket.create_connection((waiting.host, waiting.port)) as sock:
         sock.sendall(f"GET /runs/{run_id}?wait=300 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        until_waits(waiting, 1)
-    until_waits(waiting, 0)
+        waiting.until_waits(1)
+    waiting.until_waits(0)
     assert waiting.ask("GET", "/metrics").body.partition(gone)[2].partition(b"\n")[0] not in (b"", before)
     waiting.ask("POST", f"/runs/{run_id}/cancel", b'{"terminate":true}')
 
 
-def until_waits(server: Server, count: int) -> None:
-    """Until so many requests wait, as the metrics say."""
-    ends = time.monotonic() + 10
-    while f"stepwell_http_waits {float(count)}".encode() not in server.ask("GET", "/metrics").body:
-        assert time.monotonic() < ends
-        time.sleep(0.02)
+def test_a_wait_for_more_runs_than_are_shown_is_for_all_of_them(tmp_path: Path) -> None:
+    for name in "abcdef":  # a manifest has a bound of its own
+        flow(tmp_path, name, {f"s{n}": OK for n in range(84)})
+    with serving(tmp_path, "--slots", "0") as server, ThreadPoolExecutor(4) as pool:
+        run_ids = server.send("e")["runIds"]
+        assert len(run_ids) == 504
+        cancels = [
+            pool.submit(server.ask, "POST", f"/runs/{one}/cancel", b'{"terminate":true}') for one in run_ids[:-1]
+        ]
+        assert {one.result().status for one in cancels} == {202}
+        told = server.ask("POST", "/events?wait=0.1", as_bytes({"id": "e", "type": "demo", "payload": None})).json()
+        assert (told["ended"], len(told["runs"]), {run["status"] for run in told["runs"]}) == (False, 500, {"canceled"})
 
 
 def test_the_end_of_the_server_ends_waits_and_streams(tmp_path: Path) -> None:
@@ -136,7 +144,7 @@ def test_the_end_of_the_server_ends_waits_and_streams(tmp_path: Path) -> None:
         threads = [threading.Thread(target=lambda ask=ask: answers.append(server.ask("GET", ask))) for ask in asks]
         for thread in threads:
             thread.start()
-        until_waits(server, 2)
+        server.until_waits(2)
         started = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - started < 4

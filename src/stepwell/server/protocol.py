@@ -42,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._got = self._body = 0  # bytes of the present message
-        self._in_message = self._head_done = False
+        self._in_message = self._head_done = self._answering = False
         self._slow: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -70,6 +70,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         if self._head_done:
             self.transport.abort()
+        elif self._answering:
+            self._allow(self.options.head_s)  # an answer is under way: what came after its request does not cut it
         else:
             hint = "Send the whole head at once."
             self._refuse(408, "malformed", f"no whole request within {self.options.head_s:g} s", hint)
@@ -126,7 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()  # may raise, for an address that it cannot take
-        self._head_done = True
+        self._head_done = self._answering = True
         self._allow(None)
 
     def on_body(self, body: bytes) -> None:
@@ -141,6 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._answering = not self.cycle.response_complete  # of the last that was asked for in a pipeline
         if self._in_message and not self.transport.is_closing():
             self._allow(LINGER_S)
 
