@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.support import OK, PATIENCE_S, flow, write_event
+from tests.cli.support import OK, PATIENCE_S, Shop, flow, write_event
 from tests.cli.test_why import until
 from tests.server.support import environ
 
@@ -197,6 +197,14 @@ def test_list_is_name_tab_root(runner: Seed) -> None:
     broken = runner.call("list")
     assert (broken.returncode, broken.stdout) == (1, f"other\t{roots}/other\n")
     assert "demo/flow.toml" in broken.stderr
+
+
+def test_our_command_finds_the_data_of_the_seeds_program(tmp_path: Path) -> None:
+    """They keep it elsewhere, and whoever moves over uses both."""
+    Seed(tmp_path).json("list-events")
+    shop = Shop(tmp_path)
+    assert f"--data-dir {tmp_path / DATA}" in shop.refused("events", "list")
+    assert shop.json("events", "list", "--data-dir", str(DATA)) == {"events": []}
 
 
 def test_what_results_send_is_run_here_to_its_end(tmp_path: Path) -> None:

@@ -155,7 +155,8 @@ def test_data_of_the_original_is_named_until_it_is_taken_over(shop: Shop) -> Non
     original(folder, "theirs")
     with serving(shop.cwd, "--no-worker") as server:
         pass
-    assert f"stepwell import codex-flow-systemd-local {folder}" in server.log.read_text()
+    url = f"sqlite:///{shop.cwd}/.stepwell/stepwell.sqlite"
+    assert f"`stepwell import codex-flow-systemd-local {folder} --db {url}`" in server.log.read_text()
     assert len(server.log.read_text().splitlines()) == 1
     dispatched(shop, "theirs")
     server.log.unlink()

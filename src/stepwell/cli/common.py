@@ -26,6 +26,8 @@ from stepwell.worker.why import Note
 
 R = TypeVar("R")
 DATABASE = "stepwell.sqlite"
+#: Where the seed's programs keep their data.
+ORIGINAL_DATA = Path(".codex") / "flow-backend"
 LAST = (1 << 63) - 1
 #: DEL, C1, and what turns the direction of writing: the controls that JSON does not escape of itself.
 _MOVES = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -58,6 +60,8 @@ class Place(Struct, frozen=True):
         """Opens the store, and with `slots` a worker on it. Unless it may `create` one, there has to be one."""
         if self.path is not None and not create and not self.path.exists():
             hint = "Use --cwd, --data-dir or --db; `stepwell serve` and `stepwell flow fire` make a database."
+            if (self.cwd / ORIGINAL_DATA / DATABASE).exists():
+                hint = f"codex-flow-systemd-local has one here: --data-dir {self.cwd / ORIGINAL_DATA}"
             raise Unknown(f"no database {self.path}", hint=hint, path=str(self.path))
         if slots and options is None:
             options = flow_options(os.environ)

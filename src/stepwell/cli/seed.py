@@ -13,7 +13,7 @@ import click
 from msgspec import Struct
 
 from stepwell.cli import seed_verbs as verbs
-from stepwell.cli.common import clean, find_place
+from stepwell.cli.common import ORIGINAL_DATA, clean, find_place
 from stepwell.cli.main import finish
 from stepwell.cli.options import setting_option
 from stepwell.cli.seed_verbs import Asked
@@ -22,7 +22,6 @@ from stepwell.model.errors import Invalid
 #: Options that say where and how, whatever the verb.
 COMMON = ("cwd", "data_dir", "db", "host", "port", "secret", "executor", "bun", "flow_runner", "workspace_backend_url",
           "slots")  # fmt: skip
-ORIGINAL_DATA = Path(".codex") / "flow-backend"
 
 
 class Verb(Struct, frozen=True):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shlex
 import sqlite3
 from contextlib import closing
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from stepwell.cli.common import Place, clean, run_async, seconds, with_place
+from stepwell.cli.common import ORIGINAL_DATA, Place, clean, run_async, seconds, with_place
 from stepwell.cli.given import flow_options, server_options
 from stepwell.cli.options import setting_option
 from stepwell.flows.options import EXECUTORS, FlowOptions
@@ -142,10 +143,11 @@ async def _warn(place: Place, local: Local) -> None:
     """Names broken packages, and data of the original that nobody has taken over."""
     for problem in local.flows.discover().problems:
         click.echo(f"warning: {problem.path}: {problem.reason}", err=True)
-    for folder in dict.fromkeys((place.data, place.cwd / ".codex" / "flow-backend")):
+    for folder in dict.fromkeys((place.data, place.cwd / ORIGINAL_DATA)):
         event_id = _last_event(folder / ORIGINAL)
         if event_id is not None and await local.engine.read(partial(_event, event_id=event_id)) is None:
-            told = f"{folder / ORIGINAL} is the original's; `stepwell import codex-flow-systemd-local {folder}`"
+            command = shlex.join(["stepwell", "import", "codex-flow-systemd-local", str(folder), "--db", place.url])
+            told = f"{folder / ORIGINAL} is the original's; `{command}`"
             click.echo(f"note: {clean(told)} takes its events and runs over", err=True)
 
 
