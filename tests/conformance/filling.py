@@ -66,12 +66,12 @@ def put(unit: Unit, *rows: Any) -> None:
             case Run():
                 unit.runs.put(row.no, row)
                 unit.ids.put((row.scope, row.id), row.no)
-                unit.first_no["run"] = max(row.no + 1, unit.first_no.get("run", 0))
+                unit.next_no.put("run", max(row.no + 1, unit.next_no.get("run") or 0))
             case Task():
                 unit.tasks.put((row.run_no, row.k), row)
             case Event():
                 unit.events.put((row.scope, row.id), row)
-                unit.first_no["event"] = max(row.no + 1, unit.first_no.get("event", 0))
+                unit.next_no.put("event", max(row.no + 1, unit.next_no.get("event") or 0))
             case Manifest():
                 unit.manifests.put((row.scope, row.name), row)
             case Pool():

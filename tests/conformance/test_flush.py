@@ -163,7 +163,7 @@ def test_positions_rise_whatever_is_deleted(store: Store, session: Session) -> N
 def test_a_number_is_never_given_twice(store: Store, session: Session, kind: str) -> None:
     def take(count: int, used: int) -> list[int]:
         with writing(session) as unit:
-            unit.first_no[kind] = session.numbers(kind, count)
+            unit.next_no.seed(kind, session.numbers(kind, count))
             numbers = [unit.take_no(kind) for _ in range(used)]
             put(unit, *(run(no) if kind == "run" else event(no) for no in numbers))
         return numbers
@@ -185,7 +185,7 @@ def test_a_number_is_never_given_twice(store: Store, session: Session, kind: str
 def test_numbers_of_a_rolled_back_batch_are_free_to_be_given(session: Session) -> None:
     session.begin()
     unit = Unit(Settings())
-    unit.first_no["run"] = session.numbers("run", 1)
+    unit.next_no.seed("run", session.numbers("run", 1))
     put(unit, run(unit.take_no("run")))
     session.flush(unit, NOW)
     session.rollback()
@@ -244,7 +244,7 @@ def test_two_sessions_see_each_others_commits(store: Store, session: Session) ->
         unit.tasks.seed((1, 1), loaded_task)
         unit.runs.edit(1).status = "failed"
         unit.tasks.edit((1, 1)).state = "done"
-        unit.first_no["run"] = other.numbers("run", 1)
+        unit.next_no.seed("run", other.numbers("run", 1))
         put(unit, run(unit.take_no("run")))
     with loading(session) as s:
         assert s.runs([1])[0].status == "failed"

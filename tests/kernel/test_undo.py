@@ -191,3 +191,16 @@ def hold_then_raise(unit: Unit, command: Any, now: int) -> None:
     control.hold_run(unit, command, now)
     unit.runs.edit(unit.ids.rows["main", "r"]).status = "failed"
     raise ZeroDivisionError
+
+
+def test_a_refused_command_gives_its_numbers_back() -> None:
+    bench = Bench(MemoryStore())
+    bad = c.AdoptedRun("old", "f", "s", 5, 7, "running")
+    good = c.AcceptEvent(EVENT, (c.Match("f", "s"),))
+    refused, accepted = bench.all(c.AdoptEvent(c.NewEvent("x", "t", "2026", "h"), 5, (bad,)), good)
+    assert isinstance(refused, errors.Invalid)
+    assert bench.run(accepted.run_ids[0]).no == 1
+    with bench.reader() as reader:
+        event = reader.event("main", "e")
+    assert event is not None
+    assert event.no == 1

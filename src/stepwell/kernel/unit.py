@@ -147,7 +147,7 @@ class Unit:
         self.readings: list[Reading] = []
         self.pruned_runs: list[int] = []
         self.pruned_changes = 0
-        self.first_no: dict[str, int] = {}
+        self.next_no: Table[str, int] = Table(self)
         self.open_tasks: Table[int, tuple[int, ...]] = Table(self)
         self.children: Table[int, tuple[int, ...]] = Table(self)
         self.event_runs: Table[int, tuple[str, ...]] = Table(self)
@@ -216,9 +216,12 @@ class Unit:
         return self.mutations(function, args, now, self.settings.payload_bytes)
 
     def take_no(self, kind: str) -> int:
-        """The next internal number of a kind (run, event), from the block that the load reserved."""
-        number = self.first_no[kind]
-        self.first_no[kind] = number + 1
+        """The next internal number of a kind (run, event), from the block that the load reserved.
+
+        A command that is refused later gives it back.
+        """
+        number = self.next_no.rows[kind]
+        self.next_no.put(kind, number + 1)
         return number
 
     def run_by_id(self, scope: str, run_id: str) -> Run | None:

@@ -55,9 +55,9 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
         _events(session, unit, need)
     _pools(session, unit, need, found)
     if need.new_runs:
-        unit.first_no["run"] = session.numbers("run", need.new_runs)
+        unit.next_no.seed("run", session.numbers("run", need.new_runs))
     if need.new_events:
-        unit.first_no["event"] = session.numbers("event", need.new_events)
+        unit.next_no.seed("event", session.numbers("event", need.new_events))
 
 
 def _seed_runs(unit: Unit, runs: list[Run]) -> None:

@@ -244,7 +244,7 @@ class MemorySession:
     def flush(self, unit: Unit, now: int) -> None:
         t = self._t
         t.put(t.meta, "lane", t.meta.get("lane", 0) + 1)
-        for kind, number in unit.first_no.items():
+        for kind, number in unit.next_no.rows.items():
             t.put(t.next, kind, number)
         _write(t, t.runs, unit.runs)
         _write(t, t.tasks, unit.tasks)

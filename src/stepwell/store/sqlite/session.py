@@ -143,7 +143,7 @@ class SqliteSession:
                 self._tasks[key] = task
             else:
                 self._tasks.pop(key, None)
-        self._next.update(unit.first_no)
+        self._next.update(unit.next_no.rows)
         if unit.pruned_runs:
             self._forget()
 
