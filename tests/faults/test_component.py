@@ -240,3 +240,22 @@ def test_8_3_3_run_ids_and_answers_repeat(bench: Bench) -> None:
         "runIds": [run_id],
         "matched": 0,
     }
+
+
+# ── what a fault hid from an event (fault 1) ─────────────────────────────────────────────────────────────────────
+
+HIDDEN = '[{"flow":"flow","step":"step","reason":"broken","fault":true},{"flow":"flow","step":"no","reason":"unfit"}]'
+
+
+def test_fault_1_what_was_hidden_is_made_up_for_once_and_nothing_else(bench: Bench) -> None:
+    event = c.NewEvent("e", "type", "2026-01-01T00:00:00Z", body_hash="h", payload="{}")
+    assert bench.do(c.AcceptEvent(event, (), misses=HIDDEN)).run_ids == []
+    found = (*STEP, c.Match("flow", "no"), c.Match("flow", "new"))
+    bench.do(c.SyncManifests((("flow", "2", "hash", "{}"),)))
+    bench.refused(c.AcceptEvent(event, found, 0), errors.Outdated)
+    assert bench.claim() == []
+    again = bench.all(*(c.AcceptEvent(event, found, 1) for _ in range(3)))
+    assert [(one.status, one.matched, len(one.run_ids)) for one in again] == [
+        ("duplicate", 1, 1), ("duplicate", 0, 1), ("duplicate", 0, 1),
+    ]  # fmt: skip
+    assert [task.run.name for task in bench.claim()] == ["flow/step"]
