@@ -95,6 +95,31 @@ def test_what_comes_after_a_request_does_not_cut_its_answer_short(hasty: Server,
         assert b'"ended":false' in got
 
 
+def test_a_body_in_a_pipeline_has_its_own_time(tmp_path: Path) -> None:
+    """The answer before it is not the one that it was refused with."""
+    flow(tmp_path)
+    with serving(tmp_path, options={"linger_s": 0.2}, slots=0) as server:
+        (run_id,) = server.send("e")["runIds"]
+        first = f"GET /runs/{run_id}?wait=0.3 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        with closing(socket.create_connection((server.host, server.port), timeout=5)) as sock:
+            sock.sendall(first + POST + b"Content-Length: %d\r\n\r\n" % len(EVENT) + EVENT[:5])
+            assert b'"ended":false' in answer_of(sock)
+            time.sleep(0.6)  # nothing happens in this time, and that is what is looked at
+            sock.sendall(EVENT[5:])
+            assert answer_of(sock).startswith(b"HTTP/1.1 202 ")
+
+
+def test_a_refused_body_is_not_taken_for_long(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, options={"linger_s": 0.2}, slots=0) as server,
+        closing(socket.create_connection((server.host, server.port), timeout=3)) as sock,
+    ):
+        sock.sendall(POST + b"Content-Length: 999999999\r\n\r\n")
+        assert is_error(answer_of(sock), 413, "too_large")
+        with suppress(ConnectionError):
+            assert sock.recv(1) == b""
+
+
 @pytest.mark.parametrize("head", [b"Content-Length: 50\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{\r\n"])
 def test_a_body_that_does_not_come_is_not_waited_for(hasty: Server, head: bytes) -> None:
     with closing(socket.create_connection((hasty.host, hasty.port), timeout=5)) as sock:

@@ -28,6 +28,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     connections: int = 512
     head_s: float = 10.0  # for the head of a request to come whole
     body_s: float = 30.0  # for its body
+    linger_s: float = 5.0  # for the rest of a body that was refused: it is taken, and dropped
     stalled_s: float = 60.0  # for a client to take what was sent
     beat_s: float = 15.0  # between comments in a stream where nothing happens
 
@@ -43,7 +44,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
         _check_range("window_s", self.window_s, 1, 86_400)
         _check_range("waits", self.waits, 1, 100_000)
         _check_range("connections", self.connections, 1, 100_000)
-        for name in ("head_s", "body_s", "stalled_s", "beat_s"):
+        for name in ("head_s", "body_s", "linger_s", "stalled_s", "beat_s"):
             _check_range(name, getattr(self, name), 0.01, 3_600)
 
     def __repr__(self) -> str:

@@ -14,8 +14,6 @@ from stepwell.server.options import ServerOptions
 #: Line and headers, or trailers, of one message; and what framing a chunked body may take: a chunk of one byte is six.
 HEAD_BYTES = 64 << 10
 FRAMING = 8
-#: How long a body is still taken, and dropped, after the answer: who sends all of it first reads the answer then.
-LINGER_S = 5.0
 STATUS_LINES = {
     400: b"HTTP/1.1 400 Bad Request",
     408: b"HTTP/1.1 408 Request Timeout",
@@ -144,8 +142,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._answering = not self.cycle.response_complete  # of the last that was asked for in a pipeline
-        if self._in_message and not self.transport.is_closing():
-            self._allow(LINGER_S)
+        if self._in_message and not self._answering and not self.transport.is_closing():
+            self._allow(self.options.linger_s)  # who sends all of a body first reads the answer then
 
     # ── what is no HTTP ──────────────────────────────────────────────────────────────────────────────────────────
 
