@@ -2,7 +2,12 @@
 
 import os
 import re
+import signal
+import socket
+import subprocess
 import sys
+import time
+from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 
@@ -10,7 +15,8 @@ import msgspec
 
 from stepwell.model.settings import RANGES, Settings
 from stepwell.model.words import TRANSITIONS
-from tests.cli.support import on_terminal
+from tests.cli.support import on_terminal, shell_environ
+from tests.flows.originals import OriginalFile, fill
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +57,45 @@ def test_the_program_in_the_readme_runs_as_it_is_written(tmp_path: Path) -> None
     assert code == 0, said
     assert "hello/greet | hello Ada" in said
     assert "hello/greet completed" in said
+
+
+def test_every_block_of_the_readme_runs_one_after_the_other(tmp_path: Path) -> None:
+    """In one folder and one shell, on ports of our own; the servers in its background are ended."""
+    with closing(
+        OriginalFile(tmp_path / ".codex/flow-backend", at_ms=time.time_ns() // 1_000_000 - 86_400_000)
+    ) as theirs:
+        fill(theirs)
+    blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert {kind for kind, _ in blocks} == {"sh", "python"}
+    script = "\n".join(
+        text if kind == "sh" else f"{sys.executable} - <<'PYTHON'\n{text}PYTHON" for kind, text in blocks
+    )
+    for port in ("7345", "7346"):
+        script = script.replace(port, str(free_port()))
+    port = re.findall(r"localhost:(\d+)", script)[0]
+    env = shell_environ(STEPWELL_PORT=re.findall(r"localhost:(\d+)", script)[0])
+    with (tmp_path / "said").open("w") as log:
+        shell = subprocess.Popen(
+            ["sh", "-eu", "-c", script], cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True
+        )
+        code = shell.wait(60)
+        os.killpg(shell.pid, signal.SIGTERM)
+    said = (tmp_path / "said").read_text()
+    assert code == 0, said
+    assert "hello greet completed" in said
+    assert '"events": 11' in said
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_the_readme_links_to_each_page_once() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    pages = [f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")]
+    assert {page: links.count(page) for page in pages} == dict.fromkeys(pages, 1)
 
 
 def test_links_between_documents_lead_somewhere() -> None:
