@@ -45,6 +45,12 @@ def guards(before: Collection[int] = ()) -> list[int]:
     return [pid for pid in found if pid not in before]
 
 
+def the_guard(others: Collection[int]) -> int:
+    """The one guard besides those; a process that has just begun has no command line for a moment."""
+    assert wait_for(lambda: len(guards(others)) == 1)
+    return guards(others)[0]
+
+
 def test_a_lease_that_is_over_ends_this_step_and_no_other() -> None:
     guard = Guard()
     with guarded(guard) as (late, one), guarded(guard) as (early, other):
@@ -70,11 +76,11 @@ def test_a_guard_that_was_killed_is_replaced_and_its_successor_knows_all() -> No
     others = guards()
     guard = Guard()
     with guarded(guard) as (post, process):
-        (first,) = guards(others)
+        first = the_guard(others)
         os.kill(first, signal.SIGKILL)
         assert wait_for(lambda: Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
         with guarded(guard) as (_, other):
-            assert guards({*others, first})
+            the_guard({*others, first})
             post.until(steady_s())
             assert process.wait(5) == -signal.SIGKILL
             assert other.poll() is None
@@ -86,13 +92,13 @@ def test_a_guard_that_reads_no_more_holds_nobody_up() -> None:
     others = guards()
     guard = Guard()
     with guarded(guard) as (post, process):
-        (first,) = guards(others)
+        first = the_guard(others)
         os.kill(first, signal.SIGSTOP)
         begun = time.monotonic()
         for _ in range(5_000):
             post.until(steady_s() + 60)
         assert time.monotonic() - begun < 3
-        assert guards({*others, first})
+        the_guard({*others, first})
         assert process.poll() is None
         post.until(steady_s())
         assert process.wait(5) == -signal.SIGKILL
@@ -104,6 +110,6 @@ def test_one_process_guards_a_whole_worker_and_goes_with_it() -> None:
     guard = Guard()
     assert guards(others) == [], "a worker without steps needs none"
     with guarded(guard), guarded(guard):
-        assert len(guards(others)) == 1
+        the_guard(others)
     del guard
     assert guards(others) == []

@@ -62,11 +62,15 @@ def kill(variable: bytes, groups: dict[bytes, int]) -> None:
 
 
 def kill_marked(marks: AbstractSet[bytes]) -> None:
-    """Kill whatever has one of these in its environment."""
+    """Kill whatever has one of these in its environment: all at once, so that nobody sees the death of another."""
+    found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if not marks.isdisjoint(environ.read_bytes().split(b"\0")):
-                os.kill(int(environ.parent.name), signal.SIGKILL)
+                found.append(int(environ.parent.name))
+    for pid in sorted(found):  # parents first, as a rule
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
