@@ -14,6 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from stepwell.cli.main import cli
 from tests.server.support import OK, environ, flow
 
 __all__ = ["OK", "PATIENCE_S", "Shop", "flow", "on_terminal", "program", "shell_environ", "write_event"]
@@ -98,9 +101,22 @@ class Shop:
         return self.ok(*args, "--no-json", code=code, **more)
 
     def json(self, *args: str, code: int = 0, **more: Any) -> dict[str, Any]:
-        """The same with --json."""
-        found: dict[str, Any] = json.loads(self.ok(*args, "--json", code=code, **more))
+        """The same with --json, and in this process: most tests ask so, and a start costs more than an answer."""
+        found: dict[str, Any] = json.loads(self._here(*args, "--json", code=code, **more))
         return found
+
+    def _here(self, *args: str, code: int, stdin: str | None = None, **env: str) -> str:
+        before, wanted = dict(os.environ), environ(**env)
+        with contextlib.chdir(self.cwd):
+            try:
+                os.environ.clear()
+                os.environ.update(wanted)
+                done = CliRunner().invoke(cli, args, input=stdin)
+            finally:
+                os.environ.clear()
+                os.environ.update(before)
+        assert done.exit_code == code, done.output
+        return done.stdout
 
     def refused(self, *args: str | bytes, **env: str) -> str:
         """The two lines that a refusal prints: the error, and what to do."""

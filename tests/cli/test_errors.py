@@ -2,10 +2,11 @@
 
 import ctypes
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -19,8 +20,12 @@ Here = Callable[..., tuple[object, str, str]]
 
 
 @pytest.fixture
-def here(seen: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Here:
-    """Runs a command in this process: its exit code, what it printed, and its errors."""
+def here(seen: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    """Runs a command in this process: its exit code, what it printed, and its errors.
+
+    A program that has ended is deaf to signals; the one that runs the tests is not to be.
+    """
+    heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for name in [name for name in os.environ if name.startswith(("STEPWELL_", "CODEX_"))]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(seen.cwd)
@@ -34,7 +39,9 @@ def here(seen: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         out, err = capsys.readouterr()
         return ended.value.code, out, err
 
-    return run
+    yield run
+    for number, handler in heard.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,7 @@ def test_a_setting_that_cannot_be_used_is_named(here: Here, variable: str, value
         (["nope"], "No such command 'nope'"),
         (["runs", "nope"], "No such command 'nope'"),
         (["runs", "list", "--nope"], "No such option"),
+        (["events", "show", "-x"], "begins with - comes after --"),
         (["runs", "list", "--limit", "0"], "1<=x<=500"),
         (["runs", "list", "--limit", "501"], "1<=x<=500"),
         (["runs", "list", "--limit", "many"], "many"),

@@ -1,6 +1,9 @@
 """What a shell wants: quick help, completion, pipes that end early, outputs that are closed or full."""
 
+import contextlib
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import OK, PATIENCE_S, Shop, flow, on_terminal, program, shell_environ
+from tests.cli.support import OK, PATIENCE_S, Shop, flow, on_terminal, program, shell_environ, write_event
 from tests.server.support import environ
 
 #: What `stepwell --help` may take, on a machine that starts Python in 20 ms as those of the budget do (DESIGN 10).
@@ -205,3 +208,26 @@ def test_a_terminal_is_shown_how_things_stand_while_it_waits(tmp_path: Path) -> 
     assert (wiped, told, end) == (" " * len(stands), "demo/go completed", "")
     assert lines[1:] == ["demo/go queued", "demo/go running", "demo/go | started"]
     assert "\r" not in Shop(tmp_path).text("flow", "fire", "--event", "-", stdin='{"type":"demo"}')
+
+
+def test_ctrl_c_on_a_terminal_begins_a_line(tmp_path: Path) -> None:
+    """The cursor stands behind the status line and the terminal's own ^C."""
+    flow(tmp_path, steps={"go": "sleep 60"})
+    master, slave = os.openpty()
+    command = [program(), "flow", "fire", "--event", write_event(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=shell_environ(TERM="xterm", NO_COLOR="1"), stdout=slave, stderr=slave,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    os.close(slave)
+    said = b""
+    with contextlib.suppress(OSError):  # that is how the end of a terminal reads
+        while piece := os.read(master, 65_536):
+            said += piece
+            if b"attempt 1 runs at" in piece:
+                process.send_signal(signal.SIGINT)
+    os.close(master)
+    assert process.wait(PATIENCE_S) == 130
+    *_, stands, told, end = said.decode().split("\r\n")
+    assert stands.startswith("demo/go: attempt 1 runs at")
+    assert (told, end) == ("interrupted", "")

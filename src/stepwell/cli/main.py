@@ -83,7 +83,8 @@ def finish(
     except click.ClickException as wrong:
         code = misused(wrong)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        # A terminal's cursor stands behind ^C, and perhaps behind a line that says how things stand.
+        click.echo("\ninterrupted" if sys.stderr.isatty() else "interrupted", err=True)
         code = 130
     except StepwellError as error:
         code = tell(error.message, error.hint)
@@ -103,6 +104,8 @@ def finish(
 
 def _misused(wrong: click.ClickException) -> int:
     wrong.show()
+    if isinstance(wrong, click.NoSuchOption):
+        click.echo("An id or a file that begins with - comes after --, at the end.", err=True)
     return wrong.exit_code
 
 
