@@ -232,3 +232,27 @@ def test_a_role_stops_also_when_its_work_swallows_the_cancel() -> None:
             await role.stop()
 
     asyncio.run(main())
+
+
+def test_a_role_that_keeps_failing_shows_the_stack_once_and_tries_ever_less_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> int:
+        tries = 0
+
+        class Broken(Role):
+            name = "broken"
+
+            async def work(self) -> float:
+                nonlocal tries
+                tries += 1
+                raise ValueError("out of order")
+
+        role = Broken(wait_s=0.01)
+        role.start()
+        await asyncio.sleep(0.5)
+        await role.stop()
+        return tries
+
+    assert 3 <= asyncio.run(main()) <= 8, "10, 20, 40, 80, 160, 320 ms"
+    assert caplog.text.count("Traceback") == 1

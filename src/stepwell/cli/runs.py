@@ -1,5 +1,6 @@
 """`stepwell runs`."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,7 @@ from stepwell.model import commands as c
 from stepwell.model.rows import Output, Run
 from stepwell.model.words import RESULT_STATUSES, STATUSES
 from stepwell.store.port import Page, Reader, RunFilter
+from stepwell.worker.local import Local
 from stepwell.worker.why import Note, notes_of, why_of
 
 #: Chunks of output in one page.
@@ -193,7 +195,7 @@ def _chunks(reader: Reader, *, run_id: str, after: int) -> tuple[Run, list[Outpu
 def cancel(place: Place, run_id: str, reason: str, now: bool, as_json: bool) -> None:
     """Ask a run to end: its step gets TERM, a grace, and then KILL."""
     kind = c.Terminate if now else c.Cancel
-    _change(place, kind(run_id, by="cli", reason=reason), as_json)
+    _change(place, lambda local: local.engine.submit(kind(run_id, by="cli", reason=reason)), as_json)
 
 
 @runs.command()
@@ -203,19 +205,13 @@ def cancel(place: Place, run_id: str, reason: str, now: bool, as_json: bool) -> 
 def retry(place: Place, run_id: str, as_json: bool) -> None:
     """Run an ended run again, as its next generation. A held run is released."""
 
-    async def work() -> c.Command:
-        async with place.open() as local:
-            run = await local.engine.read(lambda reader: need_run(reader, run_id))
-            return c.ReleaseRun(run_id, by="cli") if run.hold is not None else c.Restart(run_id, by="cli")
-
-    _change(place, run_async(work()), as_json)
+    _change(place, lambda local: local.flows.retry(run_id, by="cli"), as_json)
 
 
-def _change(place: Place, command: c.Command, as_json: bool) -> None:
+def _change(place: Place, change: Callable[[Local], Awaitable[c.RunState]], as_json: bool) -> None:
     async def work() -> c.RunState:
         async with place.open() as local:
-            state: c.RunState = await local.engine.submit(command)
-            return state
+            return await change(local)
 
     state = run_async(work())
     if as_json:

@@ -1,7 +1,7 @@
 """The same calls on an engine in this process: the local mode (source: spec codex-flows 6.1; fault 33)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from stepwell.flows.events import FlowEvent, parse_event
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.views import accepted_view, event_id_of, full_run_view, output_view, run_view, stored_event_view
 from stepwell.model import commands as c
-from stepwell.model.errors import Invalid, Open, Unavailable, Unknown
+from stepwell.model.errors import Invalid, Unavailable, Unknown
 from stepwell.model.rows import Run
 from stepwell.model.settings import Settings
 from stepwell.model.words import RESULT_STATUSES, STATUSES
@@ -176,21 +176,16 @@ class EmbeddedFlowClient:
 
     async def cancel(self, run_id: str, *, reason: str = "", terminate: bool = False) -> RunView:
         """See `FlowClient.cancel`."""
-        return await self._after((c.Terminate if terminate else c.Cancel)(run_id, by="client", reason=reason))
+        kind = c.Terminate if terminate else c.Cancel
+        return await self._after(run_id, self._engine.submit(kind(run_id, by="client", reason=reason)))
 
     async def retry(self, run_id: str) -> RunView:
         """See `FlowClient.retry`."""
-        run = await self._engine.read(lambda reader: _known(reader, run_id))
-        if run.terminal:
-            return await self._after(c.Restart(run_id, by="client"))
-        if run.hold is not None:
-            return await self._after(c.ReleaseRun(run_id, by="client"))
-        raise Open(f"run {run_id} is {run.status}: there is nothing to retry", run_id=run_id, status=run.status)
+        return await self._after(run_id, self._flows.retry(run_id, by="client"))
 
-    async def _after(self, command: c.Cancel | c.Terminate | c.Restart | c.ReleaseRun) -> RunView:
-        engine = self._engine
-        await engine.submit(command)
-        return await engine.read(lambda reader: _seen(reader, _known(reader, command.run_id)))
+    async def _after(self, run_id: str, change: Awaitable[c.RunState]) -> RunView:
+        await change
+        return await self._engine.read(lambda reader: _seen(reader, _known(reader, run_id)))
 
     async def _told(self, accepted: c.Accepted, wait_s: float) -> DispatchResult:
         result = dispatched_of(accepted_view(accepted))
@@ -245,7 +240,7 @@ class EmbeddedFlowClient:
                     after = chunk.n
                     yield chunk
                 if over and not chunks:
-                    yield await self.get_run(run_id)
+                    yield msgspec.structs.replace(await self.get_run(run_id), output=())  # it has been told
                     return
                 if not chunks:
                     await _heard(hint, self._engine.settings.poll_ms / 1_000)

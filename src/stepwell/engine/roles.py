@@ -9,6 +9,8 @@ from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
 
 log = logging.getLogger("stepwell.roles")
+#: A role that fails again and again, since the store is away for example, pauses so long at the most.
+LONGEST_PAUSE_S = 5.0
 Submit = Callable[[c.Command], Awaitable[c.Worked]]
 
 
@@ -45,16 +47,15 @@ class Role:
         raise NotImplementedError
 
     async def _loop(self) -> None:
+        failures = 0
         while not self._stopping:
             self._hint.clear()
             try:
                 wait_s = await self.work()
-            except Unavailable as away:
-                log.warning("%s waits: %s", self.name, away)
-                wait_s = self.wait_s
-            except Exception:
-                log.exception("%s goes on after an error", self.name)
-                wait_s = self.wait_s
+                failures = 0
+            except Exception as error:
+                failures += 1
+                wait_s = self._failed(error, failures)
             if self._stopping:
                 return
             try:
@@ -62,6 +63,12 @@ class Role:
                     await self._hint.wait()
             except TimeoutError:
                 continue
+
+    def _failed(self, error: Exception, failures: int) -> float:
+        """Says what went wrong, with the stack if it is news and a bug, and answers how long to wait: ever longer."""
+        is_bug = not isinstance(error, Unavailable) and failures == 1
+        log.warning("%s goes on after an error: %s", self.name, error, exc_info=error if is_bug else None)
+        return min(self.wait_s * 2.0 ** min(failures - 1, 16), max(self.wait_s, LONGEST_PAUSE_S))
 
 
 class Repeater(Role):

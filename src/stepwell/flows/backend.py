@@ -18,7 +18,7 @@ from stepwell.flows.package import Flow, Step
 from stepwell.flows.schemas import MAX_REASON_CHARS, Schemas
 from stepwell.flows.trigger import Matching, Miss, StepMatch, match
 from stepwell.model import commands as c
-from stepwell.model.errors import Outdated, Unknown
+from stepwell.model.errors import Open, Outdated, Unknown
 from stepwell.model.ids import MAX_NAME_BYTES
 from stepwell.model.rows import Event, Pool, Run
 
@@ -207,6 +207,17 @@ class FlowBackend:
             except Outdated:
                 continue
         raise Outdated("the flows change faster than the event can be matched")
+
+    async def retry(self, run_id: str, *, by: str = "") -> c.RunState:
+        """Runs an ended run again, as its next generation; a held one goes on. Any other is `Open`."""
+        run = await self.engine.read(lambda reader: reader.run(self._scope, run_id))
+        if run is None:
+            raise Unknown(f"run not found: {run_id}", hint="See `stepwell runs list`.", run_id=run_id)
+        if run.hold is not None:
+            return await self.engine.submit(c.ReleaseRun(run_id, by=by, scope=self._scope))
+        if not run.terminal:
+            raise Open(f"run {run_id} is {run.status}: there is nothing to retry", run_id=run_id, status=run.status)
+        return await self.engine.submit(c.Restart(run_id, by=by, scope=self._scope))
 
     async def _matched(self, command: Callable[[int], c.AcceptEvent | c.ReplayEvent]) -> c.Accepted:
         return await self.matched(lambda revision: self.engine.submit(command(revision)))

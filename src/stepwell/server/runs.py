@@ -1,5 +1,6 @@
 """`/runs`: list, show, cancel, retry (source: spec codex-flows 4.6, faults 20 and 23)."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.requests import Request
@@ -8,7 +9,7 @@ from starlette.responses import Response
 from stepwell.engine.engine import Engine
 from stepwell.flows.views import event_id_of, full_run_view, run_view
 from stepwell.model import commands as c
-from stepwell.model.errors import Open, Unknown
+from stepwell.model.errors import Unknown
 from stepwell.model.rows import Entry, Output, Run
 from stepwell.model.words import RESULT_STATUSES, STATUSES
 from stepwell.server.events import runs_page
@@ -38,7 +39,7 @@ class Runs:
     """One method a route."""
 
     def __init__(self, local: Local, waits: Waits) -> None:
-        self._engine, self._waits = local.engine, waits
+        self._engine, self._flows, self._waits = local.engine, local.flows, waits
 
     async def list(self, request: Request) -> Response:
         """{eventId?, runs, cursor?}, newest first; `eventId` is what was asked for."""
@@ -77,26 +78,20 @@ class Runs:
         reason = text_field(fields, "reason", MAX_REASON_BYTES)
         terminate = flag_field(fields, "terminate")
         await need_run(self._engine, run_id)  # what is no id at all is not found, as it is everywhere
-        if terminate:
-            return await self._changed(c.Terminate(run_id, by="http", reason=reason))
-        return await self._changed(c.Cancel(run_id, by="http", reason=reason))
+        kind = c.Terminate if terminate else c.Cancel
+        return await self._changed(run_id, self._engine.submit(kind(run_id, by="http", reason=reason)))
 
     async def retry(self, request: Request) -> Response:
         """202 with {run}: an ended run begins its next generation, a held one goes on; any other is `open`."""
         run_id = path_id(request, "the run id")
         fields_of(await request.body(), (), self._engine.settings.payload_bytes)
-        run = await need_run(self._engine, run_id)
-        if run.terminal:
-            return await self._changed(c.Restart(run_id, by="http"))
-        if run.hold is not None:
-            return await self._changed(c.ReleaseRun(run_id, by="http"))
-        raise Open(f"run {run_id} is {run.status}: there is nothing to retry", run_id=run_id, status=run.status)
+        return await self._changed(run_id, self._flows.retry(run_id, by="http"))
 
-    async def _changed(self, command: c.Cancel | c.Terminate | c.Restart | c.ReleaseRun) -> Response:
-        await self._engine.submit(command)
+    async def _changed(self, run_id: str, change: Awaitable[c.RunState]) -> Response:
+        await change
 
         def look(reader: Reader) -> dict[str, Any]:
-            run = known_run(reader, command.run_id)
+            run = known_run(reader, run_id)
             return run_view(run, event_id_of(reader, run))
 
         return answer({"run": await self._engine.read(look)}, 202)
