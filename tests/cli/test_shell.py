@@ -115,6 +115,35 @@ def completed(cwd: Path, line: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_bash_completes_what_has_colons_spaces_and_quotes(tmp_path: Path) -> None:
+    """In a bash that a person types into: ids of senders are like this, and a colon begins a word there."""
+    shop = Shop(tmp_path)
+    for event_id in ("patchbay:source:one", "has 'both' of"):
+        shop.json("events", "dispatch", "--event", write_event(tmp_path, event_id))
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        ["bash", "--norc", "-i"], cwd=tmp_path, env=shell_environ(TERM="dumb", PS1="$ "), stdin=slave, stdout=slave,
+        stderr=slave, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    typed = (
+        b'eval "$(stepwell completion bash)"\n',
+        b"stepwell events show patchbay:s\t\n",
+        b"stepwell events show has\t\n",
+    )
+    said = b""
+    for line in typed:
+        os.write(master, line)
+    os.write(master, b"exit\n")
+    with contextlib.suppress(OSError):  # that is how the end of a terminal reads
+        while piece := os.read(master, 65_536):
+            said += piece
+    os.close(master)
+    process.wait(PATIENCE_S)
+    for event_id in ("patchbay:source:one", "has 'both' of"):
+        assert f"{event_id}  demo".encode() in said
+
+
 def test_bash_completes_ids_and_names(tmp_path: Path) -> None:
     """From the database and the folder that the line names; where there is none, nothing and no complaint."""
     flow(tmp_path, "greet", steps={"one": OK, "two": OK}, type_="greeting.asked")

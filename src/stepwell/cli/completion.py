@@ -9,6 +9,9 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 #: How many of the newest rows are offered.
 OFFERED = 50
+#: Ids have colons, where bash would begin a new word; and spaces and quotes, which click's script does not quote.
+_BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
+_AS_IT_IS, _QUOTED = "COMPREPLY+=($value)", 'COMPREPLY+=("$(printf %q "$value")")'
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -20,7 +23,8 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None, "click knows the three shells"
-    click.echo(found(cli, {}, "stepwell", "_STEPWELL_COMPLETE").source())
+    source = found(cli, {}, "stepwell", "_STEPWELL_COMPLETE").source()
+    click.echo(_BASH_WORDS + source.replace(_AS_IT_IS, _QUOTED) if shell == "bash" else source)
 
 
 def _complete(look: Callable[[click.Context], Iterable[tuple[str, str]]]) -> Complete:
