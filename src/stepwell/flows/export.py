@@ -28,8 +28,9 @@ from stepwell.store.port import Reader
 log = logging.getLogger("stepwell.export")
 MAX_NAME = 64
 PAGE = 25
-#: After each page it rests so many times as long as it took: intake comes first, and files follow when there is time.
-REST = 15
+#: After each page it rests so many times as long as it took while others commit, and as long as it took while nobody
+#: does: intake comes first, and files follow when there is time.
+REST_BUSY, REST_IDLE = 15, 1
 #: Old files that one sweep looks at.
 SWEPT = 100_000
 #: How often files of deleted events are looked for, and how long after a failure it is tried again, in seconds.
@@ -88,11 +89,14 @@ class EventFiles(Role):
 
     async def _export(self) -> None:
         while events := await self._engine.read(lambda reader: reader.scan_events(after=self._after, limit=PAGE)):
-            began = time.monotonic()
+            began, commits = time.monotonic(), self._engine.lane.commits
             mine = [event for event in events if event.scope == self._scope]
             await asyncio.to_thread(_write_missing, self._folder, mine)
             self._after = events[-1].no
-            await asyncio.sleep(min(REST * (time.monotonic() - began), self.wait_s))
+            took_s = time.monotonic() - began
+            await asyncio.sleep(took_s * REST_IDLE)
+            if self._engine.lane.commits != commits:
+                await asyncio.sleep(min(took_s * (REST_BUSY - REST_IDLE), self.wait_s))
 
     async def _sweep(self) -> None:
         """Deletes files of events that are no more, of its own names only, past the retention."""
