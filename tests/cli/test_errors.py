@@ -54,7 +54,7 @@ def here(seen: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         (["runs", "watch", "nope"], "no run 'nope'"),
         (["runs", "cancel", "nope"], "no run 'nope'"),
         (["runs", "cancel", "nope", "--now"], "no run 'nope'"),
-        (["runs", "retry", "nope"], "no run 'nope'"),
+        (["runs", "retry", "nope"], "nope"),
         (["runs", "show", ""], "no run ''"),
         (["runs", "output", "nope"], "no run 'nope'"),
         (["runs", "output", "nope", "--follow"], "no run 'nope'"),
