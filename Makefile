@@ -8,6 +8,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 PYTHON_READY := .venv/.ready
 NODE_READY := node_modules/.ready
+CODEX := tests/flows/code_mode/codex
+CODEX_READY := $(CODEX)/node_modules/.ready
 
 export SOAK_SECONDS ?= 600
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
@@ -26,7 +28,7 @@ demo: $(PYTHON_READY) $(NODE_READY) ## Run the demo: everything set up, nothing 
 
 # Most tests wait for processes, so three at once keep two cores busy.
 # No test starts after 10 minutes and none lasts over 2 (pyproject): 12 in total.
-test: $(PYTHON_READY) $(NODE_READY) ## Run all tests but the soak; ARGS="tests/x.py -k name" narrows
+test: $(PYTHON_READY) $(NODE_READY) $(CODEX_READY) ## Run all tests but the soak; ARGS="tests/x.py -k name" narrows
 	$(PYTEST) -m "not soak" -n 3 --dist worksteal --durations=10 --session-timeout=600 $(ARGS)
 
 check: $(PYTHON_READY) ## Lint, format, types, import order, rules of the house
@@ -53,10 +55,12 @@ lock: ## Pin what pyproject.toml and package.json ask for; ARGS=--upgrade takes 
 	    $$([[ $$kind = run ]] || echo --group dev --constraint requirements/run.txt) $(ARGS) \
 	    --output-file requirements/$$kind.txt pyproject.toml; \
 	done
-	npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+	for folder in . $(CODEX); do \
+	  npm install --prefix $$folder --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund; \
+	done
 
 clean: ## Remove all that these commands made
-	rm -rf .venv node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	rm -rf .venv node_modules $(CODEX)/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
 	find src tests bench scripts examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(PYTHON_READY): requirements/dev.txt pyproject.toml scripts/setup
@@ -68,4 +72,9 @@ $(NODE_READY): package.json package-lock.json
 	npm ci --ignore-scripts --no-audit --no-fund
 	node node_modules/bun/install.js
 	node_modules/.bin/bun --version
+	touch $@
+
+# Only tests need it, and it is large; so whoever sees the demo does not fetch it.
+$(CODEX_READY): $(CODEX)/package.json $(CODEX)/package-lock.json
+	npm ci --prefix $(CODEX) --ignore-scripts --no-audit --no-fund
 	touch $@

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from stepwell.flows.codemode.failure import PACKAGE
 from tests.flows.code_mode.harness import environ, failure, play
-from tests.flows.packages import bun_dirs
 
+CODEX = str(Path(__file__).with_name("codex") / "node_modules/.bin/codex")
 # It asks the network for news when it starts, and does not wait for the answer. Here it gets none.
 DEAD = "http://127.0.0.1:9"
 KEYS = 'env = ["HTTP_PROXY", "HTTPS_PROXY"]\n'
@@ -14,7 +14,8 @@ KEYS = 'env = ["HTTP_PROXY", "HTTPS_PROXY"]\n'
 
 def env(home: Path) -> dict[str, str]:
     home.mkdir()
-    return environ(HOME=str(home), CODEX_HOME=str(home), HTTP_PROXY=DEAD, HTTPS_PROXY=DEAD)
+    quiet = {"HTTP_PROXY": DEAD, "HTTPS_PROXY": DEAD}
+    return environ(HOME=str(home), CODEX_HOME=str(home), CODEX_APP_SERVER_CODEX_COMMAND=CODEX, **quiet)
 
 
 def check(stderr: str) -> None:
@@ -28,8 +29,7 @@ def test_over_stdio(tmp_path: Path) -> None:
 
 
 def test_over_a_websocket(tmp_path: Path) -> None:
-    codex = str(bun_dirs()[0] / "node_modules/.bin/codex")
-    command = [codex, "app-server", "--listen", "ws://127.0.0.1:0"]
+    command = [CODEX, "app-server", "--listen", "ws://127.0.0.1:0"]
     found = env(tmp_path / "home")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=found) as process:
         assert process.stderr is not None
