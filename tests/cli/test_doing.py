@@ -40,7 +40,7 @@ def test_fire_ends_with_1_when_a_run_does_not_complete(tmp_path: Path) -> None:
     flow(tmp_path, steps={"good": OK, "bad": "exit 3"})
     results = {one["step"]: one for one in Shop(tmp_path).fire(code=1)}
     assert (results["good"]["status"], results["bad"]["status"]) == ("completed", "failed")
-    assert results["bad"]["error"]["type"] == "exit"
+    assert results["bad"]["failure"]["type"] == "exit"
 
 
 def test_an_event_that_nothing_matches_is_accepted(shop: Shop) -> None:

@@ -18,6 +18,7 @@ from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.port import RunFilter
 from stepwell.store.sqlite.reader import runs_statement
+from stepwell.store.sqlite.session import SqliteSession
 from stepwell.store.sqlite.sql import ROWS, columns, migrations, sql
 from stepwell.store.sqlite.store import SqliteStore
 from tests.support import Bench, snapshot
@@ -287,3 +288,16 @@ def test_lists_of_runs_use_the_index_of_their_filter(grown: sqlite3.Connection, 
     steps = plan(grown, statement, values)
     assert any(index in step for step in steps), steps
     assert not any("FOR ORDER BY" in step for step in steps), steps
+
+
+def test_what_goes_wrong_after_a_commit_is_not_told_as_a_failed_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: SqliteSession, unit: Unit) -> None:
+        raise ValueError("a bug in the cache")
+
+    bench = Bench(opened(tmp_path))
+    monkeypatch.setattr(SqliteSession, "_remember", broken)
+    assert bench.start("r").created
+    assert not bench.start("r").created, "it is there"
+    assert "the row cache starts again" in caplog.text

@@ -14,7 +14,7 @@ from stepwell.cli.new import new
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.discovery import Discovery, FlowCatalog
 from stepwell.flows.events import FlowEvent, parse_event
-from stepwell.flows.views import event_id_of
+from stepwell.flows.views import event_id_of, run_view
 from stepwell.model.commands import Accepted
 from stepwell.model.rows import Run
 from stepwell.worker.local import Local
@@ -119,8 +119,5 @@ async def _fire(place: Place, body: bytes, slots: int, as_json: bool, work: Any)
 def _result_view(run: Run, event_id: str | None) -> dict[str, Any]:
     flow_name, _, step_name = run.name.partition("/")
     view: dict[str, Any] = {"flow": flow_name, "step": step_name, "runId": run.id, "eventId": event_id}
-    view["status"] = run.status
-    for name, text in (("result", run.result), ("error", run.error)):
-        if text is not None:
-            view[name] = msgspec.json.decode(text)
-    return view
+    known = run_view(run)
+    return view | {name: known[name] for name in ("status", "result", "error", "failure") if name in known}

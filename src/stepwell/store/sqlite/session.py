@@ -1,5 +1,6 @@
 """A lane's connection to a SQLite file: begin, load, flush, commit."""
 
+import logging
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
@@ -16,6 +17,7 @@ from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event
 from stepwell.store.sqlite.sql import columns, position, sql
 from stepwell.store.sqlite.told import TOLD, TOLD_OF_COMMIT
 
+log = logging.getLogger("stepwell.sqlite")
 #: Rows that a session keeps between batches; past it the cache starts again.
 CACHE_ROWS = 50_000
 #: A row with more payload than this is not kept between batches, nor is one that has ended.
@@ -84,9 +86,13 @@ class SqliteSession:
             raise
         finally:
             self._unlock()
-        self._drop_passing()
-        if unit is not None:
-            self._remember(unit)
+        try:
+            self._drop_passing()
+            if unit is not None:
+                self._remember(unit)
+        except Exception:  # the rows are durable, so nobody may be told otherwise
+            log.exception("the row cache starts again")
+            self._forget()
 
     def rollback(self) -> None:
         self._unit = None
