@@ -5,6 +5,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from stepwell.model import commands as c
 
 from .support import OK, group, house
@@ -46,6 +48,25 @@ def test_the_rest_is_handed_back_and_its_whole_group_is_gone(tmp_path: Path) -> 
             (root / "exec/go.sh").write_text(f"#!/bin/sh\n{OK}")
             it.work()
             assert (await it.end(run_id)).status == "completed"
+
+    asyncio.run(main())
+
+
+def test_a_store_that_is_away_holds_up_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepwell.worker.worker.HAND_BACK_S", 0.3)
+
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            it.add(STUBBORN.format(pid=tmp_path / "pid"))
+            worker = it.work()
+            run_id = await it.one()
+            pid = await it.pid()
+            it.away = (c.Release, c.Sync, c.Say)
+            started = time.monotonic()
+            await worker.stop(drain_s=0)
+            assert time.monotonic() - started < 4, "its lease has 10 s"
+            assert (worker.busy, group(pid)) == (0, [])
+            assert (await it.run(run_id)).status == "running"
 
     asyncio.run(main())
 

@@ -18,6 +18,8 @@ from stepwell.worker.held import NOTICE_MS, Held, LeaseLost
 log = logging.getLogger("stepwell.worker")
 Handler = Callable[[Held], Awaitable[None]]
 LONGEST_PAUSE_S = 5.0
+#: How long the store gets to take back what this worker holds at its end.
+HAND_BACK_S = 5.0
 #: How long a handler that fails in an unforeseen way keeps its task from being tried again.
 BROKEN_HANDLER_MS = 5_000
 
@@ -84,7 +86,10 @@ class Worker:
         ]
 
     async def stop(self, *, drain_s: float = 30.0) -> None:
-        """Claims nothing more; lets what runs end within `drain_s`; stops and hands back the rest."""
+        """Claims nothing more; lets what runs end within `drain_s`; stops and hands back the rest.
+
+        Where the store is away and nothing can be handed back, the leases are left to run out.
+        """
         self._draining = True
         self._freed.set()
         if self._loops:
@@ -97,11 +102,18 @@ class Worker:
             done.cancel()
         for held in self._held:
             held.hand_back()
-        if self._held:
-            await asyncio.wait(self._held.values())
+        await self._ended_within(self._engine.settings.kill_grace_ms / 1_000 + HAND_BACK_S)
+        for held in self._held:
+            log.warning("run %s cannot be handed back; its lease will run out", held.leased.run.id)
+            held.lose()
+        await self._ended_within(HAND_BACK_S)
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def _ended_within(self, limit_s: float) -> None:
+        if self._held:
+            await asyncio.wait(list(self._held.values()), timeout=limit_s)
 
     def hurry(self) -> None:
         """Cuts the drain of `stop` short: what runs is handed back now."""
