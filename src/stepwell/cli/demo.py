@@ -215,7 +215,7 @@ def _what_next(home: Path, runs: list[Run]) -> None:
         ("stepwell runs list --attention", "what asks for somebody"),
         (f"stepwell events show '{EVENT['id']}'", "the event, its runs, and why customs did not match"),
         (f"stepwell events replay '{EVENT['id']}' --step parcel/reserve-stock", "run a step again"),
-        ("stepwell serve", "a server of your own; `curl -d @event.json` to its /events"),
+        ("stepwell serve", "a server of your own; `curl --json @event.json` to its /events"),
     ):
         click.echo(f"  {command}\n      {why}")
     click.echo(f"They all want to be run in {home}, or with --cwd {home}.")
