@@ -5,11 +5,22 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from stepwell.engine.clock import steady_s
+from stepwell.flows.executors import guard_process
 from stepwell.flows.executors.guard import Guard, Post
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie that nobody has reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
@@ -78,7 +89,7 @@ def test_a_guard_that_was_killed_is_replaced_and_its_successor_knows_all() -> No
     with guarded(guard) as (post, process):
         first = the_guard(others)
         os.kill(first, signal.SIGKILL)
-        assert wait_for(lambda: Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+        assert wait_for(lambda: not alive(first))
         with guarded(guard) as (_, other):
             the_guard({*others, first})
             post.until(steady_s())
@@ -103,6 +114,94 @@ def test_a_guard_that_reads_no_more_holds_nobody_up() -> None:
         post.until(steady_s())
         assert process.wait(5) == -signal.SIGKILL
     guard.close()
+
+
+SETSID = "setsid sh -c 'echo $$ > {0}; exec sleep 30' </dev/null >/dev/null 2>&1 &"
+DOUBLE_FORK = "(setsid sh -c '(sh -c \"echo \\$\\$ > {0}; exec sleep 30\" &)' </dev/null >/dev/null 2>&1 &)"
+
+
+@contextmanager
+def daemon(guard: Guard, path: Path, start: str = SETSID) -> Iterator[tuple[Post, int]]:
+    """A daemon that a process under guard has started, which is over then itself; killed in the end in any case."""
+    with guarded(guard, f"{start.format(path)}\nwhile [ ! -s {path} ]; do sleep 0.01; done") as (post, process):
+        assert process.wait(5) == 0
+        pid = int(path.read_text())
+        try:
+            yield post, pid
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("start", [SETSID, DOUBLE_FORK], ids=["setsid", "double fork"])
+def test_a_daemon_does_not_outlive_its_attempt(tmp_path: Path, start: str) -> None:
+    guard = Guard()
+    with daemon(guard, tmp_path / "pid", start) as (post, pid), daemon(guard, tmp_path / "other", start) as (_, other):
+        assert alive(pid), "the attempt goes on"
+        post.close()
+        assert wait_for(lambda: not alive(pid))
+        assert alive(other), "of an attempt that goes on"
+    guard.close()
+
+
+def test_a_daemon_goes_also_when_the_guard_is_dismissed_or_was_killed_meanwhile(tmp_path: Path) -> None:
+    others = guards()
+    guard = Guard()
+    with daemon(guard, tmp_path / "pid") as (post, pid):
+        post.close()
+        guard.close()
+        assert not alive(pid)
+    with daemon(guard, tmp_path / "other") as (post, pid):
+        first = the_guard(others)
+        os.kill(first, signal.SIGKILL)
+        assert wait_for(lambda: not alive(first))
+        post.close()
+        assert wait_for(lambda: not alive(pid))
+    guard.close()
+
+
+def test_one_look_is_for_all_attempts_that_end_about_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(guard_process, "kill_marked", lambda marks, first: looks.append(len(marks)))
+    now_s = 100.0
+    attempts = guard_process.Attempts(b"NOBODY_HAS_THIS", lambda: now_s)
+    for step in range(20):
+        for number in range(5):
+            attempts.take(f"{step}.{number} {os.getpid()} over".encode())
+        attempts.look()
+        now_s += guard_process.GAP_S / 21
+    assert looks == [5]
+    while (rest_s := attempts.rest_s()) is not None:
+        now_s += rest_s + 0.001
+        attempts.look()
+    assert looks[1] == 95
+    assert sum(looks) == 100 * len(guard_process.LOOKS_S), "bounded for each attempt"
+    assert len(looks) <= 1 + guard_process.LOOKS_S[-1] / guard_process.GAP_S + len(guard_process.LOOKS_S)
+
+
+def test_only_pids_that_can_be_of_an_attempt_are_looked_at_and_all_when_pids_began_again(tmp_path: Path) -> None:
+    source = tmp_path / "loadavg"
+
+    def given(pid: int) -> None:
+        source.write_text(f"0.50 0.40 0.30 1/99 {pid}\n")
+
+    given(1_000)
+    pids = guard_process.Pids(str(source))
+    begun = pids.begun(900)
+    given(2_000)
+    pids.look()
+    assert pids.lowest(begun) == 900
+    assert pids.lowest(pids.begun(2_500)) == 0, "they began again before it was told"
+    given(300)
+    pids.look()
+    given(3_000)
+    pids.look()
+    assert pids.lowest(begun) == 0
+    assert pids.lowest(pids.begun(2_999)) == 2_999
+    nobody = guard_process.Pids(str(tmp_path / "missing"))
+    begun = nobody.begun(900)
+    nobody.look()
+    assert nobody.lowest(begun) == 0, "nobody tells"
 
 
 def test_one_process_guards_a_whole_worker_and_goes_with_it() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -174,26 +173,30 @@ def test_one_that_is_stopped_at_its_timeout_is_killed_all_the_same(tmp_path: Pat
     assert took_s < 4
 
 
-DAEMON = """setsid sh -c 'echo $$ > "{0}/pid"; exec sleep 60' &
+#: Outside the step's group; its pid is in the file `pid`. The first holds the pipes.
+SETSID = """setsid sh -c 'echo $$ > "{0}/pid"; exec sleep 60' {1}&
 while [ ! -s "{0}/pid" ]; do sleep 0.01; done
 """
+DOUBLE_FORK = """(setsid sh -c '(sh -c "echo \\$\\$ > {0}/pid; exec sleep 60" &)' {1}&)
+while [ ! -s "{0}/pid" ]; do sleep 0.01; done
+"""
+SILENT = "</dev/null >/dev/null 2>&1"
 
 
+@pytest.mark.parametrize("start", [SETSID, DOUBLE_FORK], ids=["setsid", "double fork"])
+@pytest.mark.parametrize("pipes", ["", SILENT], ids=["holds the pipes", "silent"])
 @pytest.mark.parametrize(("then", "keys"), [(OK, ""), ("exit 3\n", ""), ("sleep 60\n", TIMEOUT)])
-def test_a_daemon_that_left_the_group_and_holds_the_pipes_is_not_waited_for(
-    tmp_path: Path, then: str, keys: str
+def test_a_daemon_that_left_the_group_is_not_waited_for_and_not_left_behind(
+    tmp_path: Path, start: str, pipes: str, then: str, keys: str
 ) -> None:
-    """The run ends when the step does, though nobody can say that the pipes are read out."""
+    """The run ends when the step does, though nobody can say that the pipes are read out; then the daemon goes."""
 
     async def main() -> Run:
         async with house(tmp_path) as it:
-            it.add(DAEMON.format(tmp_path) + then, keys)
-            it.work()
-            try:
-                return await it.end(await it.one(), 4)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.kill(await it.pid(), signal.SIGKILL)
+            run, took_s = await Marked(it).end(start.format(tmp_path, pipes) + then, keys)
+            assert took_s < 4
+            assert not alive(await it.pid())
+            return run
 
     run = asyncio.run(main())
     if then == OK:

@@ -6,7 +6,9 @@ It kills the group when the worker is dead, or has not extended the lease in tim
 attempt then, and the two must not overlap.
 
 The start of a step and the line that names its group are two moments. For a death in between, the step has a mark in
-its environment, and the guard also kills whatever has it (Linux). That reaches processes that left the group as well.
+its environment, and the guard also kills whatever has it (Linux). That reaches processes that left the group as well,
+so it looks for the mark also when an attempt is over: a daemon of a step does not outlive it. The worker has killed
+the group by then; it does not look for the mark itself, since that would hold up all that its event loop does.
 
 Why not PR_SET_PDEATHSIG: it reaches the direct child only, not what that has started; it fires when the *thread* that
 forked ends; and to set it, Python has to fork instead of vfork (`preexec_fn`: 28 ms in a process of 800 MB, unsafe
@@ -47,6 +49,11 @@ class Post:
         """All that the guard knows of it."""
         return f"{self.mark} {self._group} {self._ends_at}\n".encode()
 
+    @property
+    def last_line(self) -> bytes:
+        """That it is over."""
+        return f"{self.mark} {self._group} over\n".encode()
+
     def watch(self, group: int) -> None:
         """Name the process group to kill."""
         self._group = group
@@ -58,7 +65,7 @@ class Post:
         self._guard.tell(self)
 
     def close(self) -> None:
-        """The attempt is over; its group is left alone from here on."""
+        """The attempt is over: its group is left alone from here on, and what has left it is killed."""
         self._guard.forget(self)
 
     def __enter__(self) -> Self:
@@ -89,9 +96,9 @@ class Guard:
             self._write(post.line)
 
     def forget(self, post: Post) -> None:
-        """Watch this attempt no more."""
-        if self._posts.pop(post.mark, None) is not None:
-            self._write(post.mark.encode() + b"\n")
+        """Watch this attempt no more, and kill what it has left behind."""
+        if self._posts.pop(post.mark, None) is not None and self._process is not None:  # None: closed, all was killed
+            self._write(post.last_line)
 
     def close(self) -> None:
         """Dismiss the guard's process; what is still under guard is killed."""
@@ -107,20 +114,18 @@ class Guard:
                 return
         except OSError:
             pass
-        self._replace()
+        self._replace(line)
 
-    def _replace(self) -> None:
+    def _replace(self, line: bytes) -> None:
         if self._process is not None:
             self._process.kill()  # before its pipe is closed, which it would take for our death
         self.close()
-        if not self._posts:
-            return
         with contextlib.suppress(OSError):  # no process to be had; the step's own start will say so
             self._process = process = _start()
             self._dismiss = weakref.finalize(self, _end, process)
             assert process.stdin is not None
-            for post in self._posts.values():
-                os.write(process.stdin.fileno(), post.line)
+            for told in (*(post.line for post in self._posts.values()), line):
+                os.write(process.stdin.fileno(), told)
             os.set_blocking(process.stdin.fileno(), False)  # one that is stuck must not hold us up
 
 
