@@ -17,7 +17,7 @@ from stepwell.model.settings import Settings
 from stepwell.store.port import Reader, scan_all
 from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.flow_packages import DOOMED
-from tests.crash.flow_storm import Plan, Report, Storm, leftovers
+from tests.crash.flow_storm import Plan, Report, Storm
 from tests.server.support import database
 from tests.support import offences
 
@@ -69,7 +69,8 @@ def judge(storm: Storm) -> None:
             known |= {one.id for one in attempts}
         assert lived.keys() <= known, f"ran without an attempt: {lived.keys() - known}"
         check_chains(reader, runs, told)
-    assert leftovers(storm.mark, {mark for one in lived.values() for mark in one.marks}) == []
+    assert storm.guards, "no worker had a guard, or none was found"
+    assert storm.leftovers({mark for one in lived.values() for mark in one.marks}) == []
     assert offences(SqliteStore(database(storm.cwd)), Settings(lost_leases=1_000)) == []
     for log in storm.cwd.glob("*.log"):
         assert "Traceback" not in log.read_text(), log.read_text()[-4_000:]

@@ -1,14 +1,24 @@
 """The flows of the flow storm: steps that write down when they began, lived and ended, a file for each attempt.
 
-A line of such a file is `WHAT NANOSECONDS PID MARK`; WHAT is start, tick, fail or end. Each line is one append, which
-outlives a SIGKILL. Whoever a step has started writes into the same file, so it shows who lived longer than the attempt.
+A line of such a file is `WHAT NANOSECONDS PID MARK`; WHAT is start, tick, fail or end. Each line is one write of one
+process, which a SIGKILL cannot cut. Whoever a step has started writes into the same file, so it shows who lived longer
+than the attempt.
 """
 
 from pathlib import Path
 
-SHELL = """#!/bin/sh
-say() { echo "$1 $(date +%s%N) $$ $STEPWELL_GUARD" >> "$STORM_LOG/$CODEX_FLOW_ATTEMPT_ID"; }
-fate=$(($(printf %s "$CODEX_FLOW_ATTEMPT_ID" | cksum | cut -d' ' -f1) % 100))
+#: Bash, since all of this has to be its own doing: a storm may kill `date` alone, and a line would have no time.
+SHELL = """#!/usr/bin/env bash
+LC_ALL=C
+say() {
+  printf '%s %s000 %s %s\\n' "$1" "${EPOCHREALTIME/./}" "$$" "$STEPWELL_GUARD" >> "$STORM_LOG/$CODEX_FLOW_ATTEMPT_ID"
+}
+sum=0
+for ((at = 0; at < ${#CODEX_FLOW_ATTEMPT_ID}; at++)); do
+  printf -v code %d "'${CODEX_FLOW_ATTEMPT_ID:at:1}"
+  sum=$(((sum * 31 + code) % 1000003))
+done
+fate=$((sum * 48271 % 65537 % 100))
 end() { say end; echo "FLOW_RESULT {\\"status\\":\\"completed\\",\\"message\\":\\"$CODEX_FLOW_ATTEMPT_ID\\"}"; exit 0; }
 fail() { say fail; exit "$1"; }
 say start

@@ -11,18 +11,16 @@ import sqlite3
 import time
 from asyncio.subprocess import Process
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct, field
 
 from tests.crash.flow_packages import write_packages
+from tests.crash.flow_processes import MARK, STEP_MARK, Guarded, guards_of, marked
 from tests.server.support import database, environ, stepwell
 
 LEASE_MS = 10_000
-MARK = "STORM_MARK"
 POSTERS = 4
 #: Which share of the events has which kind of step.
 KINDS = {"quick": 5, "flaky": 5, "sleepy": 5, "family": 5, "chain": 3, "doomed": 2, "stubborn": 1}
@@ -71,6 +69,7 @@ class Keeper:
         self.log = folder / f"{name}.log"
         self.process: Process | None = None
         self.faults: list[str] = []
+        self.guards: set[Guarded] = set()
         self._killed = False
         self._ending = asyncio.Event()
 
@@ -93,6 +92,7 @@ class Keeper:
         if self.process is None or self.process.returncode is not None or self._killed:
             return False
         self._killed = True
+        self.guards |= guards_of(self.process.pid)
         self.process.kill()
         return True
 
@@ -100,6 +100,7 @@ class Keeper:
         """SIGTERM, and no successor."""
         self._ending.set()
         if self.process is not None and self.process.returncode is None and not self._killed:
+            self.guards |= guards_of(self.process.pid)
             self.process.terminate()
 
 
@@ -197,7 +198,7 @@ class Storm:
 
     def _kill_step(self) -> bool:
         """Kills one process of a step, or the whole group."""
-        found = [(pid, names["CODEX_FLOW_ATTEMPT_ID"]) for pid, names in marked(self.mark) if _is_step(names)]
+        found = [(pid, names["CODEX_FLOW_ATTEMPT_ID"]) for pid, names in marked(MARK, {self.mark}) if _is_step(names)]
         if not found:
             return False
         pid, attempt = self.rng.choice(sorted(found))
@@ -210,9 +211,14 @@ class Storm:
             return True
         return False
 
+    @property
+    def guards(self) -> set[Guarded]:
+        """The guards of all that were ended."""
+        return self.server.guards.union(*(place.guards for place in self.workers))
+
     def clear(self) -> None:
         """Kills whoever is left, so that a storm that fails leaves nobody either."""
-        for pid, _ in marked(self.mark):
+        for pid in (*(pid for pid, _ in marked(MARK, {self.mark})), *(one.pid for one in self.guards if one.lives())):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -224,31 +230,23 @@ class Storm:
             while db.execute(query).fetchall():  # noqa: ASYNC110 - rows of other processes, no event of ours
                 await asyncio.sleep(0.1)
 
+    def leftovers(self, marks: set[str], patience_s: float = 5.0) -> list[object]:
+        """Who is still there after `patience_s`: processes of the storm or with a mark of its attempts, and guards."""
+        ends = time.monotonic() + patience_s
+        left: list[object]
+        while left := [
+            *marked(MARK, {self.mark}),
+            *marked(STEP_MARK, marks),
+            *(one for one in self.guards if one.lives()),
+        ]:
+            if time.monotonic() > ends:
+                return left
+            time.sleep(0.05)
+        return []
+
 
 def _is_step(names: dict[str, str]) -> bool:
     return "CODEX_FLOW_ATTEMPT_ID" in names
-
-
-def marked(mark: str) -> list[tuple[int, dict[str, str]]]:
-    """The living processes of a storm, with their environments."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            names = dict(one.partition("=")[::2] for one in entry.read_bytes().decode("latin-1").split("\0"))
-            if names.get(MARK) == mark:
-                found.append((int(entry.parent.name), names))
-    return found
-
-
-def guards(marks: set[str]) -> list[int]:
-    """The living guards of attempts, by the marks that they look for."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            words = entry.read_bytes().decode("latin-1").split("\0")
-            if "stepwell-guard" in words and any(f"STEPWELL_GUARD={mark}" in words for mark in marks):
-                found.append(int(entry.parent.name))
-    return found
 
 
 def free_port() -> int:
@@ -267,13 +265,3 @@ def post(port: int, body: bytes) -> tuple[int, bytes] | None:
         except (OSError, http.client.HTTPException):
             return None
     return None if answer.status == 503 else (answer.status, text)
-
-
-def leftovers(mark: str, marks: set[str], patience_s: float = 5.0) -> Sequence[Any]:
-    """Who is still there after `patience_s`: processes of the storm, and guards of its attempts."""
-    ends = time.monotonic() + patience_s
-    while left := [*marked(mark), *guards(marks)]:
-        if time.monotonic() > ends:
-            return left
-        time.sleep(0.05)
-    return []
