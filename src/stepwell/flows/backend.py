@@ -227,6 +227,8 @@ class FlowBackend:
 
         Packages that are broken now are named too: they may have listened.
         """
+        if not matching.misses and not self._found.problems:
+            return None
         limit, told = self.engine.settings.payload_bytes, list[str]()
         for one in (*map(_miss, matching.misses), *map(_broken, self._found.problems[:MAX_BROKEN])):
             for text in (_json(one), _json(one | {"reason": "the reason is too long to be kept"})):

@@ -13,7 +13,7 @@ from stepwell.flows.views import accepted_view, event_id_of, run_view, stored_ev
 from stepwell.model.commands import Accepted
 from stepwell.model.errors import Invalid, Unknown
 from stepwell.model.rows import Run
-from stepwell.server.http import MAX_LIMIT, Span, answer, fields_of, page_of, paged, path_id, query_of, span_of
+from stepwell.server.http import MAX_LIMIT, Span, answer, body_of, fields_of, page_of, paged, path_id, query_of, span_of
 from stepwell.server.waits import Waits, wait_of_body, wait_of_query
 from stepwell.store.port import Reader, RunFilter
 from stepwell.worker.local import Local
@@ -30,7 +30,7 @@ class Events:
     async def accept(self, request: Request) -> Response:
         """202 with {status, eventId, runIds, matched}, durable when it is sent; with `wait` also {runs, ended}."""
         wait_s, limit = wait_of_query(query_of(request)), self._engine.settings.payload_bytes
-        event = parse_event(await request.body(), now_iso=iso_ms(self._engine.clock_ms()), max_bytes=limit)
+        event = parse_event(body_of(request), now_iso=iso_ms(self._engine.clock_ms()), max_bytes=limit)
         with self._waits.one() if wait_s else nullcontext():
             accepted = await self._flows.dispatch(event, by="http")
             return answer(await self._told(request, accepted, wait_s), 202)
@@ -38,7 +38,7 @@ class Events:
     async def replay(self, request: Request) -> Response:
         """202 as for `accept`; the body, if there is one, {wait, steps}."""
         event_id = path_id(request, "the event id")
-        fields = fields_of(await request.body(), ("wait", "steps"), self._engine.settings.payload_bytes)
+        fields = fields_of(body_of(request), ("wait", "steps"), self._engine.settings.payload_bytes)
         wait_s, steps = wait_of_body(fields) or wait_of_query(query_of(request)), _steps(fields)
         with self._waits.one() if wait_s else nullcontext():
             accepted = await self._flows.replay(event_id, steps=steps, by="http")

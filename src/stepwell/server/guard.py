@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stepwell.model.errors import Malformed, StepwellError, TooLarge, Unsupported
 from stepwell.server import auth
 from stepwell.server.health import Requests
-from stepwell.server.http import raw_path, raw_target, refusal
+from stepwell.server.http import BODY, raw_path, raw_target, refusal
 from stepwell.server.options import ServerOptions
 from stepwell.server.protocol import HEAD_BYTES
 
@@ -67,29 +67,29 @@ class Guard:
             await Response(status_code=204)(scope, receive, send)
             return
         try:
-            receive = await self._admit(scope, receive)
+            await self._admit(scope, receive)
         except StepwellError as error:
             await refusal(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    async def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Raises the refusal, or answers the `receive` that the app may use."""
+    async def _admit(self, scope: Scope, receive: Receive) -> None:
+        """Raises the refusal, or leaves the body in the scope."""
         headers, options = scope["headers"], self._options
         size = len(raw_target(scope)) + sum(len(name) + len(value) + 4 for name, value in headers)
         if size > HEAD_BYTES:
             raise HeadTooLarge("the head of the request is too large", what="head", size=size, limit=HEAD_BYTES)
         read = scope["method"] in READS
         if read and scope["path"] in OPEN:
-            return receive
+            return
         if not options.secured:
             auth.check_host(headers, options)
         auth.check_origin(headers, options)
         if read:
             if options.secured:
                 auth.check_bearer(headers, options)
-            return receive
-        return _again(await self._body(scope, receive), receive)
+        else:
+            scope[BODY] = await self._body(scope, receive)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The body, once it is known to be allowed. What can be refused before it is read, is."""
@@ -149,18 +149,6 @@ async def read_body(receive: Receive, limit: int, within_s: float) -> bytes:
     except TimeoutError:
         hint = "Send it again, faster, or in smaller parts."
         raise Malformed(f"the body did not come whole within {within_s:g} s", hint=hint) from None
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives a body that was read already, and then whatever comes."""
-    waiting = [body]
-
-    async def again() -> Message:
-        if waiting:
-            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
-        return await receive()
-
-    return again
 
 
 def _check_coding(headers: auth.Headers) -> None:

@@ -16,6 +16,8 @@ from stepwell.model.errors import Invalid, Malformed, StepwellError
 from stepwell.store.port import Page
 
 T = TypeVar("T")
+#: Where a request's scope has its body.
+BODY = "stepwell.body"
 DEFAULT_LIMIT, MAX_LIMIT = 50, 500
 #: A page ends early when what it holds gets over this many bytes; the cursor goes on from there.
 PAGE_BYTES = 8 << 20
@@ -72,9 +74,17 @@ def path_id(request: Request, what: str) -> str:
     return decoded(request.path_params["id"].encode("latin-1"), what)
 
 
+def body_of(request: Request) -> bytes:
+    """The body, which the guard has read and let in."""
+    body: bytes = request.scope[BODY]
+    return body
+
+
 def query_of(request: Request) -> dict[str, str]:
     """The query's parameters, each given once."""
     raw: bytes = request.scope["query_string"]
+    if not raw:
+        return {}
     decoded(raw.replace(b"+", b" "), "the query")
     try:
         pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)

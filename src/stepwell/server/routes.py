@@ -59,22 +59,6 @@ CHANGED = (Answer(202, "The run after it.", "RunAnswer"),)
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
-        id="healthz", method="GET", path="/healthz", about="Alive, and the store has not given up.", open=True,
-        answers=(Answer(200, "Well.", "Ok"),), errors=(503,),
-    ),
-    Operation(
-        id="readyz", method="GET", path="/readyz", about="Can commit, and the worker here claims.", open=True,
-        answers=(Answer(200, "Ready.", "Ready"),), errors=(503,),
-    ),
-    Operation(
-        id="metrics", method="GET", path="/metrics", about="Numbers for Prometheus.",
-        answers=(Answer(200, "Text format 0.0.4.", "Text", TEXT),),
-    ),
-    Operation(
-        id="openapi", method="GET", path="/openapi.json", about="This document.",
-        answers=(Answer(200, "OpenAPI 3.1.", "Document"),),
-    ),
-    Operation(
         id="listEvents", method="GET", path="/events", about="Events, newest first.",
         params=(Param("type", "Only of this type.", TEXT_SCHEMA), *LISTED),
         answers=(Answer(200, "A page.", "EventPage"),), errors=(422,),
@@ -132,6 +116,22 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         id="showRun", method="GET", path="/runs/{id}", about="A run with its attempts, journal and output.",
         params=(WAITING,), answers=(Answer(200, "It.", "RunAnswer"),), errors=(404, 422, 429),
+    ),
+    Operation(
+        id="healthz", method="GET", path="/healthz", about="Alive, and the store has not given up.", open=True,
+        answers=(Answer(200, "Well.", "Ok"),), errors=(503,),
+    ),
+    Operation(
+        id="readyz", method="GET", path="/readyz", about="Can commit, and the worker here claims.", open=True,
+        answers=(Answer(200, "Ready.", "Ready"),), errors=(503,),
+    ),
+    Operation(
+        id="metrics", method="GET", path="/metrics", about="Numbers for Prometheus.",
+        answers=(Answer(200, "Text format 0.0.4.", "Text", TEXT),),
+    ),
+    Operation(
+        id="openapi", method="GET", path="/openapi.json", about="This document.",
+        answers=(Answer(200, "OpenAPI 3.1.", "Document"),),
     ),
 )  # fmt: skip
 

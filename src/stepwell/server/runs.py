@@ -15,6 +15,7 @@ from stepwell.model.words import RESULT_STATUSES, STATUSES
 from stepwell.server.events import runs_page
 from stepwell.server.http import (
     answer,
+    body_of,
     fields_of,
     flag_field,
     one_of,
@@ -74,7 +75,7 @@ class Runs:
     async def cancel(self, request: Request) -> Response:
         """202 with {run}: it was asked to end, or with `terminate` it has. The body, if any, {reason, terminate}."""
         run_id = path_id(request, "the run id")
-        fields = fields_of(await request.body(), ("reason", "terminate"), self._engine.settings.payload_bytes)
+        fields = fields_of(body_of(request), ("reason", "terminate"), self._engine.settings.payload_bytes)
         reason = text_field(fields, "reason", MAX_REASON_BYTES)
         terminate = flag_field(fields, "terminate")
         await need_run(self._engine, run_id)  # what is no id at all is not found, as it is everywhere
@@ -84,7 +85,7 @@ class Runs:
     async def retry(self, request: Request) -> Response:
         """202 with {run}: an ended run begins its next generation, a held one goes on; any other is `open`."""
         run_id = path_id(request, "the run id")
-        fields_of(await request.body(), (), self._engine.settings.payload_bytes)
+        fields_of(body_of(request), (), self._engine.settings.payload_bytes)
         return await self._changed(run_id, self._flows.retry(run_id, by="http"))
 
     async def _changed(self, run_id: str, change: Awaitable[c.RunState]) -> Response:
