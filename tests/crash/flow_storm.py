@@ -233,16 +233,12 @@ class Storm:
     def leftovers(self, marks: set[str], patience_s: float = 5.0) -> list[object]:
         """Who is still there after `patience_s`: processes of the storm or with a mark of its attempts, and guards."""
         ends = time.monotonic() + patience_s
-        left: list[object]
-        while left := [
-            *marked(MARK, {self.mark}),
-            *marked(STEP_MARK, marks),
-            *(one for one in self.guards if one.lives()),
-        ]:
-            if time.monotonic() > ends:
+        while True:
+            guards = [one for one in self.guards if one.lives()]
+            left: list[object] = [*marked(MARK, {self.mark}), *marked(STEP_MARK, marks), *guards]
+            if not left or time.monotonic() > ends:
                 return left
             time.sleep(0.05)
-        return []
 
 
 def _is_step(names: dict[str, str]) -> bool:
