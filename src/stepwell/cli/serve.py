@@ -4,10 +4,7 @@ import asyncio
 import logging
 import os
 import shlex
-import sqlite3
-from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import click
 
@@ -15,6 +12,8 @@ from stepwell.cli.common import ORIGINAL_DATA, Place, clean, run_async, seconds,
 from stepwell.cli.given import flow_options, server_options
 from stepwell.cli.options import setting_option
 from stepwell.flows.options import EXECUTORS, FlowOptions
+from stepwell.flows.original import FILE as ORIGINAL
+from stepwell.flows.original import last_event
 from stepwell.model.rows import Event
 from stepwell.server.options import ServerOptions
 from stepwell.server.serve import listen
@@ -23,7 +22,6 @@ from stepwell.store.port import Reader
 from stepwell.worker.ending import when_told_to_end
 from stepwell.worker.local import Local
 
-ORIGINAL = "flow-backend.sqlite"
 executor_option = click.option("--executor", type=click.Choice(EXECUTORS), help="How steps are started [direct].")
 bun_option = click.option("--bun", help="Path of bun [node_modules/.bin, then PATH].")
 workspace_option = click.option("--workspace-url", help="The ws:// address of a workspace backend, told to steps.")
@@ -144,7 +142,7 @@ async def _warn(place: Place, local: Local) -> None:
     for problem in local.flows.discover().problems:
         click.echo(f"warning: {problem.path}: {problem.reason}", err=True)
     for folder in dict.fromkeys((place.data, place.cwd / ORIGINAL_DATA)):
-        event_id = _last_event(folder / ORIGINAL)
+        event_id = last_event(folder / ORIGINAL)
         if event_id is not None and await local.engine.read(partial(_event, event_id=event_id)) is None:
             command = shlex.join(["stepwell", "import", "codex-flow-systemd-local", str(folder), "--db", place.url])
             told = f"{folder / ORIGINAL} is the original's; `{command}`"
@@ -153,15 +151,3 @@ async def _warn(place: Place, local: Local) -> None:
 
 def _event(reader: Reader, *, event_id: str) -> Event | None:
     return reader.event("main", event_id)
-
-
-def _last_event(original: Path) -> str | None:
-    """The id of the last event in a database of the original; None when there is none, or no such database."""
-    if not original.is_file():
-        return None
-    try:
-        with closing(sqlite3.connect(f"{original.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            row = db.execute("select id from flow_events order by created_at desc, id desc limit 1").fetchone()
-    except sqlite3.Error:
-        return None
-    return None if row is None else str(row[0])

@@ -30,6 +30,21 @@ MAX_BYTES = 64 * 1024 * 1024
 Row = dict[str, Any]
 
 
+def last_event(path: Path) -> str | None:
+    """The id of the event that was stored last; None when there is none, or no such database.
+
+    One look at the end of the table, which holds the original up for no longer than that.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            row = db.execute("select id from flow_events order by rowid desc limit 1").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else str(row[0])
+
+
 class Counts(Struct, frozen=True):
     """How many rows there are."""
 
