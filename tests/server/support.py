@@ -140,9 +140,10 @@ class Server:
     def raw(self, data: bytes, *, patience_s: float = 0.5) -> bytes:
         """All that comes back for these bytes, until the server closes or says nothing more for a while."""
         with socket.create_connection((self.host, self.port), timeout=patience_s) as sock:
-            sock.sendall(data)
             got = b""
-            with contextlib.suppress(TimeoutError):
+            # A server that closes before it has read all resets the line, and its answer may be lost with that.
+            with contextlib.suppress(TimeoutError, ConnectionResetError, BrokenPipeError):
+                sock.sendall(data)
                 while piece := sock.recv(65_536):
                     got += piece
             return got
