@@ -95,6 +95,16 @@ def test_manifests_have_a_revision_that_rises_with_a_change(bench: Bench) -> Non
     assert bench.do(c.SyncManifests((), scope="b")).revision == 0
 
 
+def test_a_sync_keeps_what_is_not_the_senders_alone(bench: Bench) -> None:
+    mine, theirs = ("f", "1", "h1", "{}"), ("app:shop", "1", "h1", "{}")
+    bench.do(c.SyncManifests((mine, theirs)))
+    assert bench.do(c.SyncManifests((mine,), keeps="app:")) == c.Revision(1, changed=False)
+    assert bench.do(c.SyncManifests((), keeps="app:")) == c.Revision(2, changed=True)
+    with bench.reader() as reader:
+        assert [one.name for one in reader.manifests("main")] == ["app:shop"]
+    assert bench.do(c.SyncManifests(())) == c.Revision(3, changed=True)
+
+
 def test_one_bad_match_takes_the_whole_event_back(bench: Bench) -> None:
     twice = (c.Match("flow", "one"), c.Match("flow", "one"))
     bench.refused(c.AcceptEvent(event(), twice), errors.Exists)

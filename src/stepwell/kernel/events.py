@@ -230,6 +230,8 @@ def sync_manifests(unit: Unit, command: SyncManifests, now: int) -> Revision:
             changed = True
             unit.manifests.put((command.scope, name), Manifest(command.scope, name, version, digest, now, data))
     for key in [key for key in unit.manifests.rows if key[0] == command.scope and key[1] not in given]:
+        if command.keeps and key[1].startswith(command.keeps):
+            continue
         changed = True
         unit.manifests.drop(key)
     revision = (unit.revisions.get(command.scope) or 0) + changed

@@ -114,10 +114,14 @@ class AdoptEvent(Command):
 
 
 class SyncManifests(Command):
-    """Makes `manifests` (name, version, hash, data) the stored ones of the scope. Answers the revision."""
+    """Makes `manifests` (name, version, hash, data) the stored ones of the scope. Answers the revision.
+
+    Names that begin with `keeps` are not the sender's alone: one that is not among the given stays.
+    """
 
     manifests: tuple[tuple[str, str, str, str], ...]
     scope: str = "main"
+    keeps: str = ""
 
 
 class Revision(Struct, gc=False):
