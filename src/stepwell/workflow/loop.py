@@ -52,7 +52,7 @@ class Host(Protocol):
 
 
 class WorkflowFuture(asyncio.Future[Any]):
-    """A future whose place in a set does not depend on its address. With the key of an operation, it tells of a cancel."""
+    """A future whose place in a set does not depend on its address. One of an operation tells that it was given up."""
 
     def __init__(self, *, loop: "WorkflowLoop", key: str | None = None) -> None:
         self._hash = next(loop.numbers) if key is None else crc32(key.encode())
@@ -256,7 +256,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     async def shutdown_asyncgens(self) -> None:
         return
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's
         return
 
     # ── pumping ──────────────────────────────────────────────────────────────────────────────────────────────────
