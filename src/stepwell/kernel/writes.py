@@ -72,11 +72,11 @@ def record(unit: Unit, command: Record, now: int) -> Recorded:
     head = unit.runs.rows[run.no].head_seq
     if wake_seq > command.seen:
         return _recorded(unit, run, first, head - first + 1, command.seen, now)
-    return Recorded(first, head, now)
+    return Recorded(first, head, now, unit.runs.rows[run.no].updated_at)
 
 
 def _recorded(unit: Unit, run: Run, first: int, count: int, seen: int, now: int) -> Recorded:
-    recorded = Recorded(first, first + count - 1, now)
+    recorded = Recorded(first, first + count - 1, now, run.updated_at)
     if seen + 1 < first:
         unit.readings.append(Reading(recorded, "missed", "missed", run.no, seen, first))
     return recorded

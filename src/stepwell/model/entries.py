@@ -107,6 +107,9 @@ class ActionScheduled(Body):
     priority: int = 0
     due_at: int | None = None
     retry: Raw | UnsetType = UNSET
+    timeout_ms: int | None = None
+    heartbeat_ms: int | None = None
+    deadline: int | None = None
 
 
 class ActionCompleted(Body):
@@ -123,6 +126,14 @@ class ActionFailed(Body):
     error: Raw = NULL
 
 
+class ActionCanceled(Body):
+    """The workflow does not want the action of this key any more. `task`: the one that was open, set by the kernel."""
+
+    kind: ClassVar[str] = "action.canceled"
+    recordable: ClassVar[bool] = True
+    task: int | None = None
+
+
 class ChildStarted(Body):
     """A run that this one started; attached children are told of a cancel and tell their end."""
 
@@ -136,6 +147,9 @@ class ChildStarted(Body):
     pool: str = "default"
     pool_key: str | None = None
     priority: int = 0
+    due_at: int | None = None
+    deadline: int | None = None
+    tags: Raw | UnsetType = UNSET
 
 
 class ChildEnded(Body):
@@ -158,6 +172,45 @@ class PatchMarked(Body):
     kind: ClassVar[str] = "patch.marked"
     recordable: ClassVar[bool] = True
     id: str
+
+
+class StateSet(Body):
+    """A named value that callers can read; the last one of a name counts."""
+
+    kind: ClassVar[str] = "state.set"
+    recordable: ClassVar[bool] = True
+    name: str
+    value: Raw = NULL
+
+
+class SignalSent(Body):
+    """A signal to `run`, delivered after this commit."""
+
+    kind: ClassVar[str] = "signal.sent"
+    recordable: ClassVar[bool] = True
+    run: str
+    name: str
+    payload: Raw = NULL
+    dedup: str | None = None
+
+
+class CancelSent(Body):
+    """A cancel of `run`, delivered after this commit."""
+
+    kind: ClassVar[str] = "cancel.sent"
+    recordable: ClassVar[bool] = True
+    run: str
+    reason: str = ""
+
+
+class EventSent(Body):
+    """An event that came to be with this entry; `duplicate` and `runs` are set by the kernel."""
+
+    kind: ClassVar[str] = "event.sent"
+    recordable: ClassVar[bool] = True
+    id: str
+    duplicate: bool = False
+    runs: list[str] = []
 
 
 class SignalReceived(Body):
@@ -183,6 +236,7 @@ class RunParked(Body):
     waits: list[str] = []
     due_at: int | None = None
     due_key: str | None = None
+    unread: list[str] = []
 
 
 class RunHeld(Body):
@@ -198,12 +252,13 @@ class RunReleased(Body):
 
 
 class RunCompleted(Body):
-    """`next` are the events that the result sent."""
+    """`next` are the events that the result sent, `unread` the names of signals that the workflow never asked for."""
 
     kind: ClassVar[str] = "run.completed"
     result: Raw = NULL
     result_status: str | None = None
     next: list[str] = []
+    unread: list[str] = []
 
 
 class RunFailed(Body):
@@ -212,6 +267,7 @@ class RunFailed(Body):
     result: Raw | UnsetType = UNSET
     result_status: str | None = None
     next: list[str] = []
+    unread: list[str] = []
 
 
 class RunCanceled(Body):
@@ -219,6 +275,7 @@ class RunCanceled(Body):
     by: str = ""
     reason: str = ""
     terminated: bool = False
+    unread: list[str] = []
 
 
 class RunContinued(Body):

@@ -119,6 +119,9 @@ class Task(Struct, gc=False):
     details: str | None = None
     args: str | None = None
     retry: str | None = None
+    timeout_ms: int | None = None  # of an attempt of an action, for its worker
+    heartbeat_ms: int | None = None
+    deadline: int | None = None  # of an action, over all its attempts
 
 
 class Event(Struct, gc=False):

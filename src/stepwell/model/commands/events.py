@@ -7,7 +7,7 @@ from stepwell.model.words import OutputKind
 
 
 class Match(Struct, frozen=True, gc=False):
-    """A flow step that an event triggers."""
+    """A flow step that an event triggers; or, with `workflow`, a workflow of that name, whose input is the event."""
 
     flow: str
     step: str
@@ -18,6 +18,7 @@ class Match(Struct, frozen=True, gc=False):
     requires: str = ""
     retry: str | None = None
     tags: str | None = None
+    workflow: str | None = None
 
 
 class NewEvent(Struct, frozen=True, gc=False):

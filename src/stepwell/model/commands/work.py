@@ -10,14 +10,19 @@ from stepwell.model.words import OutputKind
 
 
 class Draft(Struct, frozen=True, gc=False):
-    """An entry that a worker wants written."""
+    """An entry that a worker wants written. `sends`: the one event of an `event.sent`."""
 
     body: Body
     key: str | None = None
+    sends: Emission | None = None
 
 
 class Record(Command):
-    """Appends entries to the journal of a leased turn. Errors: stale, ended, out_of_step. Repeatable."""
+    """Appends entries to the journal of a leased turn. Errors: stale, ended, out_of_step, outdated. Repeatable.
+
+    What one of them asks for and cannot be done (a signal to a run that is not there) becomes `step.failed` of its key,
+    with the reason; the others stand.
+    """
 
     lease: Lease
     n: int
@@ -26,12 +31,18 @@ class Record(Command):
 
 
 class Recorded(Struct, gc=False):
-    """`first` is the seq of the first entry written; `missed` is what others wrote since `seen`, to deliver first."""
+    """`first` is the seq of the first entry written, `at` the time of all of them.
+
+    `missed` is what others wrote since `seen`, to deliver first. `own` are the entries as they stand, of a repeat and
+    where the kernel wrote something else than it was given; otherwise empty.
+    """
 
     first: int
     head: int
     now: int
+    at: int
     missed: list[Entry] = []
+    own: list[Entry] = []
 
 
 class Mutate(Command):
@@ -46,7 +57,10 @@ class Mutate(Command):
 
 
 class Park(Command):
-    """Gives a turn's lease back until something comes. Errors: stale, ended, out_of_step, unseen. Repeatable."""
+    """Gives a turn's lease back until something comes. Errors: stale, ended, out_of_step, unseen. Repeatable.
+
+    `unread`: names of signals that came and that nobody has asked for.
+    """
 
     lease: Lease
     n: int
@@ -54,6 +68,7 @@ class Park(Command):
     waits: tuple[str, ...] = ()
     due_at: int | None = None
     due_key: str | None = None
+    unread: tuple[str, ...] = ()
 
 
 class Completed(Struct, frozen=True, gc=False, tag="completed"):
@@ -99,6 +114,7 @@ class Finish(Command):
     n: int
     outcome: Completed | Canceled | Continued
     sends: Emission | None = None
+    unread: tuple[str, ...] = ()
 
 
 class Fail(Command):
@@ -114,18 +130,22 @@ class Fail(Command):
     result: str | None = None
     result_status: str | None = None
     sends: Emission | None = None
+    unread: tuple[str, ...] = ()
 
 
 class Release(Command):
     """Gives a lease back, for `delay_ms` at the least. Errors: stale, ended. Repeatable.
 
-    `broken`: the worker could do nothing with the task; it counts like a lost lease.
+    `broken`: the worker could do nothing with the task; it counts like a lost lease. `hold` (mismatch, poison, stalled)
+    holds the run for people to look at, and `diff` tells them why.
     """
 
     lease: Lease
     n: int
     delay_ms: int = 0
     broken: bool = False
+    hold: str | None = None
+    diff: str = ""
 
 
 class Done(Struct, gc=False):
