@@ -11,7 +11,7 @@ import pytest
 
 from stepwell.engine.clock import steady_s
 from stepwell.model import commands as c
-from stepwell.worker import worker as worker_module
+from stepwell.worker import claims as claims_module
 
 from .support import QUICK, alive, group, house
 
@@ -24,9 +24,9 @@ OWNER = """
 import asyncio, pathlib
 from stepwell.engine.clock import steady_s
 from stepwell.model.settings import Settings
-from stepwell.worker import worker
+from stepwell.worker import claims
 from stepwell.worker.local import open_local
-worker.steady_s = lambda: steady_s() - {late}
+claims.steady_s = lambda: steady_s() - {late}
 async def main():
     settings = Settings(lease_ms=10_000, poll_ms=60_000, kill_grace_ms=400)
     async with open_local("sqlite:///house.sqlite", pathlib.Path.cwd(), settings=settings, slots=1, roles=False):
@@ -38,16 +38,17 @@ asyncio.run(main())
 def test_a_store_that_does_not_answer_stops_the_step_before_its_lease_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "steady_s", lambda: steady_s() - LATE_S)
+    monkeypatch.setattr(claims_module, "steady_s", lambda: steady_s() - LATE_S)
 
     async def main() -> None:
         async with house(tmp_path) as it:
-            submit = it.engine.submit
+            submit = it.engine.lane.submit
 
-            async def hangs(command: c.Command) -> Any:
-                return await (asyncio.Event().wait() if isinstance(command, c.Sync) else submit(command))
+            def hangs(command: c.Command, *rest: Any) -> None:
+                if not isinstance(command, c.Sync):
+                    submit(command, *rest)
 
-            monkeypatch.setattr(it.engine, "submit", hangs)
+            monkeypatch.setattr(it.engine.lane, "submit", hangs)
             it.add("trap 'exit 0' TERM\n" + SLOW.format(tmp_path))
             run_id = await it.one()
             begun = time.monotonic()

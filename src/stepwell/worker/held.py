@@ -9,6 +9,7 @@ from stepwell.engine.clock import steady_s
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.errors import Ended, Stale, Unavailable
+from stepwell.model.rows import Entry
 
 T = TypeVar("T")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
@@ -24,16 +25,26 @@ class Held:
     """One leased task. `cancel` is set when it should stop; `lost` says that it must not write any more.
 
     `ends_at` is when its lease ends, in seconds of this machine's steady clock, counted from the moment before it was
-    asked for: the answer may have been long under way. `on_extended` is told of each later end.
+    asked for: the answer may have been long under way. `on_extended` is told of each later end, on the thread of the
+    heartbeats. `on_told` is called when the task is to stop, `on_news` with what others wrote to its journal, both on
+    the event loop. `waits` says that it has nothing to do now, so that it takes no slot from another.
     """
 
     def __init__(self, engine: Engine, leased: c.Leased, asked_at: float) -> None:
         self.leased, self._engine = leased, engine
         self.cancel = asyncio.Event()
-        self.lost = self.asked_to_cancel = self.handing_back = False
+        self.lost = self.asked_to_cancel = self.handing_back = self.waits = False
         self.ends_at = asked_at + (leased.lease_until - leased.now) / 1_000
         self.on_extended: Callable[[float], None] = lambda ends_at: None
-        self._n = 0
+        self.on_told: Callable[[], None] = lambda: None
+        self.on_waits: Callable[[bool], None] = lambda waits: None
+        self.on_news: Callable[[list[Entry]], None] = lambda entries: None
+        #: The last write that was answered.
+        self.n = 0
+        #: The last deliverable entry that was seen, for the heartbeats.
+        self.seen = leased.seen
+        #: JSON that the next attempt can read, until a heartbeat has told it.
+        self.details: str | None = None
         # What the task needs to stop, since it must have stopped before somebody else may have it.
         self._spare_s = min(engine.settings.kill_grace_ms + NOTICE_MS, engine.settings.lease_ms // 4) / 1_000
 
@@ -41,33 +52,49 @@ class Held:
     def lease(self) -> c.Lease:
         return self.leased.lease
 
-    def extended(self, ends_at: float) -> None:
-        """The lease ends later. One that was over in the meantime stays lost: what it allowed is being stopped."""
-        if self.over:
-            self.lose()
-        elif not self.lost:
-            self.ends_at = ends_at
-            self.on_extended(ends_at)
+    def beat(self) -> c.Beat:
+        """What the next heartbeat says of it."""
+        return c.Beat(self.leased.lease, self.seen, self.details)
+
+    def extended(self, ends_at: float) -> bool:
+        """The lease ends later. False for one that was over in the meantime: what it allowed is being stopped."""
+        if self.lost or self.over:
+            return False
+        self.ends_at = ends_at
+        self.on_extended(ends_at)
+        return True
 
     @property
     def over(self) -> bool:
         """Whether it is time to stop, as the lease runs out, as far as this worker can know."""
         return steady_s() > self.ends_at - self._spare_s
 
+    def rest(self, waits: bool) -> None:
+        """It only waits now, or it has something to do again."""
+        if waits != self.waits:
+            self.waits = waits
+            self.on_waits(waits)
+
     def lose(self) -> None:
         """Somebody else has the task: stop, and write nothing."""
-        self.lost = True
-        self.cancel.set()
+        if not self.lost:
+            self.lost = True
+            self._tell()
 
     def ask_to_cancel(self) -> None:
         """The run was asked to cancel."""
-        self.asked_to_cancel = True
-        self.cancel.set()
+        if not self.asked_to_cancel:
+            self.asked_to_cancel = True
+            self._tell()
 
     def hand_back(self) -> None:
         """The worker shuts down: stop, and give the lease back."""
         self.handing_back = True
+        self._tell()
+
+    def _tell(self) -> None:
         self.cancel.set()
+        self.on_told()
 
     async def finish(self, outcome: c.Completed | c.Canceled | c.Continued, sends: c.Emission | None = None) -> c.Done:
         """Ends the task well; `sends` are the events of its result."""
@@ -89,13 +116,19 @@ class Held:
         """Gives the lease back; `broken` if nothing could be done with the task."""
         return await self._numbered(lambda n: c.Release(self.lease, n, delay_ms, broken))
 
+    async def tell_details(self) -> None:
+        """Tells the details that no heartbeat has told yet: the next attempt is to have the last ones."""
+        if self.details is not None:
+            await self.send(c.Sync(self._engine.new_id(), (self.beat(),), self._engine.settings.lease_ms))
+            self.details = None
+
     async def _numbered(self, command: Callable[[int], c.Command]) -> c.Done:
         """Sends a numbered write; a lost answer is repeated with the same number, never guessed.
 
         A refused write changed nothing, so its number is the next one's.
         """
-        done: c.Done = await self.send(command(self._n + 1))
-        self._n += 1
+        done: c.Done = await self.send(command(self.n + 1))
+        self.n += 1
         return done
 
     async def send(self, command: c.Command) -> Any:

@@ -24,6 +24,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -76,35 +77,43 @@ class Post:
 
 
 class Guard:
-    """The guard of one worker. Its process starts with the first attempt, and again when somebody has killed it."""
+    """The guard of one worker. Its process starts with the first attempt, and again when somebody has killed it.
+
+    Leases are extended from the thread of the heartbeats, and attempts begin and end on the event loop.
+    """
 
     def __init__(self) -> None:
         self._posts: dict[str, Post] = {}
+        self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._dismiss: weakref.finalize[..., Guard] | None = None
 
     def post(self, ends_at: float = math.inf) -> Post:
         """Guard an attempt whose lease ends then, before it starts, so that no moment goes by unguarded."""
         post = Post(self, ends_at)
-        self._posts[post.mark] = post
-        self.tell(post)
+        with self._lock:
+            self._posts[post.mark] = post
+            self.tell(post)
         return post
 
     def tell(self, post: Post) -> None:
         """Pass on what is new about an attempt."""
-        if post.mark in self._posts:
-            self._write(post.line)
+        with self._lock:
+            if post.mark in self._posts:
+                self._write(post.line)
 
     def forget(self, post: Post) -> None:
         """Watch this attempt no more, and kill what it has left behind."""
-        if self._posts.pop(post.mark, None) is not None and self._process is not None:  # None: closed, all was killed
-            self._write(post.last_line)
+        with self._lock:
+            if self._posts.pop(post.mark, None) is not None and self._process is not None:  # else all was killed
+                self._write(post.last_line)
 
     def close(self) -> None:
         """Dismiss the guard's process; what is still under guard is killed."""
-        if self._dismiss is not None:
-            self._dismiss()
-        self._process = None
+        with self._lock:
+            if self._dismiss is not None:
+                self._dismiss()
+            self._process = None
 
     def _write(self, line: bytes) -> None:
         """A line is written as a whole or not at all. A guard that is gone, or that reads no more, is replaced."""
