@@ -7,7 +7,7 @@ import pytest
 from stepwell.flows.context import DEFAULT_ENV
 from stepwell.flows.manifest import load_flow
 from stepwell.flows.package import Concurrency
-from stepwell.flows.runners import RUNNERS
+from stepwell.flows.runners import RUNNER_NAMES
 
 from .packages import REPOSITORY, package, run, write
 
@@ -36,7 +36,7 @@ def test_the_handlers_run(tmp_path: Path, runner: str, language: str, name: str)
 
 def test_every_runner_has_its_line() -> None:
     table = PAGE.partition("| `runner` |")[2].partition("\n\n")[0]
-    assert {line.split("`")[1] for line in table.splitlines()[2:]} == set(RUNNERS)
+    assert {line.split("`")[1] for line in table.splitlines()[2:]} == set(RUNNER_NAMES)
 
 
 def test_every_forwarded_variable_is_named() -> None:

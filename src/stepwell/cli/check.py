@@ -17,6 +17,7 @@ from stepwell.flows.package import Flow, Step
 from stepwell.flows.runners import RUNNERS
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.schemas import Schemas
+from stepwell.flows.workflows import AppWorkflows
 from stepwell.model.errors import Invalid, StepwellError
 
 Severity = Literal["error", "warning", "note"]
@@ -85,8 +86,8 @@ def _print(found: Found) -> None:
 # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_folders(folders: Iterable[Path], tools: Tools) -> Found:
-    """All findings in all packages of these folders. Reads files only."""
+def check_folders(folders: Iterable[Path], tools: Tools, app: AppWorkflows | None = None) -> Found:
+    """All findings in all packages of these folders; with `app`, also of its workflows. Reads files only."""
     flows = steps = 0
     diagnostics: list[Diagnostic] = []
     for folder in dict.fromkeys(path.absolute() for path in folders):
@@ -102,7 +103,7 @@ def check_folders(folders: Iterable[Path], tools: Tools) -> Found:
             diagnostics.append(Diagnostic("warning", str(folder), "", "has no flow packages", hint))
         schemas = Schemas()
         for flow in found.flows:
-            diagnostics += _check_flow(flow, tools, schemas)
+            diagnostics += _check_flow(flow, tools, schemas, app)
     return Found(flows, steps, tuple(diagnostics))
 
 
@@ -138,13 +139,14 @@ def _broken(problem: Problem) -> Iterator[Diagnostic]:
     yield Diagnostic("error", file, "", problem.reason, problem.hint)
 
 
-def _check_flow(flow: Flow, tools: Tools, schemas: Schemas) -> Iterator[Diagnostic]:
+def _check_flow(flow: Flow, tools: Tools, schemas: Schemas, app: AppWorkflows | None) -> Iterator[Diagnostic]:
     for index, step in enumerate(flow.steps):
-        for severity, key, reason, hint in _check_step(flow, step, tools, schemas):
+        start = _check_start(flow, step, tools) if step.workflow is None else _check_workflow(step, app)
+        for severity, key, reason, hint in (*_check_step(flow, step, schemas), *start):
             yield Diagnostic(severity, str(flow.manifest_path), f"steps[{index}].{key}", f"{step.name}: {reason}", hint)
 
 
-def _check_step(flow: Flow, step: Step, tools: Tools, schemas: Schemas) -> Iterator[tuple[Severity, str, str, str]]:
+def _check_step(flow: Flow, step: Step, schemas: Schemas) -> Iterator[tuple[Severity, str, str, str]]:
     if step.trigger is None:
         yield "note", "trigger", "no event starts it", "Give it a trigger, or run it with `stepwell flow run`."
     elif step.trigger.schema is not None:
@@ -156,7 +158,13 @@ def _check_step(flow: Flow, step: Step, tools: Tools, schemas: Schemas) -> Itera
         yield "note", "enabled", "it is disabled", "Remove enabled = false when it should run."
     if step.cwd is not None and not (flow.root / step.cwd).is_dir():
         yield "error", "cwd", f"{flow.root / step.cwd} is no folder", "Create it, or correct the path."
-    yield from _check_start(flow, step, tools)
+
+
+def _check_workflow(step: Step, app: AppWorkflows | None) -> Iterator[tuple[Severity, str, str, str]]:
+    """Whether the app has it; without an app that is not known."""
+    fault = None if app is None else app.fault(step)
+    if fault is not None:
+        yield "error" if step.enabled else "note", *fault
 
 
 def _check_start(flow: Flow, step: Step, tools: Tools) -> Iterator[tuple[Severity, str, str, str]]:

@@ -117,7 +117,7 @@ async def _fire(place: Place, body: bytes, slots: int, as_json: bool, work: Any)
 
 
 def _result_view(run: Run, event_id: str | None) -> dict[str, Any]:
-    flow_name, _, step_name = run.name.partition("/")
-    view: dict[str, Any] = {"flow": flow_name, "step": step_name, "runId": run.id, "eventId": event_id}
     known = run_view(run)
+    view: dict[str, Any] = {"flow": known.get("flowName", ""), "step": known.get("stepName", "")}
+    view |= {"runId": run.id, "eventId": event_id}
     return view | {name: known[name] for name in ("status", "result", "error", "failure") if name in known}

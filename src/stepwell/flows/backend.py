@@ -13,14 +13,15 @@ import msgspec
 
 from stepwell.engine.engine import Engine
 from stepwell.flows.discovery import Discovery, FlowCatalog, Problem
-from stepwell.flows.events import FlowEvent, body_hash, parse_event
-from stepwell.flows.package import Flow, Step
+from stepwell.flows.events import FlowEvent, body_hash, flow_event, parse_event
+from stepwell.flows.package import APP_PREFIX, Flow, Step
 from stepwell.flows.schemas import MAX_REASON_CHARS, Schemas
 from stepwell.flows.trigger import Matching, Miss, StepMatch, match
+from stepwell.flows.workflows import AppWorkflows, apps_of, digest, needs_workflow, newest, stored
 from stepwell.model import commands as c
 from stepwell.model.errors import Open, Outdated, Unknown
 from stepwell.model.ids import MAX_NAME_BYTES
-from stepwell.model.rows import Event, Pool, Run
+from stepwell.model.rows import Pool, Run
 
 T = TypeVar("T")
 log = logging.getLogger("stepwell.flows")
@@ -35,19 +36,6 @@ MAX_BROKEN = 10
 def iso_ms(at_ms: int) -> str:
     """Milliseconds since the epoch as ISO-8601 in UTC."""
     return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def flow_event(row: Event) -> FlowEvent:
-    """A stored event as its sender sent it."""
-    return FlowEvent(
-        id=row.id,
-        type=row.type,
-        source=row.source,
-        occurred_at=row.occurred_at,
-        received_at=row.received_at,
-        payload=msgspec.json.decode(row.payload),
-        extra=msgspec.json.decode(row.extra) if row.extra else {},
-    )
 
 
 def new_event(event: FlowEvent) -> c.NewEvent:
@@ -78,10 +66,25 @@ def needs_flow(name: str) -> str:
 
 
 class FlowBackend:
-    """The flows below a folder, as they are now, and the dispatch of events to them."""
+    """The flows below a folder, as they are now, and the dispatch of events to them.
 
-    def __init__(self, engine: Engine, cwd: Path, *, roots: Sequence[Path] | None = None, scope: str = "main") -> None:
+    `app`: the workflows that this process has. Those of apps that others have are taken from the store.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        cwd: Path,
+        *,
+        roots: Sequence[Path] | None = None,
+        scope: str = "main",
+        app: AppWorkflows | None = None,
+    ) -> None:
         self.engine, self.cwd, self._roots, self._scope = engine, cwd, roots, scope
+        if app is not None:
+            app.check_size(engine.settings.payload_bytes)
+        self._own: tuple[Flow, ...] = () if app is None else (app.flow,)
+        self._apps: tuple[Flow, ...] = self._own
         self._catalog, self._schemas = FlowCatalog(), Schemas()
         self._on_disk = self._found = Discovery((), (), ())
         self._looked_at = float("-inf")
@@ -108,8 +111,8 @@ class FlowBackend:
                     log.warning("%s: %s", problem.path, problem.reason)
 
     def step(self, flow_name: str, step_name: str) -> tuple[Flow, Step]:
-        """A step by name. Raises `Unknown` with what there is."""
-        flows = {flow.name: flow for flow in self.discover().flows}
+        """A step by name, of a package or an app. Raises `Unknown` with what there is."""
+        flows = {flow.name: flow for flow in self._all()}
         flow = flows.get(flow_name)
         if flow is None:
             known = ", ".join(sorted(flows)) or "none"
@@ -122,18 +125,24 @@ class FlowBackend:
 
     def match(self, event: FlowEvent) -> Matching:
         """Which steps an event starts, and why others that listen to its type do not."""
-        return match(self.discover().flows, event, self._schemas)
+        return match(self._all(), event, self._schemas)
+
+    def _all(self) -> tuple[Flow, ...]:
+        """The packages, and after them the apps that the last sync found."""
+        return self.discover().flows + self._apps
 
     async def sync(self, *, force: bool = False) -> int:
         """Tells the kernel of the manifests if they changed; answers the revision that a match is good for."""
-        flows = self.discover().flows
+        flows = self.discover().flows + self._own
         if flows != self._synced or force:
-            manifests = tuple((flow.name, str(flow.version), _digest(flow), _stored(flow)) for flow in flows)
-            revision = await self.engine.submit(c.SyncManifests(manifests, scope=self._scope))
+            manifests = tuple((flow.name, str(flow.version), digest(flow), stored(flow)) for flow in flows)
+            revision = await self.engine.submit(c.SyncManifests(manifests, scope=self._scope, keeps=APP_PREFIX))
+            # read after the sync: an app that changes in between makes the revision, and so the match, outdated
+            apps = apps_of(await self.engine.read(lambda reader: reader.manifests(self._scope)))
             for flow in flows:
                 for step in flow.steps:
                     await self._limit(flow, step)
-            self._synced, self._revision = flows, revision.revision
+            self._apps, self._synced, self._revision = apps, flows, revision.revision
         return self._revision
 
     async def _limit(self, flow: Flow, step: Step) -> None:
@@ -175,11 +184,12 @@ class FlowBackend:
 
     async def run_one(self, flow_name: str, step_name: str, event: FlowEvent, *, by: str = "") -> c.Accepted:
         """Runs one step for an event, whatever its trigger says; an event that is there already is replayed."""
+        await self.sync()  # a step may be one of an app that only the store knows
         flow, step = self.step(flow_name, step_name)
-        matches = (self._match(StepMatch(flow, step, None)),)
         row = await self.engine.read(lambda reader: reader.event(self._scope, event.id))
 
         def command(revision: int) -> c.AcceptEvent | c.ReplayEvent:
+            matches = (self._match(StepMatch(flow, step, None)),)
             if row is not None and row.body_hash == body_hash(event):
                 return c.ReplayEvent(event.id, matches, revision, scope=self._scope, by=by)
             return c.AcceptEvent(new_event(event), matches, revision, scope=self._scope, by=by)
@@ -188,12 +198,19 @@ class FlowBackend:
 
     def emission(self, run: Run, wanted: Sequence[dict[str, Any]], revision: int) -> c.Emission | None:
         """The events that a run's result sends, matched; one without an id gets one that a repeat gives it again."""
-        events = tuple(self._emitted(run, index, one) for index, one in enumerate(wanted))
+        events = tuple(self._emitted(run, str(index), one) for index, one in enumerate(wanted))
         return c.Emission(events, revision, self._scope) if events else None
 
-    def _emitted(self, run: Run, index: int, wanted: dict[str, Any]) -> c.Emitted:
+    def emission_of(self, run: Run, key: str, wanted: dict[str, Any], revision: int) -> c.Emission:
+        """The one event that the step `key` of a workflow sends, in its wire form; its id as in `emission`.
+
+        Raises `Invalid` or `TooLarge` for what is no event.
+        """
+        return c.Emission((self._emitted(run, key, wanted),), revision, self._scope)
+
+    def _emitted(self, run: Run, key: str, wanted: dict[str, Any]) -> c.Emitted:
         def new_id() -> str:
-            return "evt_" + sha256(f"{run.id}\0{run.generation}\0{index}".encode()).hexdigest()[:26]
+            return "evt_" + sha256(f"{run.id}\0{run.generation}\0{key}".encode()).hexdigest()[:26]
 
         event = parse_event(wanted, now_iso=iso_ms(self.engine.clock_ms()), new_id=new_id)
         matching = self.match(event)
@@ -241,6 +258,8 @@ class FlowBackend:
 
     def _match(self, found: StepMatch) -> c.Match:
         flow, step = found.flow, found.step
+        if step.workflow is not None:
+            return self._workflow_match(found, step.workflow)
         return c.Match(
             flow=flow.name,
             step=step.name,
@@ -251,6 +270,22 @@ class FlowBackend:
             requires=needs_flow(flow.name),
             retry=_json(step.retry) if step.retry else None,
             tags=_json({"appServer": _plain_url(step.app_server)}) if step.app_server else None,
+        )
+
+    def _workflow_match(self, found: StepMatch, workflow: str) -> c.Match:
+        """The run is the workflow's; which step it is of stands in its tags."""
+        flow, step = found.flow, found.step
+        tags = {"flow": f"{flow.name}/{step.name}", "flowVersion": str(flow.version)}
+        return c.Match(
+            flow=flow.name,
+            step=step.name,
+            version=step.workflow_version or newest(self._apps, workflow) or "",
+            pool=pool_of(flow, step),
+            pool_key=found.key,
+            priority=step.priority,
+            requires=needs_workflow(workflow),
+            tags=_json(tags),
+            workflow=workflow,
         )
 
 
@@ -289,13 +324,9 @@ def _broken(problem: Problem) -> dict[str, Any]:
     return {"flow": problem.path.parent.name, "step": "*", "reason": reason, "fault": True}
 
 
-def _stored(flow: Flow) -> str:
-    return msgspec.json.encode(flow, enc_hook=str).decode()
-
-
 def _storable(found: Discovery, limit: int) -> Discovery:
     """Without the flows whose manifest the store does not take: they are a problem of theirs, not of every event."""
-    sizes = {flow.name: len(_stored(flow).encode()) for flow in found.flows}
+    sizes = {flow.name: len(stored(flow).encode()) for flow in found.flows}
     large = tuple(_too_large(flow, sizes[flow.name], limit) for flow in found.flows if sizes[flow.name] > limit)
     good = tuple(flow for flow in found.flows if sizes[flow.name] <= limit)
     return Discovery(good, found.problems + large, found.shadowed)
@@ -304,7 +335,3 @@ def _storable(found: Discovery, limit: int) -> Discovery:
 def _too_large(flow: Flow, size: int, limit: int) -> Problem:
     hint = "Move large values of its config into a file, or raise STEPWELL_PAYLOAD_BYTES."
     return Problem(flow.manifest_path, f"the manifest takes {size:,} bytes as JSON, the limit is {limit:,}", hint)
-
-
-def _digest(flow: Flow) -> str:
-    return sha256(_stored(flow).encode()).hexdigest()

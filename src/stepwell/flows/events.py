@@ -4,12 +4,14 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 
 from stepwell.flows.jsonvalue import MAX_BYTES, Bounds, canonical_json, check_json, has_control, parse_json
 from stepwell.model.errors import Invalid, TooLarge
+from stepwell.model.rows import Event
 
-__all__ = ["FlowEvent", "body_hash", "canonical_json", "event_view", "parse_event"]
+__all__ = ["FlowEvent", "body_hash", "canonical_json", "event_view", "flow_event", "parse_event"]
 
 MAX_ID_BYTES = 256
 MAX_TYPE_BYTES = 128
@@ -51,6 +53,19 @@ def parse_event(
         received_at=_text(body, "receivedAt", MAX_TEXT_BYTES) if isinstance(received, str) and received else now_iso,
         payload=body.get("payload", {}),
         extra={key: value for key, value in body.items() if key not in _KNOWN},
+    )
+
+
+def flow_event(row: Event) -> FlowEvent:
+    """A stored event as its sender sent it."""
+    return FlowEvent(
+        id=row.id,
+        type=row.type,
+        source=row.source,
+        occurred_at=row.occurred_at,
+        received_at=row.received_at,
+        payload=msgspec.json.decode(row.payload),
+        extra=msgspec.json.decode(row.extra) if row.extra else {},
     )
 
 

@@ -20,8 +20,7 @@ import msgspec
 
 from stepwell.engine.engine import Engine
 from stepwell.engine.roles import Role
-from stepwell.flows.backend import flow_event
-from stepwell.flows.events import event_view
+from stepwell.flows.events import event_view, flow_event
 from stepwell.model.rows import Event
 from stepwell.store.port import Reader
 

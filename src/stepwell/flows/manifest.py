@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.flows.jsonvalue import Bounds, check_json
-from stepwell.flows.package import Concurrency, Flow, RetrySpec, Step, Trigger, is_inside
+from stepwell.flows.package import APP_PREFIX, Concurrency, Flow, RetrySpec, Step, Trigger, is_inside
 from stepwell.flows.stepdef import read_step
 from stepwell.flows.tables import Problems, Table, plain
 from stepwell.model.errors import Invalid, StepwellError
@@ -84,6 +84,8 @@ def _name(top: Table) -> str | None:
     name = top.name("name", required=True)
     if name is not None and "/" in name:
         top.add("name", f"{name!r} has a slash", "Use another sign: runs and commands name a step as FLOW/STEP.")
+    elif name is not None and name.startswith(APP_PREFIX):
+        top.add("name", f"{name!r} begins as the workflows of an app are named", f"Leave out {APP_PREFIX!r}.")
     return name
 
 

@@ -8,6 +8,10 @@ from msgspec import Struct, field
 DEFAULT_TIMEOUT_MS = 300_000
 MAX_TIMEOUT_MS = 86_400_000
 DEFAULT_POOL = "default"
+#: The runner of a step that is a workflow of an app: its run is the workflow's, no program is started.
+WORKFLOW = "workflow"
+#: Begins the names of the flows that hold the workflows of an app; no package may be named so.
+APP_PREFIX = "app:"
 
 
 class Trigger(Struct, frozen=True):
@@ -41,6 +45,7 @@ class Step(Struct, frozen=True):
 
     `module`: whether the script exports a handler that is called; None leaves it to the runner to find out.
     `app_server`: the ws:// URL of a running Codex app-server, in place of one that is started.
+    `workflow`: what the runner `workflow` starts, by its name in its app; `workflow_version`: None is the newest.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Step(Struct, frozen=True):
     allow_outside: bool = False
     module: bool | None = None
     app_server: str | None = None
+    workflow: str | None = None
+    workflow_version: str | None = None
 
 
 class Flow(Struct, frozen=True):

@@ -8,6 +8,7 @@ from stepwell.flows.package import (
     DEFAULT_POOL,
     DEFAULT_TIMEOUT_MS,
     MAX_TIMEOUT_MS,
+    WORKFLOW,
     Concurrency,
     RetrySpec,
     Step,
@@ -15,7 +16,7 @@ from stepwell.flows.package import (
     is_inside,
 )
 from stepwell.flows.pointer import pointer_fault
-from stepwell.flows.runners import RUNNERS
+from stepwell.flows.runners import RUNNER_NAMES, RUNNERS
 from stepwell.flows.tables import Table
 from stepwell.flows.wsurl import MAX_URL_BYTES, ws_url_fault
 
@@ -23,6 +24,18 @@ MAX_PATH_BYTES = 4_096
 CODE_MODE = "code-mode"
 #: The runners that can call a handler which the script exports.
 MODULE_RUNNERS = ("bun", "node", "python")
+_CODE = "Remove it: the code of a workflow is in its app."
+#: The keys that make no sense for a workflow, and what does in their place.
+NOT_OF_WORKFLOWS = {
+    "script": _CODE,
+    "command": _CODE,
+    "module": _CODE,
+    "cwd": "Remove it: a workflow has no working directory; what it needs comes with the event.",
+    "env": "Remove it: a workflow reads no variables; its actions have those of their worker.",
+    "app_server": "Remove it: a workflow is not run by Codex.",
+    "timeout_ms": "Remove it: set the deadline in the app, as in @app.workflow(deadline=3600).",
+    "retry": "Remove it: set retry on the steps and actions of the workflow, it is itself never begun again.",
+}
 
 
 def read_step(table: Table, root: Path) -> Step | None:
@@ -39,8 +52,10 @@ def read_step(table: Table, root: Path) -> Step | None:
     pool, priority = _pool(table), table.integer("priority", -32_768, 32_767)
     enabled = table.flag("enabled", True)
     module, app_server = _module(table, runner), _app_server(table, runner)
+    workflow, version = _workflow(table, runner)
     table.close()
-    _check_start(table, runner, script, command, root)
+    if runner != WORKFLOW:
+        _check_start(table, runner, script, command, root)
     if name is None or runner is None:
         return None
     return Step(
@@ -60,13 +75,15 @@ def read_step(table: Table, root: Path) -> Step | None:
         allow_outside=outside,
         module=module,
         app_server=app_server,
+        workflow=workflow,
+        workflow_version=version,
     )
 
 
 def _runner(table: Table) -> str | None:
     runner = table.name("runner", required=True)
-    if runner is not None and runner not in RUNNERS:
-        known = ", ".join(sorted(RUNNERS))
+    if runner is not None and runner not in RUNNER_NAMES:
+        known = ", ".join(RUNNER_NAMES)
         table.add("runner", f"{runner!r} is not one of {known}", f"Use one of the runners {known}.")
         return None
     return runner
@@ -84,7 +101,7 @@ def _module(table: Table, runner: str | None) -> bool | None:
     if not table.has("module"):
         table.flag("module", False)  # it is a known key all the same
         return None
-    if runner is not None and runner not in MODULE_RUNNERS:
+    if runner not in (None, WORKFLOW, *MODULE_RUNNERS):
         table.add("module", f"the runner {runner!r} has no modules", f"Use one of {', '.join(MODULE_RUNNERS)}.")
     return table.flag("module", False)
 
@@ -94,9 +111,25 @@ def _app_server(table: Table, runner: str | None) -> str | None:
     fault = "" if url is None else ws_url_fault(url)
     if fault:
         table.add("app_server", fault, "Give the address of a running app-server.")
-    if url is not None and runner is not None and runner != CODE_MODE:
+    if url is not None and runner not in (None, WORKFLOW, CODE_MODE):
         table.add("app_server", f"the runner {runner!r} uses no app-server", "Remove it.")
     return url
+
+
+def _workflow(table: Table, runner: str | None) -> tuple[str | None, str | None]:
+    """The workflow that the step is, and its version. What is of programs is refused for it, and vice versa."""
+    name, version = table.name("workflow"), table.name("workflow_version")
+    if runner == WORKFLOW:
+        if not table.has("workflow"):
+            table.add("workflow", "is required", 'Name it as in its app: workflow = "shop:checkout".')
+        for key, hint in NOT_OF_WORKFLOWS.items():
+            if table.has(key):
+                table.add(key, f"the runner {WORKFLOW!r} has no {key}", hint)
+    elif runner is not None:
+        for key in ("workflow", "workflow_version"):
+            if table.has(key):
+                table.add(key, f"the runner {runner!r} starts no workflow", 'Use runner = "workflow", or remove it.')
+    return name, version
 
 
 def _path(table: Table, key: str, root: Path, outside: bool) -> str | None:

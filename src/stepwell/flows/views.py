@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from stepwell.flows.backend import flow_event, iso_ms
-from stepwell.flows.events import event_view
+from stepwell.flows.backend import iso_ms
+from stepwell.flows.events import event_view, flow_event
 from stepwell.model.commands import Accepted
 from stepwell.model.entries import ENDS
 from stepwell.model.ids import attempt_id
@@ -51,8 +51,8 @@ def run_view(run: Run, event_id: str | None = None) -> dict[str, Any]:
     `result` is the FLOW_RESULT, `resultJson` the seed's report around it as a text, `error` a message, `failure` all
     that is known of it.
     """
-    flow, _, step = run.name.partition("/") if run.kind == "step" else ("", "", "")
-    result, failure = _plain(run.result), _plain(run.error)
+    tags, result, failure = _plain(run.tags), _plain(run.result), _plain(run.error)
+    flow, step = _step_of(run, tags)
     view: dict[str, Any] = {
         "id": run.id,
         "eventId": event_id,
@@ -69,16 +69,25 @@ def run_view(run: Run, event_id: str | None = None) -> dict[str, Any]:
         "replay": run.replay or None,
         "backend": BACKEND,
         "result": result,
-        "resultJson": _report(flow, step, result) if flow and result is not None else None,
+        "resultJson": _report(flow, step, result) if run.kind == "step" and result is not None else None,
         "error": _message(failure),
         "failure": failure,
-        "tags": _plain(run.tags),
+        "tags": tags,
         "createdAt": iso_ms(run.created_at),
         "startedAt": None if run.started_at is None else iso_ms(run.started_at),
         "completedAt": None if run.ended_at is None else iso_ms(run.ended_at),
         "cancelRequestedAt": None if run.cancel_at is None else iso_ms(run.cancel_at),
     }
-    return _present(view | _brought(view["tags"]))
+    return _present(view | _brought(tags))
+
+
+def _step_of(run: Run, tags: Any) -> tuple[str, str]:
+    """Flow and step of a run: in its name, or, for a workflow that an event started, in its tags. Else empty."""
+    name: Any = run.name if run.kind == "step" else ""
+    if run.kind == "workflow" and run.event_no is not None and isinstance(tags, dict):
+        name = tags.get("flow", "")
+    flow, _, step = name.partition("/") if isinstance(name, str) else ("", "", "")
+    return flow, step
 
 
 def _brought(tags: Any) -> dict[str, Any]:
@@ -121,7 +130,7 @@ def full_run_view(
     view["output"] = [output_view(one) for one in output]
     if attempts and "executor" in attempts[-1]:
         view["executor"] = attempts[-1]["executor"]
-    sent = [one for entry in entries if entry.kind in ENDS for one in _plain(entry.data).get("next", ())]
+    sent = [event_id for entry in entries for event_id in _sent(entry)]
     if sent:
         view["nextEventIds"] = sent
     for stream in ("stdout", "stderr"):
@@ -129,6 +138,13 @@ def full_run_view(
         if text:
             view[stream] = text
     return view
+
+
+def _sent(entry: Entry) -> list[str]:
+    """The events that an entry tells the run to have sent: at its end, or from a step of a workflow."""
+    if entry.kind == "event.sent":
+        return [_plain(entry.data)["id"]]
+    return list(_plain(entry.data).get("next", ())) if entry.kind in ENDS else []
 
 
 def entry_view(entry: Entry) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from stepwell.flows.backend import FlowBackend, flow_event, needs_flow
+from stepwell.flows.backend import FlowBackend, needs_flow
 from stepwell.flows.context import Runtime
+from stepwell.flows.events import flow_event
 from stepwell.flows.executors.guard import Guard
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step

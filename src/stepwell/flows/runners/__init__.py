@@ -1,5 +1,9 @@
-"""The runners by the name that `runner = ` gives. Another one is a file here and a line below."""
+"""The runners by the name that `runner = ` gives. Another one is a file here and a line below.
 
+The runner `workflow` is none of them: a step of it is no program, its run is one of a workflow.
+"""
+
+from stepwell.flows.package import WORKFLOW
 from stepwell.flows.runners.base import Runner
 from stepwell.flows.runners.bun import BunRunner
 from stepwell.flows.runners.code_mode import CodeModeRunner
@@ -14,3 +18,6 @@ RUNNERS: dict[str, Runner] = {
     "node": NodeRunner(),
     "python": PythonRunner(),
 }
+
+#: Everything that a manifest may name.
+RUNNER_NAMES = tuple(sorted((*RUNNERS, WORKFLOW)))
