@@ -127,6 +127,7 @@ class Screen:
         self._live, self._bare = live or Live(), bare
         self._status = ""
         self._partial: dict[str, str] = {}
+        self._attempt: int | None = None
         self._since: float | None = None
 
     def show(self, run: Run, output: Sequence[Output]) -> bool:
@@ -154,8 +155,11 @@ class Screen:
             self._since = now_s
 
     def take(self, run: Run, output: Sequence[Output]) -> None:
-        """Prints the lines that these chunks end."""
+        """Prints the lines that these chunks end; what an attempt did not end is no part of the next one's line."""
         for chunk in output:
+            if chunk.attempt != self._attempt:
+                self.rest(run)
+                self._attempt = chunk.attempt
             *lines, self._partial[chunk.kind] = (self._partial.get(chunk.kind, "") + chunk.text).split("\n")
             for line in lines:
                 self._say(run, chunk.kind, line)
@@ -165,6 +169,7 @@ class Screen:
         for kind, rest in self._partial.items():
             if rest:
                 self._say(run, kind, rest)
+        self._partial.clear()
 
     def _tell(self, run: Run) -> None:
         self._status = status_text(run)
