@@ -1,0 +1,149 @@
+"""Attributes of Python's modules that are replaced while workers run: in a body they act for it, elsewhere as before.
+
+A replacement knows its original, so nothing is remembered anywhere else, and it can be taken back.
+"""
+
+import sys
+from asyncio import events
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from random import Random
+from types import MethodType, ModuleType
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from stepwell.functions.errors import NondeterministicCall
+
+
+class Ambient(Protocol):
+    """What a body has in place of the real world. `loop.host` of a workflow's loop is one."""
+
+    @property
+    def random(self) -> Random:
+        """The run's own generator."""
+        ...
+
+    @property
+    def replaying(self) -> bool:
+        """True while the body only repeats what the journal has: it says nothing then."""
+        ...
+
+    @property
+    def run_id(self) -> str: ...
+
+    def now_s(self) -> float:
+        """Seconds since the epoch, as the body has them."""
+        ...
+
+    def uuid(self) -> UUID: ...
+
+    def step_path(self) -> str:
+        """Where the running task stands; empty for the root."""
+        ...
+
+    def refuse(self, what: str) -> NondeterministicCall:
+        """The error to raise for something real that was tried: see `where.refusal`."""
+        ...
+
+
+#: The loop that runs in this thread, or None: a workflow's loop while it is pumped. Typed by what its reader needs.
+running: Callable[[], Any] = events._get_running_loop
+_set_running: Callable[[Any], None] = events._set_running_loop
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Leaves the body for a moment: what runs within has the real clock, and may do I/O."""
+    loop = running()
+    _set_running(None)
+    try:
+        yield
+    finally:
+        _set_running(loop)
+
+
+class Seam(NamedTuple):
+    """One attribute and how its replacement is made: `make(original)` gives a function.
+
+    Into modules a method is put, bound to the original: unlike a function it stays itself as a class's attribute.
+    """
+
+    holder: Any
+    name: str
+    make: Callable[[Any], Callable[..., Any]]
+
+
+def original_of(value: Any) -> Any:
+    """What a replacement replaces; None for anything else."""
+    function = value.__func__ if type(value) is MethodType else value
+    return getattr(function, "__dict__", {}).get("stepwell_original")
+
+
+def put(seams: Iterable[Seam]) -> None:
+    """Replaces each; twice does nothing."""
+    for seam in seams:
+        present = vars(seam.holder).get(seam.name)
+        if present is not None and original_of(present) is None:
+            function = seam.make(present)
+            function.__doc__ = getattr(present, "__doc__", None)
+            vars(function)["stepwell_original"] = present
+            in_module = isinstance(seam.holder, ModuleType)
+            setattr(seam.holder, seam.name, MethodType(function, present) if in_module else function)
+
+
+def take_back(seams: Iterable[Seam]) -> None:
+    """Puts each original back."""
+    for seam in seams:
+        original = original_of(vars(seam.holder).get(seam.name))
+        if original is not None:
+            setattr(seam.holder, seam.name, original)
+
+
+def replaced(seams: Iterable[Seam]) -> list[tuple[Any, Any]]:
+    """What is replaced now in modules: pairs of original and replacement."""
+    present = (vars(seam.holder).get(seam.name) for seam in seams if isinstance(seam.holder, ModuleType))
+    return [(original_of(one), one) for one in present if original_of(one) is not None]
+
+
+def swap_globals(function: Any, seams: Iterable[Seam]) -> None:
+    """For `from time import time` done earlier: replaces such names in what a workflow's function can see.
+
+    That is its closure, its module, the other modules of its package, and those of what its module names; not Python's.
+    """
+    by_id = {id(original): (original, other) for original, other in replaced(seams)}
+    for cell in function.__closure__ or ():
+        found = by_id.get(id(_content(cell)))
+        if found is not None:
+            cell.cell_contents = found[1]
+    for names in _namespaces(function):
+        for name, value in list(names.items()):
+            found = by_id.get(id(value))
+            if found is not None:
+                names[name] = found[1]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
+
+
+def _namespaces(function: Any) -> list[dict[str, Any]]:
+    """The globals in which the body's names may stand."""
+    package = (function.__module__ or "").partition(".")[0]
+    wanted = {package} if package in sys.modules and package != "__main__" else set()
+    near = {name for name in list(sys.modules) if name.partition(".")[0] in wanted}
+    named = {_module_of(value) for value in list(function.__globals__.values())}
+    modules = [sys.modules.get(name) for name in near | named if _is_users(name)]
+    return [function.__globals__, *(vars(module) for module in modules if isinstance(module, ModuleType))]
+
+
+def _module_of(value: Any) -> str:
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return name if isinstance(name, str) else ""
+
+
+def _is_users(module: str) -> bool:
+    root = module.partition(".")[0]
+    return root not in sys.stdlib_module_names and root not in {"", "stepwell", "__main__", "builtins"}
