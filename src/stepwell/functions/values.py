@@ -1,0 +1,145 @@
+"""Values as JSON, by their types: what is recorded once is what comes back, on this machine or years later.
+
+Rules: results go through JSON once, live as on replay, and are decoded by the annotation (source: API, rule 5). New
+fields take their defaults, unknown ones are ignored. What JSON cannot hold (NaN, lone surrogates, keys that are no
+texts, cycles) is refused when it is encoded, never changed in silence.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from stepwell.functions.doubts import expected_of, first_unplain, first_wrong, part_at, too_deep
+from stepwell.functions.errors import NotJson, ResultMismatch
+from stepwell.functions.pydantic import dump, is_model, load
+
+#: Brackets within brackets, at the most: what a small stack on another machine can still read.
+MAX_DEPTH = 100
+#: Types whose decoders are kept.
+KNOWN_TYPES = 4_096
+
+
+def encode(value: Any) -> str:
+    """JSON of a value: plain JSON, dataclasses, Structs, tuples, sets, enums, dates, UUIDs, bytes, Pydantic models.
+
+    Raises NotJson, which says where the offender is.
+    """
+    try:
+        text = _ENCODER.encode(value)
+    except Exception as error:
+        raise _not_json(value, error) from None
+    if b"null" in text and value is not None:
+        _refuse_nan(value)
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and too_deep(text, MAX_DEPTH):
+        raise NotJson(f"the value is nested deeper than {MAX_DEPTH} levels", type=type(value).__name__, hint=_FLATTER)
+    return text.decode()
+
+
+def decode(text: str, type: Any) -> Any:  # noqa: A002 - reads as the annotation that it is
+    """The value of JSON text as a type; Any gives plain JSON. Raises ResultMismatch when it does not fit."""
+    try:
+        return decoder(type)(text)
+    except Exception as error:
+        raise mismatch(text, type, error) from None
+
+
+def through(value: Any, type: Any) -> tuple[str, Any]:  # noqa: A002
+    """The JSON of a value, and the value as it comes back. Raises NotJson when it does not come back as its type."""
+    text = encode(value)
+    try:
+        back = decoder(type)(text)
+    except Exception as error:
+        raise _unfitting(value, mismatch(text, type, error)) from None
+    if type in _LOOSE and back != value:
+        raise _not_plain(value)
+    return text, back
+
+
+def decoder(type: Any) -> Callable[[str], Any]:  # noqa: A002
+    """A function from JSON text to a value of a type, kept for the next time. Raises TypeError for an unusable type."""
+    try:
+        return _decoder(type)
+    except TypeError:
+        return _decoder.__wrapped__(type)  # an Annotated with something unhashable in it
+
+
+def mismatch(text: str, type: Any, error: Exception) -> ResultMismatch:  # noqa: A002
+    """Why recorded text is not of a type any more, for people."""
+    path, expected = expected_of(error, type)
+    return ResultMismatch(path, part_at(text, path), expected)
+
+
+@lru_cache(KNOWN_TYPES)
+def _decoder(type: Any) -> Callable[[str], Any]:  # noqa: A002
+    wanted = Any if type is object else type
+    return msgspec.json.Decoder(wanted, dec_hook=_from_json).decode
+
+
+def _to_json(value: Any) -> Any:
+    if is_model(type(value)):
+        return dump(value)
+    raise NotImplementedError
+
+
+def _from_json(type: Any, value: Any) -> Any:  # noqa: A002
+    if is_model(type):
+        return load(type, _ENCODER.encode(value))
+    raise NotImplementedError(f"{type.__name__} cannot be read from JSON")
+
+
+def _refuse_nan(value: Any) -> None:
+    """JSON has no NaN: the encoder writes null. MessagePack has it, so it tells whether a null could have been one."""
+    try:
+        packed = _PACKER.encode(value)
+    except OverflowError:  # an int beyond 64 bits is JSON, but not MessagePack
+        packed = _HUGE_FLOATS[0]
+    if any(start in packed for start in _HUGE_FLOATS):
+        plain = msgspec.to_builtins(value, enc_hook=_to_json)
+        found = first_wrong(plain, lambda part: isinstance(part, float) and not math.isfinite(part))
+        if found is not None:
+            path, number = found
+            raise NotJson(f"{number} at {path} is not JSON", type="float", path=path, hint=_NO_NAN)
+
+
+def _unreadable(value: Any) -> bool:
+    try:
+        _ENCODER.encode(value)
+    except Exception:
+        return True
+    return False
+
+
+def _not_json(value: Any, error: Exception) -> NotJson:
+    name = type(value).__name__
+    if isinstance(error, RecursionError):
+        return NotJson(f"the {name} is nested too deeply, or holds itself", type=name, hint=_FLATTER)
+    path, part = first_wrong(value, _unreadable) or ("$", value)
+    name = type(part).__name__
+    return NotJson(f"the {name} at {path} is not JSON: {error}", type=name, path=path)
+
+
+def _unfitting(value: Any, why: ResultMismatch) -> NotJson:
+    name = type(value).__name__
+    message = f"the {name} does not fit its annotation at {why.path}: got {why.recorded}, expected {why.expected}"
+    return NotJson(message, type=name, path=why.path, hint="Correct the annotation, or what the function returns.")
+
+
+def _not_plain(value: Any) -> NotJson:
+    path, part = first_unplain(value) or ("$", value)
+    name = type(part).__name__
+    message = f"the {name} at {path} would come back from JSON as something else, and no annotation says what it is"
+    hint = "Annotate what the function returns, or say it: ctx.options(returns=T).step(...)."
+    return NotJson(message, type=name, path=path, hint=hint)
+
+
+#: All are stateless; making one for each call costs more than encoding.
+_ENCODER = msgspec.json.Encoder(enc_hook=_to_json)
+_PACKER = msgspec.msgpack.Encoder(enc_hook=_to_json)
+#: How NaN, the infinities, and numbers over 1e231 begin in MessagePack.
+_HUGE_FLOATS = (b"\xcb\x7f", b"\xcb\xff")
+_LOOSE = (Any, object)
+_FLATTER = "Make it flatter, or keep the inner part elsewhere."
+_NO_NAN = "JSON has no NaN and no Infinity: return None or a text in their place."
