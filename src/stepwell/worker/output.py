@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import threading
 from typing import Literal
 
 from stepwell.model import commands as c
@@ -17,18 +18,37 @@ CHUNKS_PER_COMMAND = 16
 
 
 class OutputPump:
-    """Takes chunks at any speed; holds no more than the run may say at all, drops the rest, and says so once."""
+    """Takes chunks at any speed; holds no more than the run may say at all, drops the rest, and says so once.
+
+    Made on the event loop; `take` may be called from any thread.
+    """
 
     def __init__(self, held: Held, limit_bytes: int, chunk_chars: int = CHUNK_CHARS) -> None:
         self._held, self._left, self._chunk = held, limit_bytes, min(chunk_chars, CHUNK_CHARS)
         self._at = held.leased.output_n
         self._waiting: list[tuple[Stream, str]] = []
         self._more, self._closing = asyncio.Event(), asyncio.Event()
-        self._cut = False
-        self._task = asyncio.create_task(self._pump(), name="stepwell-output")
+        self._cut = self._told = False
+        self._lock, self._loop = threading.Lock(), asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None  # most actions say nothing
 
     def take(self, stream: Stream, text: str) -> None:
         """Queues what a step said."""
+        with self._lock:
+            self._queue(stream, text)
+            told, self._told = self._told, True
+        if not told:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing more is kept
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._told = False
+        if self._task is None and not self._closing.is_set():
+            self._task = asyncio.create_task(self._pump(), name="stepwell-output")
+        self._more.set()
+
+    def _queue(self, stream: Stream, text: str) -> None:
         if self._cut or self._left < 0:
             return
         self._left -= len(text)
@@ -39,13 +59,15 @@ class OutputPump:
                 self._waiting[-1] = (stream, last[1] + piece)
             else:
                 self._waiting.append((stream, piece))
-        self._more.set()
 
     async def close(self) -> None:
         """Sends what is left, and ends. A lost lease drops it."""
+        if self._waiting:
+            self._wake()
         self._closing.set()
         self._more.set()
-        await self._task
+        if self._task is not None:
+            await self._task
 
     async def _pump(self) -> None:
         try:
@@ -66,9 +88,11 @@ class OutputPump:
 
     async def _send_all(self) -> None:
         while self._waiting and not self._cut:
-            chunks = tuple(self._waiting[:CHUNKS_PER_COMMAND])
-            del self._waiting[: len(chunks)]
+            with self._lock:
+                chunks = tuple(self._waiting[:CHUNKS_PER_COMMAND])
+                del self._waiting[: len(chunks)]
             said: c.Said = await self._held.send(c.Say(self._held.lease, self._at, chunks))
             self._at, self._cut = said.next, said.cut
         if self._cut:
-            self._waiting.clear()
+            with self._lock:
+                self._waiting.clear()
