@@ -20,6 +20,7 @@ from stepwell.store.load import load
 from stepwell.store.memory import MemoryStore
 from tests.support import Bench, assert_lawful, snapshot
 from tests.support.bench import LEASE_MS
+from tests.support.mutations import Scripted
 
 EVENT = c.NewEvent("e", "t", "2026", "h")
 #: What a batch works on: the rows, what the store will write, and what it will read.
@@ -68,6 +69,7 @@ class World:
             c.Claim("w", "again", limit=5),
             c.Record(turn, n, seen, (*more, c.Draft(ChildStarted("kid2", "w"), "c"))),
             c.Mutate(turn, n, seen, "m", "m:f"),
+            c.Invoke("m:f", request="q"),
             c.Park(turn, n, seen, ("signal:x",)),
             c.Finish(turn, n, c.Completed()),
             c.Fail(self.step.lease, 1, "{}", sends=c.Emission((c.Emitted(c.NewEvent("e4", "t", "2026", "h")),))),
@@ -94,7 +96,7 @@ def loaded(world: World, commands: list[c.Command], now: int) -> Unit:
     bench = world.bench
     session = bench.store.session("undo")
     session.begin()
-    unit = Unit(bench.settings, mutations=lambda function, args, at, limit: (True, "1"))
+    unit = Unit(bench.settings, mutations=Scripted(lambda call: (True, "1")))
     load(session, unit, need_of(commands)[0], now)
     session.abandon()
     return unit
@@ -109,7 +111,7 @@ LATE_MS = 40 * 86_400_000
 
 
 @pytest.mark.parametrize("late", [0, LATE_MS], ids=["now", "late"])
-@pytest.mark.parametrize("place", range(28))
+@pytest.mark.parametrize("place", range(29))
 def test_a_rule_that_raises_at_its_end_leaves_no_trace(
     place: int, late: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,7 +135,7 @@ def test_a_rule_that_raises_at_its_end_leaves_no_trace(
     assert not unit.changed
 
 
-@pytest.mark.parametrize("place", range(27))
+@pytest.mark.parametrize("place", range(28))
 def test_a_rule_that_raises_at_any_change_leaves_no_trace(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     command, now = world.commands()[place], world.bench.clock.now + LATE_MS

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stepwell.kernel.calls import Call
 from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.model.entries import (
@@ -18,6 +19,7 @@ from stepwell.model.entries import (
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from tests.support import Bench
+from tests.support.mutations import Scripted
 
 ONE = StepCompleted(raw("1"))
 
@@ -192,12 +194,12 @@ def test_fail_without_retry_or_after_a_cancel_is_final(bench: Bench) -> None:
     assert bench.do(c.Fail(two.lease, 1, "{}")).state == "done"
 
 
-def mutation(function: str, args: str, now: int, limit_bytes: int) -> tuple[bool, str]:
-    return (True, args) if function == "m:good" else (False, '{"type":"Bad"}')
+def mutation(call: Call) -> tuple[bool, str]:
+    return (True, call.args) if call.function == "m:good" else (False, '{"type":"Bad"}')
 
 
 def test_a_mutation_is_recorded_with_its_result_or_error() -> None:
-    bench = Bench(MemoryStore(), mutations=mutation)
+    bench = Bench(MemoryStore(), mutations=Scripted(mutation))
     lease = bench.turn().lease
     good = c.Mutate(lease, 1, 2, "good", "m:good", '{"a":1}')
     assert bench.do(good) == bench.do(good)
@@ -217,12 +219,12 @@ def test_a_mutation_nobody_knows_is_refused(bench: Bench) -> None:
 def test_a_mutation_that_cannot_be_recorded_is_not_run() -> None:
     calls: list[str] = []
 
-    def mutations(function: str, args: str, now: int, limit: int) -> tuple[bool, str]:
-        calls.append(function)
+    def mutations(call: Call) -> tuple[bool, str]:
+        calls.append(call.function)
         return True, "1"
 
     small = Settings(payload_bytes=1_024, journal_entries=100)
-    bench = Bench(MemoryStore(), mutations=mutations, settings=small)
+    bench = Bench(MemoryStore(), mutations=Scripted(mutations), settings=small)
     lease = bench.turn().lease
     bench.refused(c.Mutate(lease, 1, 9, "k" * 1_025, "m:f"), errors.TooLarge)
     bench.refused(c.Mutate(lease, 1, 9, "", "m:f"), errors.Invalid)

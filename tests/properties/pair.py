@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from stepwell.kernel.calls import Call
 from stepwell.kernel.laws import check_run
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, StepwellError
@@ -15,6 +16,7 @@ from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Store
 from stepwell.store.sqlite.store import SqliteStore
 from tests.support import Bench, Clock, assert_lawful, plain, snapshot
+from tests.support.mutations import Scripted
 
 SCOPES = ("main", "b")
 SETTINGS = Settings(
@@ -34,9 +36,12 @@ class Crash(BaseException):
     """The process ends here."""
 
 
-def mutation(function: str, args: str, now: int, limit_bytes: int) -> tuple[bool, str]:
+def mutation(call: Call) -> tuple[bool, str]:
     """A mutation that says what it was given."""
-    return function != "m:bad", args
+    return call.function != "m:bad", call.args
+
+
+MUTATIONS = Scripted(mutation)
 
 
 class Pair:
@@ -58,7 +63,9 @@ class Pair:
         self.stores: tuple[Store, Store] = (self._memory, sqlite)
         name = f"lane{self._opened}"
         self.benches = [
-            Bench(store, settings=SETTINGS, clock=self.clock, mutations=mutation, fault=self._fault, name=name)
+            Bench(
+                store, settings=SETTINGS, clock=self.clock, mutations=Scripted(mutation), fault=self._fault, name=name
+            )
             for store in self.stores
         ]
 

@@ -16,6 +16,7 @@ from stepwell.store.memory import MemoryStore
 from tests.properties.moves import NAMES, World, move
 from tests.support import Bench, assert_lawful
 from tests.support.bench import LEASE_MS
+from tests.support.mutations import Scripted
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 #: What each of two workers does next: (worker, number of writes to send at once, pause before).
@@ -86,7 +87,7 @@ def test_two_workers_racing_for_a_run_never_both_write(turns: list[tuple[int, in
 @given(moves=st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 7), st.integers(0, 7)), max_size=40))
 def test_nobody_is_stranded_and_everything_ends(moves: list[tuple[str, int, int]]) -> None:
     """Whatever happened: with patient workers and operators, each run reaches its end (law 6)."""
-    bench = Bench(MemoryStore(), mutations=lambda function, args, now, limit: (True, args))
+    bench = Bench(MemoryStore(), mutations=Scripted(lambda call: (True, call.args)))
     world = World(bench.clock)
     for one in moves:
         command, held = move(world, *one)

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from stepwell.engine.lane import Committed, Item, Lane, no_fault
+from stepwell.kernel.calls import Postponed
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c
 from stepwell.model.entries import Body
@@ -73,8 +74,13 @@ class Bench:
         places = {id(item[1]): place for place, item in enumerate(items)}
         batch = self.lane._in_order(items)
         replies: list[Any] = [None] * len(items)
-        for item, reply in zip(items, self.lane._run(batch), strict=True):
-            replies[places[id(item[1])]] = reply
+        waiting = list(zip(items, batch, strict=True))
+        while waiting:
+            answered = self.lane._run([command for _, command in waiting])
+            later = [pair for pair, reply in zip(waiting, answered, strict=True) if isinstance(reply, Postponed)]
+            for (item, _), reply in zip(waiting, answered, strict=True):
+                replies[places[id(item[1])]] = reply
+            waiting = later
         return replies
 
     def do(self, command: c.Command) -> Any:

@@ -11,12 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from stepwell.engine.clock import steady_s
+from stepwell.kernel.calls import Away, Postponed
 from stepwell.kernel.decide import decide_all, refusal
 from stepwell.kernel.needs import need_of
 from stepwell.kernel.unit import Mutations, Unit
@@ -32,7 +33,16 @@ log = logging.getLogger("stepwell.lane")
 RETRIES = 5
 #: A clock that goes back by less than this is slewed; by more, it was put back.
 CLOCK_PUT_BACK_MS = 1_000
-Answer = asyncio.Future[Any] | Future[Any]
+
+
+class Answer(Protocol):
+    """Who waits for a reply: a future, or whoever has its methods and wants no more than that."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
 Item = tuple[c.Command, Answer, asyncio.AbstractEventLoop | None]
 #: A batch's order: heartbeats before anything that could end their leases, and what deletes after all who name it.
 _LAST = c.Sweep
@@ -40,9 +50,10 @@ _ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
 
 
 class Committed(Struct, gc=False):
-    """What a commit did, for those who wait: a hint, never the truth."""
+    """What a commit did, for those who wait: a hint, never the truth. `wakes`: the last deliverable entry of a run."""
 
     runs: frozenset[int] = frozenset()
+    wakes: dict[int, int] = {}
     ready: bool = False
     earliest_due: int | None = None
     freed: frozenset[tuple[str, str, str]] = frozenset()  # pool keys (scope, pool, key) that have a slot more
@@ -89,6 +100,7 @@ class Lane:
         self._clock_ms, self._monotonic, self._on_commit = clock_ms, monotonic, on_commit
         self._mutations, self._fault = mutations, fault
         self._queue: deque[Item] = deque()
+        self._later: deque[Item] = deque()  # what the last batch postponed; the thread's own
         self._wake = threading.Event()
         self._limited: set[tuple[str, str]] = set()
         self._idle = self._closing = False
@@ -118,7 +130,7 @@ class Lane:
     @property
     def depth(self) -> int:
         """Commands that wait."""
-        return len(self._queue)
+        return len(self._queue) + len(self._later)
 
     def submit(self, command: c.Command, answer: Answer, loop: asyncio.AbstractEventLoop | None) -> None:
         """Queues a command; past the bound of the queue, and when the lane has stopped, `Unavailable` at once."""
@@ -140,13 +152,13 @@ class Lane:
 
     def _main(self) -> None:
         while True:
-            if not self._queue:
+            if not self._queue and not self._later:
                 if self._closing:
                     return
                 self._wait()
                 continue
-            size = min(len(self._queue), self._settings.batch_commands)
-            items = [self._queue.popleft() for _ in range(size)]
+            items = self._take()
+            size = len(items)
             started = self._monotonic()
             self._notice_pause(started)
             try:
@@ -157,7 +169,24 @@ class Lane:
                 replies = [Internal(f"{type(surprise).__name__}: {surprise}") for _ in items]
             self._timed(size, self._monotonic() - started)
             self._fault("answering")
-            _answer(items, replies)
+            self._tell(items, replies)
+
+    def _take(self) -> list[Item]:
+        """The next batch: what was postponed comes first, and leaves room for others."""
+        limit = self._settings.batch_commands
+        old = min(len(self._later), (limit + 1) // 2)
+        items = [self._later.popleft() for _ in range(old)]
+        items += [self._queue.popleft() for _ in range(min(len(self._queue), limit - old))]
+        return items
+
+    def _tell(self, items: list[Item], replies: list[Any]) -> None:
+        """Answers all but what was postponed, which stays in its order."""
+        pairs = list(zip(items, replies, strict=True))
+        later = [item for item, reply in pairs if isinstance(reply, Postponed)]
+        if later:
+            self._later.extendleft(reversed(later))
+            pairs = [pair for pair in pairs if not isinstance(pair[1], Postponed)]
+        _answer([item for item, _ in pairs], [reply for _, reply in pairs])
 
     def _wait(self) -> None:
         self._wake.clear()
@@ -275,13 +304,17 @@ class Lane:
         t1 = clock()
         self._fault("begun")
         self._now = now = self._time()
-        unit = Unit(self._settings, mutations=self._mutations)
+        unit = Unit(self._settings, mutations=self._mutations, app=session.app)
+        unit.bring = partial(self._bring, unit, now)
         need, refused = need_of(batch)
         if t1 < self._no_sweep_until:
             need.internal.pop(_LAST, None)
         load(session, unit, need, now)
         t2 = clock()
-        replies += decide_all(unit, batch, now, refused)
+        try:
+            replies += decide_all(unit, batch, now, refused)
+        except Away as away:
+            raise away.error from away
         t3 = clock()
         self._fault("decided")
         if not unit.changed:
@@ -304,6 +337,13 @@ class Lane:
         timings.longest_begin = max(timings.longest_begin, t1 - t0)
         return unit
 
+    def _bring(self, unit: Unit, now: int, command: c.Command) -> None:
+        """Loads what a command needs that is decided inside another one of the batch."""
+        need, refused = need_of([command])
+        for error in refused.values():
+            raise error
+        load(self._session, unit, need, now)
+
 
 STOPPED_HINT = "Free disk space or mend the disk, then start the process again; nothing that was answered is lost."
 
@@ -319,7 +359,8 @@ def _refusal(refused: Exception, command: c.Command) -> StepwellError:
 def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     """What those who wait want to know of a unit that was committed; `limited` pools have a slot more with each end."""
     runs = frozenset(unit.runs.dirty).union(one.run_no for one in unit.outputs)
-    committed = Committed(runs, messages=bool(unit.sent))
+    wakes = {number: unit.runs.rows[number].wake_seq for number in unit.runs.dirty if number in unit.runs.rows}
+    committed = Committed(runs, wakes, messages=bool(unit.sent))
     freed: set[tuple[str, str, str]] = set()
     for key in unit.tasks.dirty:
         task = unit.tasks.rows[key]

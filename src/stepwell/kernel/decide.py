@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from stepwell.kernel import adopt, control, events, internal, leases, output, pools, runs, writes
+from stepwell.kernel import adopt, control, events, internal, invoke, leases, output, pools, runs, writes
+from stepwell.kernel.calls import USER_MS, Away, Postponed
 from stepwell.kernel.unit import Reading, Unit
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unseen
@@ -25,6 +26,7 @@ RULES: dict[type[c.Command], Rule] = {
     c.Sync: leases.sync,
     c.Record: writes.record,
     c.Mutate: writes.mutate,
+    c.Invoke: invoke.invoke,
     c.Park: writes.park,
     c.Finish: writes.finish,
     c.Fail: writes.fail,
@@ -43,11 +45,39 @@ RULES: dict[type[c.Command], Rule] = {
 }
 
 
-def decide(unit: Unit, command: c.Command, now: int) -> Any:
-    """The reply of one command, or the error that refuses it; the unit has the changes, or none."""
+#: They stop by themselves when a batch has run enough of users' code.
+INTERNAL = (c.Sweep, c.Deliver)
+
+
+def decide_inside(unit: Unit, command: c.Command, now: int) -> Any:
+    """The reply of a command that is part of another one: it commits and is undone with it. Raises its refusal."""
+    unit.bring(command)
     mark = unit.mark()
     try:
         return RULES[type(command)](unit, command, now)
+    except Away:
+        raise
+    except Exception:
+        unit.rollback(mark)
+        raise
+
+
+def decide(unit: Unit, command: c.Command, now: int) -> Any:
+    """The reply of one command, or the error that refuses it; the unit has the changes, or none.
+
+    `Postponed` instead of a reply: the command calls a mutation, and this batch has run enough of them.
+    """
+    mark, calls = unit.mark(), unit.calls
+    calls.full = calls.spent_ms >= USER_MS and type(command) not in INTERNAL
+    try:
+        reply = RULES[type(command)](unit, command, now)
+        if calls.open:
+            calls.keep()
+    except Away:
+        raise
+    except Postponed as later:
+        unit.rollback(mark)
+        return later
     except StepwellError as refusal:
         unit.rollback(mark)
         if isinstance(refusal, Unseen):
@@ -57,6 +87,8 @@ def decide(unit: Unit, command: c.Command, now: int) -> Any:
         unit.rollback(mark)
         log.exception("command %s raised", type(command).__name__)
         return Internal(f"{type(command).__name__}: {type(surprise).__name__}: {surprise}")
+    else:
+        return reply
 
 
 def decide_all(

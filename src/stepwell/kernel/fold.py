@@ -81,7 +81,7 @@ def _created(run: Run, entry: Entry, body: Any, spill: Spill) -> None:
     run.parent_no, run.parent_key, run.parent_gen = made.parent_no, made.parent_key, made.parent_gen
     run.root_no = made.root_no
     run.event_no, run.replay, run.depth = made.event_no, made.replay, made.depth
-    run.deadline, run.tags = made.deadline, text_of(made.tags)
+    run.deadline, run.tags, run.callback = made.deadline, text_of(made.tags), text_of(made.callback)
     run.input = spill(run.no, text_of(made.input))
     run.turn, run.created_at, run.generation = entry.seq, entry.at, entry.generation
 

@@ -4,6 +4,8 @@ import logging
 
 import msgspec
 
+from stepwell.kernel.callbacks import called_later
+from stepwell.kernel.calls import USER_MS, Away
 from stepwell.kernel.control import request_cancel
 from stepwell.kernel.holds import hold
 from stepwell.kernel.journal import deliver, fire
@@ -28,6 +30,8 @@ def sweep(unit: Unit, command: Sweep, now: int) -> Worked:
             _expire(unit, key, now)
             count += 1
     for number in work.overdue:
+        if unit.calls.spent_ms >= USER_MS:
+            return Worked(count, more=True)
         run = unit.runs.get(number)
         if run is not None and not run.terminal:
             count += _overdue(unit, run, now)
@@ -75,6 +79,8 @@ def deliver_messages(unit: Unit, command: Deliver, now: int) -> Worked:
     """`Deliver`: append and delete in one commit, first in first out for each receiver."""
     done = set(unit.delivered)
     for message in unit.work.messages:
+        if unit.calls.spent_ms >= USER_MS:
+            return Worked(len(unit.delivered), more=True)
         if message.no not in done:
             _deliver_one(unit, message, now)
             unit.delivered.append(message.no)
@@ -88,15 +94,22 @@ def _deliver_one(unit: Unit, message: Message, now: int) -> None:
     try:
         if run is not None:
             _hand_over(unit, run, message, now)
+    except Away:
+        raise
     except Exception:
         unit.rollback(mark)
         log.exception("message %d of run %d cannot be handed over", message.no, message.from_no)
-        if run is not None and run.hold is None:
+        if run is not None and run.hold is None and not run.terminal:
             why = f"the message {message.kind} of run {message.from_no} could not be taken in"
             hold(unit, run, RunHeld("poison", by="kernel", diff=why), now)
 
 
 def _hand_over(unit: Unit, run: Run, message: Message, now: int) -> None:
+    if message.kind == "callback":
+        failed = called_later(unit, message, now)
+        if failed is not None:
+            log.error("callback %s of run %s failed: %s", message.key, run.id, failed)
+        return
     if run.terminal:
         if run.next_no is not None and message.kind in ("signal", "cancel"):
             unit.sent.append(msgspec.structs.replace(message, no=0, to_no=run.next_no))

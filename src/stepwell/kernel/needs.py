@@ -7,6 +7,7 @@ from msgspec import Struct, field
 
 from stepwell.kernel import check
 from stepwell.kernel.dedup import dedup_key
+from stepwell.kernel.invoke import request_key
 from stepwell.kernel.unit import PoolKey, TaskKey
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
@@ -142,6 +143,12 @@ def _signal(need: Need, command: c.Signal) -> None:
         need.requests.add(dedup_key(command.scope, command.run_id, command.dedup))
 
 
+def _invoke(need: Need, command: c.Invoke) -> None:
+    key = request_key(command)
+    if key is not None:
+        need.requests.add(key)
+
+
 def _closing(need: Need, command: Any) -> None:
     check.run_id(command.run_id)
     need.closing_ids.add((command.scope, command.run_id))
@@ -174,7 +181,8 @@ _NEEDS: dict[type[c.Command], Callable[[Need, Any], None]] = {
     c.Release: _ending,
     c.Sync: _sync,
     c.Record: _record,
-    c.Mutate: _write,
+    c.Mutate: _turn,
+    c.Invoke: _invoke,
     c.Park: _write,
     c.Finish: _ending,
     c.Fail: _ending,

@@ -3,9 +3,10 @@
 from msgspec import UNSET
 
 from stepwell.kernel import check
+from stepwell.kernel.callbacks import call_back, check_callback
 from stepwell.kernel.journal import append
 from stepwell.kernel.leases import grant, leased_by
-from stepwell.kernel.tasks import check_place, move, slot
+from stepwell.kernel.tasks import check_place, check_retry, move, slot
 from stepwell.kernel.unit import Unit
 from stepwell.model import errors
 from stepwell.model.commands import Restart, RunState, Started, StartRun
@@ -70,7 +71,7 @@ def start_run(unit: Unit, command: StartRun, now: int) -> Started:
         return _existing(unit, command, existing, now)
     ahead = unit.ready_ahead.get((command.scope, command.pool))
     body = RunCreated(
-        run_kind="workflow",
+        run_kind=command.kind,
         name=command.name,
         version=command.version,
         pool=command.pool,
@@ -80,8 +81,10 @@ def start_run(unit: Unit, command: StartRun, now: int) -> Started:
         input=raw(command.input),
         tags=UNSET if command.tags is None else raw(command.tags),
         deadline=command.deadline,
+        callback=UNSET if command.callback is None else raw(command.callback),
     )
-    run = create(unit, command.scope, command.id, body, now, requires=command.requires, due_at=command.due_at)
+    requires, retry, due_at = command.requires, command.retry, command.due_at
+    run = create(unit, command.scope, command.id, body, now, requires=requires, retry=retry, due_at=due_at)
     task = unit.tasks.rows[(run.no, run.turn)]
     started = Started(run.no, run.id, created=True)
     fused = command.claim_for
@@ -103,6 +106,10 @@ def check_start(unit: Unit, command: StartRun) -> None:
     check.json(unit.settings, "tags", command.tags)
     check.time_ms("due_at", command.due_at)
     check.time_ms("deadline", command.deadline)
+    check_callback(unit, command.callback)
+    check_retry(command.retry)
+    if command.kind not in ("workflow", "step"):
+        raise errors.Invalid(f"kind {command.kind!r}", hint="One of workflow, step.", field="kind")
     if command.claim_for is not None:
         check.lease(command.claim_for.worker, command.claim_for.lease_ms, command.claim_for.secret)
 
@@ -136,6 +143,20 @@ def _replace(unit: Unit, command: StartRun, run: Run, now: int) -> Started:
 
 
 def end(unit: Unit, run_no: int, body: Body, now: int, *, n: int = 0) -> None:
+    """Ends a run, and calls its callback in the same commit. One that fails is told of in the entry of the end."""
+    if unit.runs.rows[run_no].callback is None or isinstance(body, RunContinued):
+        _end(unit, run_no, body, now, n)
+        return
+    mark = unit.mark()
+    seq = _end(unit, run_no, body, now, n)
+    error = call_back(unit, unit.runs.rows[run_no], body, seq, now)
+    if error is not None and isinstance(body, RunCompleted | RunFailed | RunCanceled):
+        unit.rollback(mark)
+        body.callback_error = error
+        _end(unit, run_no, body, now, n)
+
+
+def _end(unit: Unit, run_no: int, body: Body, now: int, n: int) -> int:
     """Writes a terminal entry: closes every task, tells the parent, cancels attached children."""
     run = unit.runs.edit(run_no)
     children = list(unit.children.get(run_no) or ()) if run.open_children else []
@@ -155,6 +176,7 @@ def end(unit: Unit, run_no: int, body: Body, now: int, *, n: int = 0) -> None:
     for child in children:
         reason = '{"reason":"the parent ended"}'
         unit.sent.append(Message(0, run.scope, child, run_no, entry.seq, "cancel", None, entry.at, reason))
+    return entry.seq
 
 
 def close(unit: Unit, run: Run, now: int) -> None:

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from copy import copy
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from stepwell.model.commands import Claim
+from stepwell.kernel.calls import CALL_DEPTH, Call, Called, Calls, Postponed, Savepoints, Undo
+from stepwell.model.commands import Claim, Command
 from stepwell.model.errors import UnknownFunction
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
 from stepwell.model.settings import Settings
@@ -19,8 +20,17 @@ MISSING: Any = object()
 NEW, CHANGED, GONE = "new", "changed", "gone"
 TaskKey = tuple[int, int]
 PoolKey = tuple[str, str, str | None]
-Mutations = Callable[[str, str, int, int], tuple[bool, str]]
-Undo = tuple["Table[Any, Any]", Hashable, Any, str | None]
+
+
+class Mutations(Protocol):
+    """The functions that run inside a lane's transaction."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The mutations that are known here."""
+
+    def call(self, unit: "Unit", call: Call, now: int) -> Called:
+        """Runs one. What it raises is told in `Called`; only a failure of the store comes out, as `Away`."""
 
 
 class Table(Generic[K, V]):
@@ -124,9 +134,17 @@ class Work(Struct, gc=False):
 class Unit:
     """One batch's working memory. Stores fill it and write it; only `decide` changes it."""
 
-    def __init__(self, settings: Settings, *, mutations: Mutations | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        mutations: Mutations | None = None,
+        app: Savepoints | None = None,
+    ) -> None:
         self.settings = settings
-        self.mutations = mutations
+        self.mutations, self.app = mutations, app
+        self.bring: Callable[[Command], None] = lambda command: None  # loads for a command inside another one
+        self.calls = Calls(app)
         self.undo: list[Undo] = []
         self.owned: set[int] = set()
         self.runs: Table[int, Run] = Table(self)
@@ -146,6 +164,7 @@ class Unit:
         self.delivered: list[int] = []
         self.readings: list[Reading] = []
         self.pruned_runs: list[int] = []
+        self.mutated: list[str] = []  # the mutations whose changes stand
         self.pruned_changes = 0
         self.next_no: Table[str, int] = Table(self)
         self.open_tasks: Table[int, tuple[int, ...]] = Table(self)
@@ -162,6 +181,7 @@ class Unit:
             self.delivered,
             self.readings,
             self.pruned_runs,
+            self.mutated,
         )
 
     def mark(self) -> tuple[int, ...]:
@@ -175,6 +195,7 @@ class Unit:
             len(self.delivered),
             len(self.readings),
             len(self.pruned_runs),
+            len(self.mutated),
         )
 
     def rollback(self, mark: tuple[int, ...]) -> None:
@@ -205,15 +226,37 @@ class Unit:
             self.blobs.put(key, Blob(run_no, event_no, digest, text))
         return "@" + digest
 
-    def call(self, function: str, args: str, now: int) -> tuple[bool, str]:
-        """Runs a mutation: (True, result JSON) or (False, error JSON).
+    def call(self, call: Call, now: int) -> Called:
+        """Runs a mutation in this transaction. One that fails leaves nothing, in no table.
 
-        Where functions are known, the lane says how. A result over the bound is refused inside, before the function's
-        savepoint is released.
+        Its savepoint stays open until the command is decided, so a refusal after the call takes it back, too.
         """
-        if self.mutations is None:
+        function, calls = call.function, self.calls
+        if self.mutations is None or function not in self.mutations.names:
             raise UnknownFunction(f"no mutation {function!r} here", function=function)
-        return self.mutations(function, args, now, self.settings.payload_bytes)
+        if calls.depth >= CALL_DEPTH:
+            raise UnknownFunction(f"{function!r} would be the {calls.depth + 1}th call in a call", function=function)
+        if calls.full:
+            raise Postponed
+        mark = self.savepoint()
+        calls.depth += 1
+        try:
+            called = self.mutations.call(self, call, now)
+        finally:
+            calls.depth -= 1
+        if calls.depth == 0:
+            calls.spent_ms += called.took_ms
+        if called.done:
+            self.mutated.append(function)
+        else:
+            self.rollback(mark)
+        return called
+
+    def savepoint(self) -> tuple[int, ...]:
+        """A mark that `rollback` takes the app's tables back to as well."""
+        mark = self.mark()
+        self.undo.append(self.calls.save())
+        return mark
 
     def take_no(self, kind: str) -> int:
         """The next internal number of a kind (run, event), from the block that the load reserved.
@@ -242,7 +285,10 @@ class Unit:
         for number, span in spans.items():
             runs.setdefault(self.runs.rows[number].scope, []).append(span)
         tables = [name for name in TABLES if getattr(self, name).dirty]
-        return {"runs": runs, "tables": [*tables, *(["output"] if self.outputs else [])]}
+        return {
+            "runs": runs,
+            "tables": [*tables, *(["output"] if self.outputs else []), *(["app"] if self.mutated else [])],
+        }
 
     @property
     def changed(self) -> bool:
@@ -250,6 +296,7 @@ class Unit:
         return bool(
             any(self.lists[:4])
             or self.pruned_runs
+            or self.mutated
             or self.pruned_changes
             or self.runs.dirty
             or self.tasks.dirty

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import UNSET
 
 from stepwell.kernel import check
+from stepwell.kernel.calls import Call
 from stepwell.kernel.dedup import remember, signal_hash
 from stepwell.kernel.events import emit
 from stepwell.kernel.journal import append, deliver, fire
@@ -178,8 +179,8 @@ def mutate(unit: Unit, command: Mutate, now: int) -> Recorded:
     check.json(unit.settings, "args", command.args)
     check.text("key", command.key, 1_024)
     check.room(unit.settings, run, 1, unit.settings.payload_bytes)
-    done, text = unit.call(command.function, command.args, now)
-    body = StepCompleted(raw(text)) if done else StepFailed(raw(text))
+    called = unit.call(Call(command.function, command.args, run.scope, by=run.id, run_no=run.no), now)
+    body = StepCompleted(raw(called.text)) if called.done else StepFailed(raw(called.text))
     entry = append(unit, run.no, body, now, key=command.key, n=command.n)
     return _recorded(unit, run, entry.seq, 1, command.seen, now)
 
@@ -289,6 +290,7 @@ def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> Non
         continues=run.id,
         deadline=run.deadline,
         tags=UNSET if run.tags is None else raw(run.tags),
+        callback=UNSET if run.callback is None else raw(run.callback),
     )
     made.parent_no, made.parent_key, made.parent_gen = run.parent_no, run.parent_key, run.parent_gen
     new = create(unit, run.scope, outcome.id, made, now, requires=outcome.requires or task.requires)

@@ -44,6 +44,7 @@ class RunCreated(Body):
     tags: Raw | UnsetType = UNSET
     deadline: int | None = None
     continues: str | None = None
+    callback: Raw | UnsetType = UNSET
 
 
 class AttemptStarted(Body):
@@ -259,6 +260,7 @@ class RunCompleted(Body):
     result_status: str | None = None
     next: list[str] = []
     unread: list[str] = []
+    callback_error: Raw | UnsetType = UNSET
 
 
 class RunFailed(Body):
@@ -268,6 +270,7 @@ class RunFailed(Body):
     result_status: str | None = None
     next: list[str] = []
     unread: list[str] = []
+    callback_error: Raw | UnsetType = UNSET
 
 
 class RunCanceled(Body):
@@ -276,6 +279,7 @@ class RunCanceled(Body):
     reason: str = ""
     terminated: bool = False
     unread: list[str] = []
+    callback_error: Raw | UnsetType = UNSET
 
 
 class RunContinued(Body):

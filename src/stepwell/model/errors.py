@@ -128,6 +128,13 @@ class UnknownFunction(StepwellError):
     default_hint = "Start a server or worker that has the function."
 
 
+class MutationFailed(StepwellError):
+    """A mutation that was called from outside raised, and was rolled back. Fields: `failure`, its error as JSON."""
+
+    code, status = "mutation_failed", 422
+    default_hint = "Nothing was changed. Read the error, and call it again when its cause is gone."
+
+
 class Limited(StepwellError):
     """A rate limit was reached."""
 

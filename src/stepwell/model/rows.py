@@ -35,6 +35,7 @@ class Run(Struct, gc=False):
     depth: int = 0  # of its event: how many runs, each with an event that the one before sent, led here
     created_at: int = 0
     tags: str | None = None
+    callback: str | None = None  # JSON {"function", "context"}: the mutation that is called at its end
 
     generation: int = 1
     turn: int = 1  # the task that runs the body or the step: its number within the run

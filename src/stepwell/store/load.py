@@ -3,6 +3,8 @@
 Runs first (in one statement, which is where a store that locks rows takes its locks), then what belongs to them.
 """
 
+from typing import TypeVar
+
 import msgspec
 
 from stepwell.kernel.leases import claim_key
@@ -12,6 +14,7 @@ from stepwell.model import commands as c
 from stepwell.model.rows import Run, Task
 from stepwell.store.port import Session
 
+T = TypeVar("T")
 DAY_MS = 86_400_000
 #: How many ready tasks of a pool with a limit for each key a claim looks at: those of full keys are moved aside.
 LOOKED_AT = 1_000
@@ -95,9 +98,16 @@ def _closing(session: Session, unit: Unit, closing: set[int]) -> None:
     with_children = [run.no for run in runs if run.open_children]
     for task in session.open_tasks(with_actions) if with_actions else ():
         unit.tasks.seed((task.run_no, task.k), task)
-        unit.open_tasks.rows[task.run_no] = (*unit.open_tasks.rows.get(task.run_no, ()), task.k)
+        _once(unit.open_tasks.rows, task.run_no, task.k)
     for parent, child in session.children(with_children) if with_children else ():
-        unit.children.rows[parent] = (*unit.children.rows.get(parent, ()), child)
+        _once(unit.children.rows, parent, child)
+
+
+def _once(rows: dict[int, tuple[T, ...]], number: int, member: T) -> None:
+    """Adds to a row's members: what a command inside another one needs may have been loaded before."""
+    members = rows.get(number, ())
+    if member not in members:
+        rows[number] = (*members, member)
 
 
 def _requests(session: Session, unit: Unit, need: Need) -> set[int]:
@@ -159,7 +169,8 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             work.due = _keys(due)
             tasks += due
         elif kind is c.Deliver:
-            work.messages = session.messages(limit)
+            names = () if unit.mutations is None else unit.mutations.names
+            work.messages = session.messages(limit, names)
             runs |= {message.to_no for message in work.messages}
         elif kind is c.Prune:
             before = now - settings.event_retention_days * DAY_MS
@@ -216,7 +227,7 @@ def _events(session: Session, unit: Unit, need: Need) -> None:
     for event in events:
         unit.events.seed((event.scope, event.id), event)
     for number, run_id in session.event_runs([event.no for event in events]) if events else ():
-        unit.event_runs.rows[number] = (*unit.event_runs.rows.get(number, ()), run_id)
+        _once(unit.event_runs.rows, number, run_id)
     for key, value in session.meta([f"revision:{scope}" for scope in need.revisions]):
         unit.revisions.seed(key.partition(":")[2], value)
     for manifest in session.manifests(need.manifests) if need.manifests else ():

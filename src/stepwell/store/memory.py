@@ -11,7 +11,8 @@ from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
-from stepwell.store.port import Page, RunFilter
+from stepwell.store.memory_app import MemoryApp, MemoryTables
+from stepwell.store.port import AppMigration, AppTables, Page, RunFilter
 
 T = TypeVar("T")
 _GONE: Any = object()
@@ -72,9 +73,14 @@ class MemoryStore:
     def __init__(self) -> None:
         self.tables = Tables()
         self.lock = threading.RLock()
+        self.app = MemoryApp()
 
     def migrate(self) -> None:
         """There is no schema."""
+
+    def migrate_app(self, app: str, migrations: Sequence[AppMigration]) -> list[int]:
+        with self.lock:
+            return self.app.migrate(app, migrations)
 
     def session(self, lane: str) -> "MemorySession":
         return MemorySession(self)
@@ -86,7 +92,7 @@ class MemoryStore:
         return self.tables.next["change"]
 
     def close(self) -> None:
-        """Nothing to close."""
+        self.app.close()
 
 
 class MemorySession:
@@ -94,6 +100,7 @@ class MemorySession:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store, self._t = store, store.tables
+        self.app: AppTables = MemoryTables(store.app, "write")
         self._held = False
 
     def begin(self) -> None:
@@ -102,12 +109,14 @@ class MemorySession:
         self._t.undo.clear()
 
     def commit(self) -> None:
+        self._store.app.commit()
         self._t.undo.clear()
         self.abandon()
 
     def abandon(self) -> None:
         if self._held:
             self._held = False
+            self._store.app.rollback()
             self._store.lock.release()
 
     def rollback(self) -> None:
@@ -201,8 +210,9 @@ class MemorySession:
         found = self._where(lambda task: task.state == "due" and (task.due_at or 0) <= now)
         return sorted(found, key=lambda task: (task.due_at or 0, task.run_no, task.k))[:limit]
 
-    def messages(self, limit: int) -> list[Message]:
-        return sorted(self._t.messages.values(), key=lambda message: message.no)[:limit]
+    def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
+        found = (one for one in self._t.messages.values() if one.kind != "callback" or one.key in functions)
+        return sorted(found, key=lambda message: message.no)[:limit]
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         keys = {
@@ -332,6 +342,7 @@ class MemoryReader:
 
     def __init__(self, store: MemoryStore) -> None:
         self._lock, self._t = store.lock, store.tables
+        self.app: AppTables = MemoryTables(store.app, "read")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -4,12 +4,13 @@ A lane owns one `Session` and uses it on its own thread: begin, load, (decide), 
 without deciding owns a `Reader`; a reader sees committed rows only.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
 
+from stepwell.kernel.calls import Savepoints
 from stepwell.kernel.unit import Reading, TaskKey, Unit
 from stepwell.model.rows import Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
 
@@ -30,8 +31,51 @@ class Broken(Exception):
     """The store cannot write at all now (disk full, input or output error): nothing of the batch was written."""
 
 
+class Forbidden(Exception):
+    """A statement of the app that is not its business: the kernel's tables, transactions, the schema."""
+
+
+class AppTables(Savepoints, Protocol):
+    """The app's own tables on a store's connection. Anything else there raises `Forbidden`.
+
+    Errors of the database come as they are, but those that end the batch, which come as `kernel.calls.Away`.
+    """
+
+    def execute(self, sql: str, values: Sequence[Any], limit: int) -> "Result":
+        """Runs one statement; reads at most `limit` rows of what it answers."""
+
+    def until(self, over: Callable[[], bool] | None) -> None:
+        """From now on a statement under way is ended (`Overdue`) as soon as `over` says so; None: never."""
+
+
+class Overdue(Exception):
+    """A statement took longer than it was given."""
+
+
+class Result(Struct, frozen=True):
+    """`columns` is empty for a statement that answers no rows; `changed` rows; `more`: there were more than asked."""
+
+    changed: int
+    columns: tuple[str, ...] = ()
+    rows: list[tuple[Any, ...]] = []
+    more: bool = False
+
+
+class AppMigration(Struct, frozen=True):
+    """One forward step of an app's own schema."""
+
+    no: int
+    name: str
+    script: str
+    hash: str
+
+
 class Session(Protocol):
     """One lane's writing connection. Every method may raise one of the four exceptions above."""
+
+    @property
+    def app(self) -> AppTables:
+        """The app's tables, in the transaction that is under way."""
 
     def begin(self) -> None:
         """Begins a transaction that no other writer can interleave with."""
@@ -82,8 +126,8 @@ class Session(Protocol):
 
     def due(self, now: int, limit: int) -> list[Task]: ...
 
-    def messages(self, limit: int) -> list[Message]:
-        """The oldest messages."""
+    def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
+        """The oldest messages; of callbacks (kind callback, key function) those that call one of `functions`."""
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         """The different (scope, pool, key) among blocked tasks that come after one, in order."""
@@ -145,6 +189,10 @@ class RunFilter(Struct, frozen=True, kw_only=True):
 
 class Reader(Protocol):
     """A reading connection, for one thread at a time. Payloads come resolved: never a blob reference."""
+
+    @property
+    def app(self) -> AppTables:
+        """The app's tables, to read."""
 
     def snapshot(self) -> AbstractContextManager[None]:
         """All that is read inside is of one moment. Keep it short: a store keeps what a snapshot may still need."""
@@ -209,6 +257,12 @@ class Store(Protocol):
 
     def migrate(self) -> None:
         """Brings the schema up to date; refuses one that is newer than this code."""
+
+    def migrate_app(self, app: str, migrations: Sequence[AppMigration]) -> list[int]:
+        """Applies what is missing of an app's migrations, each in a transaction; answers their numbers.
+
+        Raises `Invalid` for one that changed after it was applied, that is not SQL, or that touches the kernel's.
+        """
 
     def session(self, lane: str) -> Session: ...
 

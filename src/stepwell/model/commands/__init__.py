@@ -32,6 +32,7 @@ from stepwell.model.commands.events import (
     Revision,
     SyncManifests,
 )
+from stepwell.model.commands.functions import Invoke, Invoked
 from stepwell.model.commands.internal import (
     Deliver,
     Fire,
@@ -95,6 +96,8 @@ __all__ = [
     "Finish",
     "Fire",
     "HoldRun",
+    "Invoke",
+    "Invoked",
     "Lease",
     "Leased",
     "Match",
@@ -127,4 +130,6 @@ __all__ = [
     "Worked",
 ]
 
-Reply = Accepted | Revision | Started | Claimed | Recorded | Done | Beats | Said | Signaled | RunState | Worked
+Reply = (
+    Accepted | Revision | Started | Claimed | Recorded | Invoked | Done | Beats | Said | Signaled | RunState | Worked
+)

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from stepwell.model.commands.base import Command, Lease
 from stepwell.model.rows import Entry, Event, Run
-from stepwell.model.words import Reuse
+from stepwell.model.words import Reuse, RunKind
 
 
 class ClaimFor(Struct, frozen=True, gc=False):
@@ -16,7 +16,11 @@ class ClaimFor(Struct, frozen=True, gc=False):
 
 
 class StartRun(Command):
-    """Starts a workflow. Errors: exists, conflict (same id, other input)."""
+    """Starts a workflow, or with `kind` step a function that runs as an action does, under `retry`.
+
+    `callback` is JSON {"function", "context"?}: the mutation that is called with the end, in its commit.
+    Errors: exists, conflict (same id, other input).
+    """
 
     id: str
     name: str
@@ -28,11 +32,14 @@ class StartRun(Command):
     pool_key: str | None = None
     priority: int = 0
     requires: str = ""
+    kind: RunKind = "workflow"
+    retry: str | None = None
     due_at: int | None = None
     deadline: int | None = None
     tags: str | None = None
     by: str = ""
     claim_for: ClaimFor | None = None
+    callback: str | None = None
 
 
 class Started(Struct, gc=False):

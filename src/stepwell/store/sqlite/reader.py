@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Change, Entry, Event, Manifest, Output, Pool, Run, Task
-from stepwell.store.port import Page, RunFilter
+from stepwell.store.port import AppTables, Page, RunFilter
+from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.sql import sql
 
 R = TypeVar("R", bound=Struct)
@@ -58,7 +59,14 @@ class SqliteReader:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._app: Guarded | None = None
         db.execute("pragma query_only = on")
+
+    @property
+    def app(self) -> AppTables:
+        if self._app is None:
+            self._app = Guarded(self._db, "read")
+        return self._app
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -13,6 +13,8 @@ from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Entry, Event, Manifest, Message, Pool, Request, Run, Task
+from stepwell.store.port import AppTables
+from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
 from stepwell.store.sqlite.sql import columns, position, sql
 from stepwell.store.sqlite.told import TOLD, TOLD_OF_COMMIT
@@ -50,6 +52,7 @@ class SqliteSession:
     def __init__(self, connect: Callable[[], sqlite3.Connection], lock: Lock, lane: str) -> None:
         self._connect, self._lock, self._lane = connect, lock, lane
         self._db = connect()
+        self._app = Guarded(self._db, "write")
         self._held = False
         self._runs: dict[int, Run] = {}
         self._tasks: dict[TaskKey, Task] = {}
@@ -114,12 +117,17 @@ class SqliteSession:
         self._db.close()
         self._forget()
         self._db = self._connect()
+        self._app = Guarded(self._db, "write")
         row = self._db.execute(sql("list/lane"), (self._lane,)).fetchone()
         return row is not None and row[0] >= self._flushed
 
     def close(self) -> None:
         self._db.close()
         self._lock.close()
+
+    @property
+    def app(self) -> AppTables:
+        return self._app
 
     def _unlock(self) -> None:
         if self._held:
@@ -254,8 +262,11 @@ class SqliteSession:
     def due(self, now: int, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/due", now, limit)]
 
-    def messages(self, limit: int) -> list[Message]:
-        return [Message(*row) for row in self._all("find/messages", limit)]
+    def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
+        rows = self._all("find/messages", limit)
+        if functions:
+            rows += self._all("find/callbacks", _json(sorted(functions)).decode(), limit)
+        return sorted((Message(*row) for row in rows), key=lambda message: message.no)[:limit]
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         keys: list[tuple[str, str, str]] = []

@@ -2,13 +2,16 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 
 from stepwell.model.errors import Invalid, Unavailable
+from stepwell.store.port import AppMigration
+from stepwell.store.sqlite.app_schema import apply_migrations
 from stepwell.store.sqlite.reader import SqliteReader
+from stepwell.store.sqlite.script import exclusive, statements
 from stepwell.store.sqlite.session import SqliteSession
 from stepwell.store.sqlite.sql import migrations, sql
 from stepwell.store.sqlite.turns import TurnLock
@@ -65,6 +68,10 @@ class SqliteStore:
                         _apply(connection, no, name, script)
             except sqlite3.Error as error:
                 raise Unavailable(f"cannot bring {self.path} up to date: {error}", hint=WRITABLE) from error
+
+    def migrate_app(self, app: str, migrations: Sequence[AppMigration]) -> list[int]:
+        with closing(self.connect()) as connection:
+            return apply_migrations(connection, app, migrations)
 
     def session(self, lane: str) -> SqliteSession:
         return SqliteSession(self.connect, TurnLock(Path(f"{self.path}.lock"), wait_s=self._busy_ms / 1_000), lane)
@@ -127,29 +134,9 @@ def _refuse_foreign(path: Path, applied: dict[int, str], known: dict[int, str]) 
 
 
 def _apply(connection: sqlite3.Connection, no: int, name: str, script: str) -> None:
-    with _exclusive(connection):
+    with exclusive(connection):
         connection.execute(sql("ledger/create"))
         if connection.execute(sql("ledger/has"), (no,)).fetchone() is None:
-            for statement in _statements(script):
+            for statement in statements(script):
                 connection.execute(statement)
             connection.execute(sql("ledger/add"), (no, name, _hash(script)))
-
-
-@contextmanager
-def _exclusive(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("begin exclusive")
-    try:
-        yield
-    except BaseException:
-        connection.execute("rollback")
-        raise
-    connection.execute("commit")
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

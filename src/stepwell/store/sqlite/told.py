@@ -23,11 +23,12 @@ class Told:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, sqlite3.Error):
-            raise self._meaning(error)(str(error)) from error
+            raise self.meaning(error)(str(error)) from error
         if isinstance(error, UnicodeEncodeError | OverflowError | ValueError):
             raise Refused(f"{type(error).__name__}: {error}") from error
 
-    def _meaning(self, error: sqlite3.Error) -> type[Exception]:
+    def meaning(self, error: sqlite3.Error) -> type[Exception]:
+        """The port's exception for an error of SQLite."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
             return Retry

@@ -1,1 +1,1 @@
-select {message} from message order by no limit ?1
+select {message} from message where kind <> 'callback' order by no limit ?1
