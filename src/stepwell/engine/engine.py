@@ -48,6 +48,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="stepwell-read")
         self._ready: set[asyncio.Event] = set()
         self._waiters: dict[int, set[asyncio.Event]] = {}
+        self._listeners: dict[int, Callable[[int], None]] = {}
         self._roles: list[Role] = []
         self._timekeeper: Timekeeper | None = None
         self._deliver: Repeater | None = None
@@ -243,6 +244,18 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             if not self._waiters[number]:
                 del self._waiters[number]
 
+    def listen(self, number: int, told: Callable[[int], None]) -> None:
+        """Calls `told` on the loop with the last deliverable entry of a run, after each commit here that touched it.
+
+        One listener for each run: the worker that holds it. A hint, so poll too.
+        """
+        self._listeners[number] = told
+
+    def unlisten(self, number: int, told: Callable[[int], None]) -> None:
+        """Ends a `listen`, if there was no other since."""
+        if self._listeners.get(number) == told:
+            del self._listeners[number]
+
     def _committed(self, committed: Committed) -> None:
         """Called on the lane's thread."""
         if self._loop is not None and self._wanted(committed):
@@ -258,6 +271,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             or bool(committed.freed)
             or (committed.earliest_due is not None)
             or (bool(self._waiters) and any(number in self._waiters for number in committed.runs))
+            or (bool(self._listeners) and any(number in self._listeners for number in committed.wakes))
         )
 
     def _tell(self, committed: Committed) -> None:
@@ -267,6 +281,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         for number in committed.runs & self._waiters.keys():
             for event in self._waiters[number]:
                 event.set()
+        for number in committed.wakes.keys() & self._listeners.keys():
+            self._listeners[number](committed.wakes[number])
         if committed.earliest_due is not None and self._timekeeper is not None:
             self._timekeeper.due(committed.earliest_due)
         if committed.messages and self._deliver is not None:

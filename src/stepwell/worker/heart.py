@@ -89,10 +89,10 @@ class Heart:
                 return
 
     def _take(self, asked: "Asked", answer: c.Beats) -> None:
-        told = asked.told(answer)
+        told, at = asked.told(answer), steady_s()
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is to be told any more
-                self._loop.call_soon_threadsafe(self._tell, told, answer.now, asked.at)
+                self._loop.call_soon_threadsafe(self._tell, told, answer.now, at)
 
     def _tell(self, told: list[Callable[[], None]], now: int, at: float) -> None:
         self._on_now(now, at)
