@@ -1,5 +1,7 @@
 """`stepwell flow`: packages, and firing events at them without a server."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -7,7 +9,17 @@ import msgspec
 
 from stepwell.cli.chain import to_the_end
 from stepwell.cli.check import check
-from stepwell.cli.common import Place, clean, json_option, print_json, print_table, read_file, run_async, with_place
+from stepwell.cli.common import (
+    Place,
+    clean,
+    json_option,
+    need_run,
+    print_json,
+    print_table,
+    read_file,
+    run_async,
+    with_place,
+)
 from stepwell.cli.completion import complete_flows, complete_steps
 from stepwell.cli.follow import follow, tellers
 from stepwell.cli.new import new
@@ -17,6 +29,7 @@ from stepwell.flows.events import FlowEvent, parse_event
 from stepwell.flows.views import event_id_of, run_view
 from stepwell.model.commands import Accepted
 from stepwell.model.rows import Run
+from stepwell.store.port import Reader
 from stepwell.worker.local import Local
 
 event_option = click.option("--event", "event_file", required=True, help="JSON file of the event; - for stdin.")
@@ -72,7 +85,7 @@ def _discovery_view(found: Discovery) -> dict[str, Any]:
 def fire(place: Place, event_file: str, slots: int, as_json: bool) -> None:
     """Accept an event and run all steps that it matches, here, to their end. No server is needed.
 
-    Events that the steps send by `next` are followed to the end of the chain.
+    Events that the steps send by `next` are followed to the end of the chain. Workflows are left to their app.
     """
     body = read_file(event_file)
 
@@ -106,14 +119,29 @@ async def _fire(place: Place, body: bytes, slots: int, as_json: bool, work: Any)
         accepted: Accepted = await work(local, event)
         if not as_json:
             click.echo(f"event {clean(accepted.event_id)}: {accepted.status}, {len(accepted.run_ids)} runs")
-        told = tellers(quiet=as_json)
-        runs = await to_the_end(local.engine, accepted.run_ids, lambda run_ids: follow(local.engine, run_ids, told))
+        told, workflows = tellers(quiet=as_json), list[Run]()
+
+        async def ended(run_ids: Sequence[str]) -> list[Run]:
+            runs = await local.engine.read(partial(_runs, run_ids=run_ids))
+            workflows.extend(run for run in runs if run.kind != "step")
+            return await follow(local.engine, [run.id for run in runs if run.kind == "step"], told)
+
+        runs = await to_the_end(local.engine, accepted.run_ids, ended)
         event_ids = await local.engine.read(lambda reader: [event_id_of(reader, run) for run in runs])
     if as_json:
         results = [_result_view(run, event_id) for run, event_id in zip(runs, event_ids, strict=True)]
-        print_json({"eventId": accepted.event_id, "results": results})
+        left = [{"runId": run.id, "name": run.name, "status": run.status} for run in workflows]
+        print_json({"eventId": accepted.event_id, "results": results} | ({"workflows": left} if left else {}))
+    else:
+        for run in workflows:
+            hint = f"a worker of its app runs it; see `stepwell runs show {run.id}`"
+            click.echo(clean(f"{run.name} is {run.status}: {hint}"))
     if any(run.status != "completed" for run in runs):
         raise click.exceptions.Exit(1)
+
+
+def _runs(reader: Reader, *, run_ids: Sequence[str]) -> list[Run]:
+    return [need_run(reader, run_id) for run_id in run_ids]
 
 
 def _result_view(run: Run, event_id: str | None) -> dict[str, Any]:

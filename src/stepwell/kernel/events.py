@@ -187,13 +187,16 @@ def _start(unit: Unit, event: Event, matches: tuple[Match, ...], replay: int, by
         check_place(match.pool, match.pool_key, match.priority)
         check_retry(match.retry)
         check.json(unit.settings, "tags", match.tags)
+        if match.workflow is not None:
+            check.name("workflow", match.workflow)
+            check.name("version", match.version, empty=True)
         run_id = flow_run_id(event.scope, event.id, match.flow, match.step, replay)
         if unit.run_by_id(event.scope, run_id) is not None:
             raise errors.Exists(f"run {run_id} of {match.flow}/{match.step} exists", run_id=run_id)
         first = flow_run_id(event.scope, event.id, match.flow, match.step, 0)
         body = RunCreated(
-            run_kind="step",
-            name=f"{match.flow}/{match.step}",
+            run_kind="step" if match.workflow is None else "workflow",
+            name=match.workflow or f"{match.flow}/{match.step}",
             version=match.version,
             pool=match.pool,
             pool_key=match.pool_key,
@@ -206,7 +209,8 @@ def _start(unit: Unit, event: Event, matches: tuple[Match, ...], replay: int, by
             replays=first if replay else None,
             tags=UNSET if match.tags is None else raw(match.tags),
         )
-        create(unit, event.scope, run_id, body, now, requires=match.requires, retry=match.retry)
+        requires = match.requires if match.workflow is None else f"workflow:{match.workflow}"
+        create(unit, event.scope, run_id, body, now, requires=requires, retry=match.retry)
         run_ids.append(run_id)
     link(unit, event.no, run_ids)
     return run_ids

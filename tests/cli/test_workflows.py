@@ -1,0 +1,70 @@
+"""Steps that are workflows, on the command line: accepted, told, compared with an app, and never waited for."""
+
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from stepwell.cli.check import check_folders
+from stepwell.flows.runners.base import Tools
+from stepwell.flows.workflows import AppWorkflows
+from tests.cli.support import OK, Shop, flow
+
+STEP = """
+[[steps]]
+name = "look"
+runner = "workflow"
+workflow = "ci:review"
+[steps.trigger]
+type = "demo"
+"""
+
+
+class Registered(Struct, frozen=True):
+    path: str
+    version: str = "1"
+    on: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def with_workflow(cwd: Path) -> Shop:
+    """A folder whose flow has a step and a workflow, both on events of type demo."""
+    path = flow(cwd, steps={"go": OK}) / "flow.toml"
+    path.write_text(path.read_text() + STEP)
+    return Shop(cwd)
+
+
+def test_fire_runs_the_steps_and_leaves_the_workflows_to_their_app(tmp_path: Path) -> None:
+    shop = with_workflow(tmp_path)
+    (tmp_path / "event.json").write_text('{"id": "e", "type": "demo"}')
+    told = shop.text("flow", "fire", "--event", "event.json")
+    assert "demo/go completed" in told
+    assert "ci:review is queued: a worker of its app runs it; see `stepwell runs show run_" in told
+    again = shop.json("flow", "fire", "--event", "event.json")
+    assert [(one["flow"], one["step"]) for one in again["results"]] == [("demo", "go")]
+    (run,) = again["workflows"]
+    assert (run["name"], run["status"]) == ("ci:review", "queued")
+    alone = shop.json("flow", "run", "demo", "look", "--event", "event.json")
+    assert (alone["results"], len(alone["workflows"])) == ([], 1)
+
+
+def test_event_and_run_name_each_other(tmp_path: Path) -> None:
+    shop = with_workflow(tmp_path)
+    shop.fire()
+    shown = shop.json("events", "show", "e")
+    assert sorted(run["name"] for run in shown["runs"]) == ["ci:review", "demo/go"]
+    (run,) = (run for run in shown["runs"] if run["kind"] == "workflow")
+    assert (run["flowName"], run["stepName"]) == ("demo", "look")
+    assert "ci:review" in shop.text("events", "show", "e")
+    assert shop.json("runs", "show", run["id"])["run"]["eventId"] == "e"
+    assert "event: e" in shop.text("runs", "show", run["id"])
+    replayed = shop.json("events", "replay", "e", "--step", "demo/look")
+    assert (replayed["matched"], len(shop.json("events", "show", "e")["runs"])) == (1, 3)
+
+
+def test_check_compares_with_the_app_that_it_is_given(tmp_path: Path) -> None:
+    shop = with_workflow(tmp_path)
+    assert shop.json("flow", "check", "--strict")["diagnostics"] == [], "without an app nothing is known of workflows"
+    for workflow, keys in ((Registered("ci:review"), []), (Registered("ci:other"), ["steps[1].workflow"])):
+        found = check_folders([tmp_path], Tools(), AppWorkflows("ci", [workflow]))
+        assert [one.key for one in found.diagnostics if one.severity == "error"] == keys
+    assert "the app has no workflow 'ci:review'" in found.diagnostics[0].reason
