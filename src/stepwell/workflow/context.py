@@ -15,6 +15,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, Unpack, ove
 from uuid import UUID
 
 import msgspec
+
 from stepwell.functions.define import (
     ContextOptions,
     Dispatched,
@@ -30,9 +31,8 @@ from stepwell.functions.define import (
 )
 from stepwell.functions.errors import NondeterministicCall, SignalTimeout
 from stepwell.functions.failures import step_error
-from stepwell.functions.signature import Results, results_of
+from stepwell.functions.signature import results_of
 from stepwell.functions.values import decode, encode
-
 from stepwell.model.entries import (
     ActionScheduled,
     Body,
@@ -127,17 +127,21 @@ class Context:
         options = self._merged(fn)
         name = str(options.get("name") or fn.path)
         if fn.kind == "workflow":
-            end = await self._child(fn, args, kwargs, options)
-            return await self._end_of(end)
-        if fn.kind == "action":
-            return await self._action(fn, args, kwargs, name, options)
+            result: R = await self._end_of(await self._child(fn, args, kwargs, options))
+        elif fn.kind == "action":
+            result = await self._action(fn, args, kwargs, name, options)
+        else:
+            result = await self._where_the_store_is(fn, args, kwargs, name, options)
+        return result
+
+    async def _where_the_store_is(
+        self, fn: Function[Any, Any], args: Any, kwargs: Any, name: str, options: Mapping[str, Any]
+    ) -> Any:
         await self._delayed(name, options)
-        key = self._instance.key(plain(name))
+        key, given = self._instance.key(plain(name)), fn.signature.bind(args, kwargs)
         if fn.kind == "mutation":
-            op = MutationOp(key, self._instance.future(key), fn.path, fn.signature.bind(args, kwargs), fn.signature)
-            return await self._done(op)
-        fn.signature.bind(args, kwargs)
-        return await self._done(self._step_op(key, fn, args, kwargs, fn.signature, options))
+            return await self._done(MutationOp(key, self._instance.future(key), fn.path, given, fn.signature))
+        return await self._done(self._step_op(key, fn, (given,), {}, fn.signature, options))
 
     async def _action(
         self, fn: Function[Any, Any], args: Any, kwargs: Any, name: str, options: Mapping[str, Any]
@@ -191,9 +195,7 @@ class Context:
         key = self._instance.key(plain(name))
         return await self._done(self._step_op(key, fn, args, kwargs, results_of(fn, options.get("returns")), options))
 
-    def _step_op(
-        self, key: str, fn: Any, args: Any, kwargs: Any, results: Results, options: Mapping[str, Any]
-    ) -> StepOp:
+    def _step_op(self, key: str, fn: Any, args: Any, kwargs: Any, results: Any, options: Mapping[str, Any]) -> StepOp:
         timeout, deadline = options.get("timeout"), options.get("deadline")
         return StepOp(
             key,
@@ -289,13 +291,11 @@ class Context:
     async def sleep(self, duration: Duration, *, name: str | None = None) -> None:
         """Waits, durably: `duration` in seconds or as a timedelta. Zero and less return at once."""
         self._enter("sleep")
-        seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:
-            raise Invalid(f"cannot sleep for {duration!r}", hint="Give seconds, or a timedelta.")
-        if seconds > 0:
-            await self._until(plain(name or "sleep"), self._now_ms() + duration_ms(duration, "sleep"))
-        elif seconds < 0:
+        seconds: Any = duration.total_seconds() if isinstance(duration, timedelta) else duration
+        if isinstance(seconds, int | float) and seconds < 0:
             self.log.warning("asked to sleep for %s s: goes on at once", seconds)
+        else:
+            await self._until(plain(name or "sleep"), self._now_ms() + duration_ms(duration, "sleep"))
 
     async def sleep_until(self, when: datetime, *, name: str | None = None) -> None:
         """Waits until a moment, which needs its time zone. One that is past returns at once."""
@@ -462,7 +462,7 @@ def _due_ms(options: Mapping[str, Any], now_ms: int) -> int | None:
 
 
 def _moment_ms(when: datetime) -> int:
-    if not isinstance(when, datetime) or when.tzinfo is None:
+    if getattr(when, "tzinfo", None) is None:
         raise Invalid(f"{when!r} is not a moment", hint="Give a datetime with a time zone, for example tz=UTC.")
     return round(when.timestamp() * 1_000)
 

@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+
 from stepwell.functions.errors import HistoryMismatch, NondeterministicCall, ResultMismatch
 from stepwell.functions.failures import run_error, step_error
-
 from stepwell.model.entries import (
     ActionCanceled,
     ActionCompleted,
@@ -74,10 +74,11 @@ class Instance:
         library.install()
         self.run_id, self.generation = run_id, generation
         self.random = Random(f"{run_id}\0{generation}")  # noqa: S311 - it must be the same on every replay
-        self.loop = WorkflowLoop(self, now_s)
+        make: Any = WorkflowLoop  # what of a loop is not there is put into the class when it is made
+        self.loop: WorkflowLoop = make(self, now_s)
         self.pending: dict[str, Op] = {}
         self.fresh: list[Op] = []
-        self.issued: set[str] = set()
+        self.issued: dict[str, None] = {}  # in order
         self.inboxes: dict[str, Inbox] = {}
         self.marks: set[str] = set()  # patches that the journal has, or the body asked for first
         self.patches: dict[str, bool] = {}
@@ -108,7 +109,7 @@ class Instance:
     def issue(self, op: Op) -> None:
         """The body wants this done."""
         self.pending[op.key] = op
-        self.issued.add(op.key)
+        self.issued[op.key] = None
         self.fresh.append(op)
 
     def inbox(self, name: str) -> Inbox:

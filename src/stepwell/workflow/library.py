@@ -38,7 +38,7 @@ def _as_completed(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _wait_for(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
-    async def wait_for(fut: Any, timeout: float | None) -> Any:  # noqa: ASYNC109 - the signature is asyncio's
+    async def wait_for(fut: Any, timeout: float | None) -> Any:
         if not _in_workflow():
             return await original(fut, timeout)
         if timeout is not None and timeout <= 0:

@@ -11,11 +11,10 @@ from asyncio import events, tasks
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVarTuple, Unpack
 from zlib import crc32
 
 from stepwell.functions.errors import NondeterministicCall
-
 from stepwell.workflow.scope import Scope
 
 #: Callbacks that one pump may run before the body counts as one that never gets idle.
@@ -24,6 +23,7 @@ PUMP_BUDGET = 100_000
 LAST_S = (1 << 53) / 1_000
 #: Finished generators are looked for when there are so many.
 MANY_GENERATORS = 64
+Ts = TypeVarTuple("Ts")
 Context = Any
 
 
@@ -71,6 +71,8 @@ class WorkflowFuture(asyncio.Future[Any]):
 
 class WorkflowTask(asyncio.Task[Any]):
     """A task with a scope. Its hash comes from the order in which its parent made it, the same on every replay."""
+
+    scope: Scope
 
     def __init__(self, coro: Any, *, loop: "WorkflowLoop", name: str | None = None, **more: Any) -> None:
         parent = tasks.current_task(loop)
@@ -123,6 +125,7 @@ class WorkflowTimer(events.TimerHandle):
 
     key: str
     due_ms: int
+    _scheduled: bool
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
@@ -181,13 +184,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _let_go(self, task: Any) -> None:
         self.live.pop(task, None)
 
-    def call_soon(self, callback: Any, *args: Any, context: Context = None) -> events.Handle:
+    def call_soon(self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context = None) -> events.Handle:
         handle = events.Handle(callback, args, self, context)
         if not self.evicting:
             self._ready.append(handle)
         return handle
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context = None) -> events.Handle:
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context = None
+    ) -> events.Handle:
         if events._get_running_loop() is not self:
             error = NondeterministicCall(
                 "another thread calls into the workflow, so its result would not be the same on a replay",
@@ -197,10 +202,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise error
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Context = None) -> events.TimerHandle:
+    def call_later(
+        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context = None
+    ) -> events.TimerHandle:
         return self.call_at(self.now_s + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context = None) -> events.TimerHandle:
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context = None
+    ) -> events.TimerHandle:
         return self.timer("~timer", when, callback, *args, context=context)
 
     def timer(self, name: str, when: float, callback: Any, *args: Any, context: Context = None) -> WorkflowTimer:
@@ -256,7 +265,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     async def shutdown_asyncgens(self) -> None:
         return
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         return
 
     # ── pumping ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from stepwell.functions.define import Retry
-
 from stepwell.model.entries import (
     ActionCanceled,
     ActionCompleted,

@@ -10,9 +10,7 @@ from zlib import crc32
 
 #: Longer keys keep their end and get a digest: the kernel takes 1,024 bytes.
 MAX_KEY_CHARS = 240
-_ESCAPES = str.maketrans(
-    {"/": "%2F", "#": "%23", "~": "%7E", "%": "%25"} | {code: f"%{code:02X}" for code in range(32)}
-)
+_ESCAPES = str.maketrans({code: f"%{code:02X}" for code in (*range(32), 127, *map(ord, "/#~%"))})
 
 
 def plain(name: str) -> str:

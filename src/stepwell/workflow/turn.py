@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
+
 from stepwell.functions.define import Workflow
 from stepwell.functions.errors import NondeterministicCall, StepTimeout
 from stepwell.functions.failures import failure_json
-
 from stepwell.kernel.tasks import RetryPolicy
 from stepwell.model import commands as c
 from stepwell.model import errors
@@ -47,7 +47,11 @@ _NOT_OWN = frozenset(("attempt.started", "attempt.ended", "signal.received", "ca
 
 
 class Work(Struct, frozen=True):
-    """Something that the host does: run a step or a query, or match an event. `timeout_ms` is for this attempt."""
+    """Something that the host does. `timeout_ms` is for this attempt.
+
+    A step: `fn` with `args` and `kwargs`. A query: `fn` is the Function, `args` the JSON of its arguments. A match: the
+    event is in `args`.
+    """
 
     key: str
     kind: Literal["step", "query", "match"]
