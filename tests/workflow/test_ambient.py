@@ -3,7 +3,9 @@
 import asyncio
 import builtins
 import datetime
+import inspect
 import os
+import pickle
 import random
 import secrets
 import shutil
@@ -280,3 +282,37 @@ def test_where_datetime_cannot_be_replaced_it_is_said_and_the_net_stays(
     finally:
         environment.close()
         ambient.uninstall(WorkflowLoop)
+
+
+# ── a replacement looks like what it replaces ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("one", ["time.sleep", "random.random", "random.randint", "uuid.uuid4", "os.urandom"])
+def test_a_replacement_can_be_sent_to_another_process(one: str) -> None:
+    module, _, name = one.partition(".")
+    original = getattr(sys.modules[module], name)
+    environment = ambient.install(WorkflowLoop)
+    sent = pickle.dumps(getattr(sys.modules[module], name))
+    assert pickle.loads(sent) == getattr(sys.modules[module], name)
+    environment.close()
+    ambient.uninstall(WorkflowLoop)
+    assert pickle.loads(sent) == original
+
+
+def test_a_replacement_has_the_name_the_text_and_the_parameters_of_its_original() -> None:
+    def looks() -> list[Any]:
+        known: list[Any] = [time.time, time.sleep, uuid.uuid4, uuid.uuid1, random.randint, os.urandom, builtins.print]
+        return [(one.__name__, one.__doc__) for one in known] + [_parameters(one) for one in known[2:]]
+
+    before = looks()
+    ambient.install(WorkflowLoop).close()
+    after = looks()
+    ambient.uninstall(WorkflowLoop)
+    assert after == before
+
+
+def _parameters(function: Any) -> Any:
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return None

@@ -7,10 +7,9 @@ import os
 import random
 import uuid
 from collections.abc import Callable
-from types import MethodType
 from typing import Any
 
-from stepwell.workflow.seams import Seam, running
+from stepwell.workflow.seams import Seam, original_of, running
 
 _UUIDS = ("uuid1", "uuid4", "uuid6", "uuid7")
 
@@ -25,20 +24,18 @@ def seams(loop_type: type[Any]) -> list[Seam]:
 
 def _is_shared(value: Any) -> bool:
     """True for the methods of the generator that module `random` shares, and for what replaces them."""
-    while isinstance(value, MethodType) and not isinstance(value.__self__, random.Random):
-        value = value.__self__
-    return isinstance(getattr(value, "__self__", None), random.Random)
+    return isinstance(getattr(original_of(value) or value, "__self__", None), random.Random)
 
 
 def _drawing(name: str, loop_type: type[Any]) -> Callable[[Any], Callable[..., Any]]:
     def make(original: Any) -> Callable[..., Any]:
-        def draw(_original: Any, *args: Any, **named: Any) -> Any:
+        def draw(_place: Any, *args: Any, **named: Any) -> Any:
             loop = running()
             if type(loop) is loop_type:
                 return getattr(loop.host.random, name)(*args, **named)
             return original(*args, **named)
 
-        def draw_plainly(_original: Any) -> Any:
+        def draw_plainly(_place: Any) -> Any:
             loop = running()
             return loop.host.random.random() if type(loop) is loop_type else original()
 
@@ -48,7 +45,7 @@ def _drawing(name: str, loop_type: type[Any]) -> Callable[[Any], Callable[..., A
 
 
 def _uuid(original: Any, loop_type: type[Any]) -> Callable[..., Any]:
-    def make_uuid(_original: Any, *args: Any, **named: Any) -> Any:
+    def make_uuid(_place: Any, *args: Any, **named: Any) -> Any:
         loop = running()
         return loop.host.uuid() if type(loop) is loop_type else original(*args, **named)
 

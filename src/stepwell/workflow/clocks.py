@@ -44,7 +44,7 @@ def _in_ns(seconds: float) -> int:
 
 
 def _seconds(original: Clock, loop_type: type[Any]) -> Callable[..., Any]:
-    def now(_original: Clock) -> Any:
+    def now(_place: Any) -> Any:
         loop = running()
         if type(loop) is loop_type:
             return loop.host.now_s()
@@ -54,7 +54,7 @@ def _seconds(original: Clock, loop_type: type[Any]) -> Callable[..., Any]:
 
 
 def _nanoseconds(original: Clock, loop_type: type[Any]) -> Callable[..., Any]:
-    def now_ns(_original: Clock) -> Any:
+    def now_ns(_place: Any) -> Any:
         loop = running()
         if type(loop) is loop_type:
             return _in_ns(loop.host.now_s())
@@ -64,7 +64,7 @@ def _nanoseconds(original: Clock, loop_type: type[Any]) -> Callable[..., Any]:
 
 
 def _of_a_clock(original: Any, loop_type: type[Any], unit: Callable[[float], Any]) -> Callable[..., Any]:
-    def clock_gettime(_original: Any, clock: int, /) -> Any:
+    def clock_gettime(_place: Any, clock: int, /) -> Any:
         loop = running()
         return unit(loop.host.now_s()) if type(loop) is loop_type else original(clock)
 
@@ -72,7 +72,7 @@ def _of_a_clock(original: Any, loop_type: type[Any], unit: Callable[[float], Any
 
 
 def _now_if_none(original: Any, loop_type: type[Any]) -> Callable[..., Any]:
-    def parts(_original: Any, seconds: float | None = None, /) -> Any:
+    def parts(_place: Any, seconds: float | None = None, /) -> Any:
         if seconds is None:
             loop = running()
             if type(loop) is loop_type:
@@ -83,7 +83,7 @@ def _now_if_none(original: Any, loop_type: type[Any]) -> Callable[..., Any]:
 
 
 def _asctime(original: Any, loop_type: type[Any]) -> Callable[..., str]:
-    def asctime(_original: Any, *when: Any) -> str:
+    def asctime(_place: Any, *when: Any) -> str:
         if not when and type(running()) is loop_type:
             when = (time.localtime(),)
         return str(original(*when))
@@ -92,7 +92,7 @@ def _asctime(original: Any, loop_type: type[Any]) -> Callable[..., str]:
 
 
 def _strftime(original: Any, loop_type: type[Any]) -> Callable[..., str]:
-    def strftime(_original: Any, pattern: str, *when: Any) -> str:
+    def strftime(_place: Any, pattern: str, *when: Any) -> str:
         if not when and type(running()) is loop_type:
             when = (time.localtime(),)
         return str(original(pattern, *when))

@@ -41,7 +41,7 @@ def seams(loop_type: type[Any]) -> list[Seam]:
 
 def _denial(what: str, loop_type: type[Any]) -> Callable[[Any], Callable[..., Any]]:
     def make(original: Any) -> Callable[..., Any]:
-        def denied(_original: Any, *args: Any, **named: Any) -> Any:
+        def denied(_place: Any, *args: Any, **named: Any) -> Any:
             loop = running()
             if type(loop) is loop_type and not is_foreign(sys._getframe(1)):
                 raise loop.host.refuse(what)

@@ -55,7 +55,7 @@ def _prefix(host: Ambient) -> str:
 
 
 def _print(original: Any, loop_type: type[Any]) -> Callable[..., None]:
-    def print_(_original: Any, *values: object, **how: Any) -> None:
+    def print_(_place: Any, *values: object, **how: Any) -> None:
         loop = running()
         if type(loop) is not loop_type or not _is_screen(how.get("file")):
             original(*values, **how)

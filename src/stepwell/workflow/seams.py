@@ -3,10 +3,12 @@
 A replacement knows its original, so nothing is remembered anywhere else, and it can be taken back.
 """
 
+import inspect
 import sys
 from asyncio import events
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from random import Random
 from types import MethodType, ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -65,7 +67,7 @@ def outside() -> Iterator[None]:
 class Seam(NamedTuple):
     """One attribute and how its replacement is made: `make(original)` gives a function.
 
-    Into modules a method is put, bound to the original: unlike a function it stays itself as a class's attribute.
+    In a module it is called as a method of its `Place`: unlike a function it stays itself as an attribute of a class.
     """
 
     holder: Any
@@ -73,22 +75,48 @@ class Seam(NamedTuple):
     make: Callable[[Any], Callable[..., Any]]
 
 
+class Place:
+    """Where something was replaced. Pickled, as in `pool.submit(time.sleep, 1)`, it stands for what is there then."""
+
+    __slots__ = ("module", "name", "original")
+
+    def __init__(self, module: str, name: str, original: Any = None) -> None:
+        self.module, self.name, self.original = module, name, original
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Place, (self.module, self.name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.module), self.name)
+
+
 def original_of(value: Any) -> Any:
     """What a replacement replaces; None for anything else."""
-    function = value.__func__ if type(value) is MethodType else value
-    return getattr(function, "__dict__", {}).get("stepwell_original")
+    if type(value) is MethodType:
+        return value.__self__.original if type(value.__self__) is Place else None
+    return getattr(value, "__dict__", {}).get("stepwell_original")
 
 
 def put(seams: Iterable[Seam]) -> None:
     """Replaces each; twice does nothing."""
-    for seam in seams:
-        present = vars(seam.holder).get(seam.name)
+    for holder, name, make in seams:
+        present = vars(holder).get(name)
         if present is not None and original_of(present) is None:
-            function = seam.make(present)
-            function.__doc__ = getattr(present, "__doc__", None)
-            vars(function)["stepwell_original"] = present
-            in_module = isinstance(seam.holder, ModuleType)
-            setattr(seam.holder, seam.name, MethodType(function, present) if in_module else function)
+            setattr(holder, name, _stand_in(holder, name, present, make(present)))
+
+
+def _stand_in(holder: Any, name: str, original: Any, function: Any) -> Any:
+    """The replacement, which looks like the original."""
+    function.__name__, function.__doc__ = name, getattr(original, "__doc__", None)
+    if not isinstance(holder, ModuleType):
+        function.__module__, function.__qualname__ = original.__module__, original.__qualname__
+        vars(function)["stepwell_original"] = original
+        return function
+    with suppress(ValueError, TypeError):  # not all that is written in C tells its parameters
+        known = inspect.signature(original)
+        place = inspect.Parameter("_place", inspect.Parameter.POSITIONAL_ONLY)
+        vars(function)["__signature__"] = known.replace(parameters=[place, *known.parameters.values()])
+    return MethodType(function, Place(holder.__name__, name, original))
 
 
 def take_back(seams: Iterable[Seam]) -> None:
@@ -111,7 +139,8 @@ def swap_globals(function: Any, seams: Iterable[Seam]) -> None:
     That is its closure, its module, the other modules of its package, and those of what its module names; not Python's.
     """
     by_id = {id(original): (original, other) for original, other in replaced(seams)}
-    for cell in function.__closure__ or ():
+    function = inspect.unwrap(function)
+    for cell in getattr(function, "__closure__", None) or ():
         found = by_id.get(id(_content(cell)))
         if found is not None:
             cell.cell_contents = found[1]
@@ -131,12 +160,13 @@ def _content(cell: Any) -> Any:
 
 def _namespaces(function: Any) -> list[dict[str, Any]]:
     """The globals in which the body's names may stand."""
+    own = getattr(function, "__globals__", {})
     package = (function.__module__ or "").partition(".")[0]
     wanted = {package} if package in sys.modules and package != "__main__" else set()
     near = {name for name in list(sys.modules) if name.partition(".")[0] in wanted}
-    named = {_module_of(value) for value in list(function.__globals__.values())}
+    named = {_module_of(value) for value in list(own.values())}
     modules = [sys.modules.get(name) for name in near | named if _is_users(name)]
-    return [function.__globals__, *(vars(module) for module in modules if isinstance(module, ModuleType))]
+    return [own, *(vars(module) for module in modules if isinstance(module, ModuleType))]
 
 
 def _module_of(value: Any) -> str:
