@@ -141,7 +141,7 @@ class Context:
         key, given = self._instance.key(plain(name)), fn.signature.bind(args, kwargs)
         if fn.kind == "mutation":
             return await self._done(MutationOp(key, self._instance.future(key), fn.path, given, fn.signature))
-        return await self._done(self._step_op(key, fn, (given,), {}, fn.signature, options))
+        return await self._done(self._step_op(key, fn, args, kwargs, fn.signature, options))
 
     async def _action(
         self, fn: Function[Any, Any], args: Any, kwargs: Any, name: str, options: Mapping[str, Any]

@@ -41,6 +41,7 @@ from stepwell.model.entries import (
 from stepwell.workflow import library
 from stepwell.workflow.loop import WorkflowFuture, WorkflowLoop, WorkflowTimer
 from stepwell.workflow.ops import ActionOp, CancelOp, ChildOp, EventOp, MutationOp, Op, StepOp, TimerOp
+from stepwell.workflow.where import refusal
 
 log = logging.getLogger("stepwell.workflow")
 #: The suffix of the key under which a parked run waits for the retry of a step.
@@ -166,6 +167,10 @@ class Instance:
     def step_path(self) -> str:
         """Where the running task stands."""
         return self.loop.scope().path.rstrip("/")
+
+    def refuse(self, what: str) -> NondeterministicCall:
+        """The error for something real that the body tried."""
+        return refusal(what)
 
     # ── the journal's side ───────────────────────────────────────────────────────────────────────────────────────
 

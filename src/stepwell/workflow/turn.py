@@ -49,8 +49,7 @@ _NOT_OWN = frozenset(("attempt.started", "attempt.ended", "signal.received", "ca
 class Work(Struct, frozen=True):
     """Something that the host does. `timeout_ms` is for this attempt.
 
-    A step: `fn` with `args` and `kwargs`. A query: `fn` is the Function, `args` the JSON of its arguments. A match: the
-    event is in `args`.
+    A step: `fn` with `args` and `kwargs`. A query: `fn` is the Function. A match: the event is in `args`.
     """
 
     key: str
