@@ -379,7 +379,7 @@ class Context:
         self._enter("patched")
         instance = self._instance
         if change not in instance.patches:
-            new = change in instance.marks or not instance.repeating
+            new = change in instance.marks or not instance.was_past_here()
             instance.patches[change] = new
             if new:
                 instance.issue(PatchOp(f"~patch/{plain(change)}", None, PatchMarked(change)))

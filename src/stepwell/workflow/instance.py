@@ -87,7 +87,8 @@ class Instance:
         self.violation: NondeterministicCall | None = None
         self.canceled: CancelRequested | None = None
         self.closing = False
-        self.replaying = self.repeating = False  # set by whoever delivers, before each entry
+        self.replaying = False  # set by whoever delivers, before each entry
+        self.ahead: deque[tuple[int, str | None]] = deque()  # places and keys of own entries that are to come
         self.on_pump: Callable[[bool], None] = _no_watch
         self.on_violation: Callable[[], None] = _nobody
         self.retrying: dict[str, StepOp] = {}  # steps that failed and are tried again
@@ -119,6 +120,11 @@ class Instance:
         if box is None:
             box = self.inboxes[name] = Inbox()
         return box
+
+    def was_past_here(self) -> bool:
+        """Whether an earlier life of the body got further than it is now: the journal goes on with something that was
+        not asked for yet, or with a rest or an end, which both come after all else is written."""
+        return any(key is None or key.removesuffix(RETRY) not in self.issued for _, key in self.ahead)
 
     @property
     def unread(self) -> list[str]:

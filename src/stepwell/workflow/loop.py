@@ -339,8 +339,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise RuntimeError("a workflow cannot be evicted by its own body")
         self.evicting = True
         self._ready.clear()
-        live = list(self.live)
-        self.inside(lambda: _close_all(live))
+        tasks, generators = list(self.live), list(self._generators.values())
+        self.inside(lambda: _close_all(tasks, generators))
         self._ready.clear()
         self.live.clear()
         self._generators.clear()
@@ -350,20 +350,26 @@ def _left_alone(generator: Any) -> None:
     return
 
 
-def _close_all(live: list[WorkflowTask]) -> None:
+def _close_all(live: list[WorkflowTask], generators: list[Any]) -> None:
     for task in reversed(live):
         known: Any = task
         known._log_destroy_pending = False
-        coro = known.get_coro()
-        for _ in range(100):  # a body may catch GeneratorExit and await again
-            try:
-                coro.close()
-            except RuntimeError as error:
-                if "ignored GeneratorExit" in str(error):
-                    continue
-            except BaseException:  # noqa: S110 - what user code raises while it is thrown away is nobody's
-                pass
-            break
+        _close(known.get_coro())
+    for generator in reversed(generators):  # closing a task does not reach what its async generators await
+        if (awaited := generator.ag_await) is not None and hasattr(awaited, "close"):
+            _close(awaited)
+
+
+def _close(coro: Any) -> None:
+    for _ in range(100):  # a body may catch GeneratorExit and await again
+        try:
+            coro.close()
+        except RuntimeError as error:
+            if "ignored GeneratorExit" in str(error):
+                continue
+        except BaseException:  # noqa: S110 - what user code raises while it is thrown away is nobody's
+            pass
+        break
 
 
 def _denial(name: str) -> Callable[..., NoReturn]:

@@ -32,7 +32,7 @@ from stepwell.model.ids import unit_interval
 from stepwell.model.rows import Entry
 from stepwell.workflow.context import Context, Facts
 from stepwell.workflow.instance import RETRY, SEEN, Instance
-from stepwell.workflow.ops import ActionOp, CancelOp, ChildOp, EventOp, MutationOp, Op, StepOp, TimerOp
+from stepwell.workflow.ops import ActionOp, CancelOp, ChildOp, EventOp, MutationOp, Op, PatchOp, StepOp, TimerOp
 
 #: How many entries one write brings at the most; the rest follows.
 MAX_DRAFTS = 1_000
@@ -136,15 +136,19 @@ class Turn:
         """Runs the body, and hands it what the journal has."""
         instance, journal = self.instance, self.leased.journal
         boundary = max((at for at, one in enumerate(journal) if one.kind in _BOUNDARIES), default=-1)
-        last_own = max((at for at, one in enumerate(journal) if _is_own(one)), default=-1)
         bodies = [(at, one, decode_body(one.kind, one.data)) for at, one in enumerate(journal) if one.kind in SEEN]
+        ahead = instance.ahead
+        ahead.extend((at, one.key) for at, one in enumerate(journal) if _is_own(one))
         instance.marks = {body.id for _, _, body in bodies if isinstance(body, PatchMarked)}
-        instance.replaying, instance.repeating = boundary >= 0, last_own >= 0
+        instance.replaying = boundary >= 0
         instance.start()
         for at, entry, body in bodies:
-            instance.replaying, instance.repeating = at < boundary, at < last_own
+            while ahead and ahead[0][0] <= at:
+                ahead.popleft()
+            instance.replaying = at < boundary
             instance.deliver(body, entry.key, entry.at)
-        instance.replaying = instance.repeating = False
+        instance.replaying = False
+        ahead.clear()
         for op in instance.retrying.values():
             self._mind_deadline(op)
 
@@ -168,7 +172,7 @@ class Turn:
         if instance.violation is not None or self._failure is not None:
             return self._send(self._fail(instance.violation or self._failure))
         if instance.root.done():
-            return self._send(self._end())
+            return self._send(self._last_marks() or self._end())
         self._collect()
         self._fire()
         if self._drafts:
@@ -194,6 +198,14 @@ class Turn:
             command.due_at, command.due_key = due
         command.unread = tuple(self.instance.unread[:TOLD_WAITS])
         return self._send(command)
+
+    def _last_marks(self) -> c.Record | None:
+        """A patch that the body asked for right before its end is recorded, too: a replay must take its path."""
+        marks = [op for op in self.instance.take() if isinstance(op, PatchOp)]
+        drafts = [draft for draft in self._drafts if isinstance(draft.body, PatchMarked)]
+        drafts += [c.Draft(op.body, op.key) for op in marks]
+        self._sent, self._drafts = tuple(drafts), []
+        return c.Record(self.leased.lease, self.n + 1, self.seen, self._sent) if drafts else None
 
     def _send(self, command: Any) -> Any:
         self._command = command
