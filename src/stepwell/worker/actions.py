@@ -171,16 +171,16 @@ class _Running:
     async def _call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(fn, Action):
             return await self._inside(fn, args, kwargs)
-        return await self._calling.call(
-            fn, args, kwargs, scope=self._held.leased.run.scope, by=self._held.leased.run.id
-        )
+        run = self._held.leased.run
+        return await self._calling.call(fn, args, kwargs, scope=run.scope, by=run.id)
 
     async def _inside(self, action: Action[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Another action as a part of this attempt: without a task, and without a policy of its own."""
-        call = partial(action.fn, *((self._context(),) if action.takes_context else ()), *args, **kwargs)
-        if is_async(action.fn):
-            return await call()
-        return await asyncio.to_thread(call)
+        self._inner += 1
+        signature = action.signature
+        call = self._bound(action, signature.arguments(signature.bind(args, kwargs)), f"-{self._inner}")
+        result = await (call() if is_async(action.fn) else self._threads.call(call))
+        return signature.decode_result(signature.encode_result(result))
 
 
 def limit_ms(leased: c.Leased) -> int | None:
