@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from stepwell.flows.manifest import load_flow
 from stepwell.flows.package import Concurrency, Flow, Trigger
 from stepwell.flows.stepdef import NOT_OF_WORKFLOWS
 from stepwell.flows.views import full_run_view, run_view
-from stepwell.flows.workflows import AppWorkflows, apps_of, event_input
+from stepwell.flows.workflows import AppWorkflows, event_input, restored
+from stepwell.functions.define import Event as UserEvent
+from stepwell.functions.define import Workflow
+from stepwell.functions.errors import ArgumentError
 from stepwell.model import commands as c
 from stepwell.model.entries import EventSent
 from stepwell.model.errors import Invalid, TooLarge, Unknown
@@ -313,6 +317,36 @@ async def test_its_triggers_hold_for_processes_that_do_not_have_the_app(it: Hous
 
 
 @on_both
+async def test_a_process_without_any_folder_of_flows_takes_the_packages_from_the_store(it: House) -> None:
+    """A program with an app of its own beside a server: what it dispatches starts the server's steps, too."""
+    root = look(it.cwd)
+    write(root / "a.json", '{"required": ["name"]}')
+    (root / "flow.toml").write_text((root / "flow.toml").read_text() + 'schema = "a.json"\n')
+    server = it.backend()
+    await server.sync()
+    program = FlowBackend(it.engine, it.cwd, roots=(), app=AppWorkflows("own", [Registered("own:it", on="demo")]))
+    both = [(await it.run(run_id)).name for run_id in (await program.dispatch(event(id="a"))).run_ids]
+    assert both == ["ci:review", "own:it"]
+    assert (await program.dispatch(event({}, id="b"))).matched == 1, "with its schema"
+    assert len((await server.dispatch(event(id="c"))).run_ids) == 2
+    (root / "flow.toml").unlink()
+    await asyncio.sleep(FRESH_S)
+    assert len((await server.dispatch(event(id="d"))).run_ids) == 1
+    assert len((await program.dispatch(event(id="e"))).run_ids) == 1, "the server alone says which packages there are"
+
+
+@on_both
+async def test_pool_and_deadline_are_those_of_the_app_unless_the_step_has_a_pool(it: House) -> None:
+    look(it.cwd)
+    look(it.cwd, 'pool = "own"\n', name="pooled")
+    options = {"pool": Place("gpu"), "deadline": 90}
+    accepted = await it.backend(Registered("ci:review", options=options)).dispatch(event())
+    runs = [await it.run(run_id) for run_id in accepted.run_ids]
+    assert [run.pool for run in runs] == ["gpu", "own"]
+    assert [run.deadline and run.deadline - run.created_at for run in runs] == [90_000, 90_000]
+
+
+@on_both
 async def test_apps_live_side_by_side_and_events_that_race_a_change_are_matched_anew(it: House) -> None:
     first, second = it.backend(Registered("ci:a", on="demo")), it.backend(Registered("b", on="demo"), app="shop")
     await first.sync()
@@ -347,7 +381,7 @@ def test_an_app_that_is_too_large_is_refused_at_the_start() -> None:
 
 def test_an_app_of_another_release_that_cannot_be_read_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     rows = [Manifest("main", "app:x", "1", "", 0, "{}"), Manifest("main", "pkg", "1", "", 0, "{}")]
-    assert apps_of(rows) == ()
+    assert restored(rows, "app:") == ()
     assert "the triggers of app:x cannot be read" in caplog.text
 
 
@@ -426,16 +460,17 @@ async def test_a_workflow_sends_an_event_that_starts_the_next(it: House) -> None
 class Taking:
     """A signature that gives its value on as it is."""
 
-    def __init__(self, *parameters: str) -> None:
-        self.parameters = parameters
+    def __init__(self, *names: str) -> None:
+        self.names = names
 
     def whole(self, value_json: str) -> str:
         return value_json
 
 
 def stored(**keys: Any) -> Event:
-    row: dict[str, Any] = {"received_at": "2026-05-13T13:36:00.000Z", "source": None, "occurred_at": None, **keys}
-    return Event(1, "main", "e", "t", body_hash="", matched=0, replays=0, created_at=1_000, payload='{"a":1}', **row)
+    row: dict[str, Any] = {"received_at": "2026-05-13T13:36:00.000Z", "source": None, "occurred_at": None}
+    row |= {"payload": '{"a":1}', **keys}
+    return Event(1, "main", "e", "t", body_hash="", matched=0, replays=0, created_at=1_000, **row)
 
 
 def given(row: Event) -> Any:
@@ -462,3 +497,47 @@ def test_the_input_is_the_event_and_the_same_each_time() -> None:
 def test_a_time_that_is_none_fails_no_workflow(said: str, read: str | None) -> None:
     assert given(stored(occurred_at=said)).get("occurredAt") == read
     assert given(stored(received_at=said))["receivedAt"] == (read or "1970-01-01T00:00:01+00:00")
+
+
+class Context:
+    """What a workflow's first parameter is annotated with here."""
+
+
+class Release(Struct):
+    tag: str
+
+
+async def typed(ctx: Context, event: UserEvent[Release]) -> None: ...
+
+
+async def raw(ctx: Context, body: dict[str, Any]) -> None: ...
+
+
+async def parts(ctx: Context, payload: Release, occurred_at: datetime, note: str = "none") -> None: ...
+
+
+async def nothing(ctx: Context) -> None: ...
+
+
+def arguments(fn: Callable[..., Any], row: Event) -> dict[str, Any]:
+    """What a function would be called with."""
+    workflow = Workflow[Any, Any]("ci", fn, {"on": "t"})
+    assert AppWorkflows("ci", [workflow]).flow.steps[0].workflow == f"ci:{fn.__name__}"
+    return workflow.signature.arguments(event_input(row, workflow.signature))
+
+
+def test_a_workflow_gets_the_event_as_its_parameters_are_annotated() -> None:
+    row = stored(payload='{"tag":"v1"}', source="git", occurred_at="2026-05-13", extra='{"trace":7}')
+    event = arguments(typed, row)["event"]
+    assert (event.id, event.type, event.payload, event.source) == ("e", "t", Release("v1"), "git")
+    assert (event.occurred_at.isoformat(), event.received_at.minute) == ("2026-05-13T00:00:00+00:00", 36)
+    body = arguments(raw, row)["body"]
+    assert (body["payload"], body["trace"], body["id"]) == ({"tag": "v1"}, 7, "e")
+    found = arguments(parts, row)
+    assert (found["payload"], found["occurred_at"].day, found.get("note", "none")) == (Release("v1"), 13, "none")
+    assert arguments(nothing, row) == {}
+
+
+def test_a_payload_that_does_not_fit_is_told_by_its_path() -> None:
+    with pytest.raises(ArgumentError, match="tag"):
+        arguments(typed, stored(payload='{"tag":7}'))

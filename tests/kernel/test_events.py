@@ -102,19 +102,23 @@ def test_a_sync_keeps_what_is_not_the_senders_alone(bench: Bench) -> None:
     assert bench.do(c.SyncManifests((), keeps="app:")) == c.Revision(2, changed=True)
     with bench.reader() as reader:
         assert [one.name for one in reader.manifests("main")] == ["app:shop"]
-    assert bench.do(c.SyncManifests(())) == c.Revision(3, changed=True)
+    assert bench.do(c.SyncManifests((mine,), keeps="")) == c.Revision(3, changed=True)
+    assert bench.do(c.SyncManifests((), keeps="")) == c.Revision(3, changed=False)
+    assert bench.do(c.SyncManifests(())) == c.Revision(4, changed=True)
 
 
 def test_a_match_can_be_a_workflow_whose_input_is_the_event(bench: Bench) -> None:
-    match = c.Match("ci", "look", version="2", workflow="ci:review", requires="flow:ci")
+    match = c.Match("ci", "look", version="2", workflow="ci:review", requires="flow:ci", deadline_ms=5_000)
     (run_id,) = bench.do(c.AcceptEvent(event(), (match,))).run_ids
     run = bench.run(run_id)
     assert (run.kind, run.name, run.version, run.input) == ("workflow", "ci:review", "2", None)
+    assert run.deadline == bench.clock.now + 5_000
     assert bench.claim(requires=("flow:ci",)) == []
     (leased,) = bench.claim(requires=("workflow:ci:review",))
     assert (leased.kind, leased.event and leased.event.id) == ("turn", "e")
     for wrong, error in (("", errors.Invalid), ("a\nb", errors.Invalid), ("x" * 129, errors.TooLarge)):
         bench.refused(c.AcceptEvent(event("f"), (c.Match("ci", "look", workflow=wrong),)), error)
+    bench.refused(c.AcceptEvent(event("f"), (c.Match("ci", "look", deadline_ms=1 << 62),)), errors.Invalid)
 
 
 def test_one_bad_match_takes_the_whole_event_back(bench: Bench) -> None:

@@ -14,10 +14,10 @@ import msgspec
 from stepwell.engine.engine import Engine
 from stepwell.flows.discovery import Discovery, FlowCatalog, Problem
 from stepwell.flows.events import FlowEvent, body_hash, flow_event, parse_event
-from stepwell.flows.package import APP_PREFIX, Flow, Step
+from stepwell.flows.package import APP_PREFIX, DEFAULT_POOL, Flow, Step
 from stepwell.flows.schemas import MAX_REASON_CHARS, Schemas
 from stepwell.flows.trigger import Matching, Miss, StepMatch, match
-from stepwell.flows.workflows import AppWorkflows, apps_of, digest, needs_workflow, newest, stored
+from stepwell.flows.workflows import AppWorkflows, digest, needs_workflow, newest, restored, stored
 from stepwell.model import commands as c
 from stepwell.model.errors import Open, Outdated, Unknown
 from stepwell.model.ids import MAX_NAME_BYTES
@@ -68,7 +68,8 @@ def needs_flow(name: str) -> str:
 class FlowBackend:
     """The flows below a folder, as they are now, and the dispatch of events to them.
 
-    `app`: the workflows that this process has. Those of apps that others have are taken from the store.
+    `app`: the workflows that this process has. What others have is taken from the store: their apps and, by a process
+    without any folder of flows (empty `roots`), also their packages.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class FlowBackend:
         if app is not None:
             app.check_size(engine.settings.payload_bytes)
         self._own: tuple[Flow, ...] = () if app is None else (app.flow,)
-        self._apps: tuple[Flow, ...] = self._own
+        self._keeps = "" if roots is not None and not roots else APP_PREFIX
+        self._others: tuple[Flow, ...] = self._own
         self._catalog, self._schemas = FlowCatalog(), Schemas()
         self._on_disk = self._found = Discovery((), (), ())
         self._looked_at = float("-inf")
@@ -128,21 +130,21 @@ class FlowBackend:
         return match(self._all(), event, self._schemas)
 
     def _all(self) -> tuple[Flow, ...]:
-        """The packages, and after them the apps that the last sync found."""
-        return self.discover().flows + self._apps
+        """The packages, and after them what the last sync found: the apps, this process's own among them."""
+        return self.discover().flows + self._others
 
     async def sync(self, *, force: bool = False) -> int:
         """Tells the kernel of the manifests if they changed; answers the revision that a match is good for."""
         flows = self.discover().flows + self._own
         if flows != self._synced or force:
             manifests = tuple((flow.name, str(flow.version), digest(flow), stored(flow)) for flow in flows)
-            revision = await self.engine.submit(c.SyncManifests(manifests, scope=self._scope, keeps=APP_PREFIX))
-            # read after the sync: an app that changes in between makes the revision, and so the match, outdated
-            apps = apps_of(await self.engine.read(lambda reader: reader.manifests(self._scope)))
+            revision = await self.engine.submit(c.SyncManifests(manifests, scope=self._scope, keeps=self._keeps))
+            # read after the sync: what changes in between makes the revision, and so the match, outdated
+            others = restored(await self.engine.read(lambda reader: reader.manifests(self._scope)), self._keeps)
             for flow in flows:
                 for step in flow.steps:
                     await self._limit(flow, step)
-            self._apps, self._synced, self._revision = apps, flows, revision.revision
+            self._others, self._synced, self._revision = others, flows, revision.revision
         return self._revision
 
     async def _limit(self, flow: Flow, step: Step) -> None:
@@ -273,19 +275,21 @@ class FlowBackend:
         )
 
     def _workflow_match(self, found: StepMatch, workflow: str) -> c.Match:
-        """The run is the workflow's; which step it is of stands in its tags."""
-        flow, step = found.flow, found.step
+        """The run is the workflow's, as its app has it; which step it is of stands in its tags."""
+        flow, step, known = found.flow, found.step, newest(self._others, workflow)
+        pool = pool_of(flow, step)
         tags = {"flow": f"{flow.name}/{step.name}", "flowVersion": str(flow.version)}
         return c.Match(
             flow=flow.name,
             step=step.name,
-            version=step.workflow_version or newest(self._apps, workflow) or "",
-            pool=pool_of(flow, step),
+            version=step.workflow_version or (known and known.workflow_version) or "",
+            pool=known.pool if known is not None and pool == DEFAULT_POOL else pool,
             pool_key=found.key,
             priority=step.priority,
             requires=needs_workflow(workflow),
             tags=_json(tags),
             workflow=workflow,
+            deadline_ms=None if known is None else known.deadline_ms,
         )
 
 

@@ -46,6 +46,7 @@ class Step(Struct, frozen=True):
     `module`: whether the script exports a handler that is called; None leaves it to the runner to find out.
     `app_server`: the ws:// URL of a running Codex app-server, in place of one that is started.
     `workflow`: what the runner `workflow` starts, by its name in its app; `workflow_version`: None is the newest.
+    `deadline_ms` is of the workflow, from its app.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Step(Struct, frozen=True):
     app_server: str | None = None
     workflow: str | None = None
     workflow_version: str | None = None
+    deadline_ms: int | None = None
 
 
 class Flow(Struct, frozen=True):

@@ -7,7 +7,7 @@ such as a command line, finds its triggers in the store.
 
 import difflib
 import logging
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ import msgspec
 from stepwell.flows.events import MAX_TYPE_BYTES, event_view, flow_event
 from stepwell.flows.jsonvalue import has_control
 from stepwell.flows.package import APP_PREFIX, DEFAULT_POOL, WORKFLOW, Flow, Step, Trigger
+from stepwell.functions.retry import duration_ms
 from stepwell.model.errors import Invalid, TooLarge
 from stepwell.model.ids import MAX_NAME_BYTES
 from stepwell.model.rows import Event, Manifest
@@ -26,6 +27,7 @@ log = logging.getLogger("stepwell.flows")
 #: How many names a hint lists.
 LISTED = 10
 _NOWHERE = Path("/")
+_SNAKE = {"occurred_at": "occurredAt", "received_at": "receivedAt"}
 
 
 class Registered(Protocol):
@@ -75,7 +77,7 @@ class AppWorkflows:
 
 
 def _step(workflow: Registered) -> Step:
-    pool = workflow.options.get("pool")
+    pool, deadline = workflow.options.get("pool"), workflow.options.get("deadline")
     return Step(
         name=_named("the name of a workflow", workflow.path),
         runner=WORKFLOW,
@@ -83,6 +85,7 @@ def _step(workflow: Registered) -> Step:
         workflow_version=workflow.version,
         trigger=None if workflow.on is None else Trigger(_named("on", workflow.on, MAX_TYPE_BYTES)),
         pool=DEFAULT_POOL if pool is None else pool.name,
+        deadline_ms=None if deadline is None else duration_ms(deadline, "deadline"),
     )
 
 
@@ -102,13 +105,10 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"Its workflows: {', '.join(names[:LISTED]) or 'none'}{more}."
 
 
-def newest(apps: Iterable[Flow], name: str) -> str | None:
-    """The newest version of a workflow that one of the apps has; None when none of them has it."""
-    for app in apps:
-        step = app.step(name)
-        if step is not None:
-            return step.workflow_version
-    return None
+def newest(flows: Iterable[Flow], name: str) -> Step | None:
+    """A workflow as the app has it that stands among the flows; None when none has it."""
+    apps = (flow for flow in flows if flow.name.startswith(APP_PREFIX))
+    return next((step for app in apps if (step := app.step(name)) is not None), None)
 
 
 def needs_workflow(name: str) -> str:
@@ -129,11 +129,14 @@ def digest(flow: Flow) -> str:
     return sha256(stored(flow).encode()).hexdigest()
 
 
-def apps_of(manifests: Iterable[Manifest]) -> tuple[Flow, ...]:
-    """The apps among the manifests, by name. One that another release wrote and this one cannot read is logged."""
+def restored(manifests: Iterable[Manifest], prefix: str) -> tuple[Flow, ...]:
+    """The flows among the manifests whose names begin so, packages before apps, by name.
+
+    One that another release wrote and this one cannot read is logged.
+    """
     found: list[Flow] = []
-    for row in sorted(manifests, key=lambda row: row.name):
-        if row.name.startswith(APP_PREFIX):
+    for row in sorted(manifests, key=lambda row: (row.name.startswith(APP_PREFIX), row.name)):
+        if row.name.startswith(prefix):
             try:
                 found.append(msgspec.json.decode(row.data, type=Flow, dec_hook=_path))
             except msgspec.DecodeError as error:
@@ -151,8 +154,7 @@ def _path(kind: type, value: Any) -> Any:
 class Taking(Protocol):
     """What a workflow takes, as `functions.signature` says it."""
 
-    @property
-    def parameters(self) -> Sized: ...
+    names: tuple[str, ...]
 
     def whole(self, value_json: str) -> str: ...
 
@@ -161,18 +163,22 @@ def event_input(row: Event, taking: Taking) -> str:
     """The arguments that an event gives a workflow, as JSON; the same each time, live and on replay (API.md, rule 1).
 
     One parameter gets the FlowEvent whole: typed, if it is annotated `Event[T]`, else as the annotation reads its wire
-    form. Several get what they are named after, as `payload` and `source`. A workflow without any gets nothing.
+    form. Several get what they are named after, as `payload` and `occurred_at`. A workflow without any gets nothing.
     """
-    return taking.whole(_event_json(row)) if len(taking.parameters) else "{}"
+    view = _event_view(row)
+    if len(taking.names) != 1:
+        view |= {snake: view[camel] for snake, camel in _SNAKE.items() if camel in view}
+        view = {name: view[name] for name in taking.names if name in view}
+    return taking.whole(msgspec.json.encode(view).decode())
 
 
-def _event_json(row: Event) -> str:
+def _event_view(row: Event) -> dict[str, Any]:
     """The wire form; a time that is none is left out, and one without a zone gets UTC, since an `Event` has times."""
     event = flow_event(row)
     received = _time(event.received_at) or datetime.fromtimestamp(row.created_at / 1_000, UTC).isoformat()
     occurred = None if event.occurred_at is None else _time(event.occurred_at)
     times = {"occurred_at": occurred, "received_at": received}
-    return msgspec.json.encode(event_view(msgspec.structs.replace(event, **times))).decode()
+    return event_view(msgspec.structs.replace(event, **times))
 
 
 def _time(text: str) -> str | None:

@@ -190,6 +190,8 @@ def _start(unit: Unit, event: Event, matches: tuple[Match, ...], replay: int, by
         if match.workflow is not None:
             check.name("workflow", match.workflow)
             check.name("version", match.version, empty=True)
+        deadline = None if match.deadline_ms is None else now + match.deadline_ms
+        check.time_ms("deadline", deadline)
         run_id = flow_run_id(event.scope, event.id, match.flow, match.step, replay)
         if unit.run_by_id(event.scope, run_id) is not None:
             raise errors.Exists(f"run {run_id} of {match.flow}/{match.step} exists", run_id=run_id)
@@ -208,6 +210,7 @@ def _start(unit: Unit, event: Event, matches: tuple[Match, ...], replay: int, by
             depth=event.depth,
             replays=first if replay else None,
             tags=UNSET if match.tags is None else raw(match.tags),
+            deadline=deadline,
         )
         requires = match.requires if match.workflow is None else f"workflow:{match.workflow}"
         create(unit, event.scope, run_id, body, now, requires=requires, retry=match.retry)
@@ -234,7 +237,7 @@ def sync_manifests(unit: Unit, command: SyncManifests, now: int) -> Revision:
             changed = True
             unit.manifests.put((command.scope, name), Manifest(command.scope, name, version, digest, now, data))
     for key in [key for key in unit.manifests.rows if key[0] == command.scope and key[1] not in given]:
-        if command.keeps and key[1].startswith(command.keeps):
+        if command.keeps is not None and key[1].startswith(command.keeps):
             continue
         changed = True
         unit.manifests.drop(key)

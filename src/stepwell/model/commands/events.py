@@ -7,7 +7,10 @@ from stepwell.model.words import OutputKind
 
 
 class Match(Struct, frozen=True, gc=False):
-    """A flow step that an event triggers; or, with `workflow`, a workflow of that name, whose input is the event."""
+    """A flow step that an event triggers; or, with `workflow`, a workflow of that name, whose input is the event.
+
+    `deadline_ms` is how long the run may take in all.
+    """
 
     flow: str
     step: str
@@ -19,6 +22,7 @@ class Match(Struct, frozen=True, gc=False):
     retry: str | None = None
     tags: str | None = None
     workflow: str | None = None
+    deadline_ms: int | None = None
 
 
 class NewEvent(Struct, frozen=True, gc=False):
@@ -117,12 +121,12 @@ class AdoptEvent(Command):
 class SyncManifests(Command):
     """Makes `manifests` (name, version, hash, data) the stored ones of the scope. Answers the revision.
 
-    Names that begin with `keeps` are not the sender's alone: one that is not among the given stays.
+    Names that begin with `keeps` (empty: all names) are not the sender's alone: one that is not given stays.
     """
 
     manifests: tuple[tuple[str, str, str, str], ...]
     scope: str = "main"
-    keeps: str = ""
+    keeps: str | None = None
 
 
 class Revision(Struct, gc=False):
