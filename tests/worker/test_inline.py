@@ -1,0 +1,240 @@
+"""Inline steps: where they run, what they may return, timeouts, retries, and what cannot be recorded."""
+
+import asyncio
+import contextvars
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.functions.define import Retry
+from stepwell.functions.errors import NonRetryable, StepError, StepTimeout
+from stepwell.workflow.context import Context
+
+from .hall import QUICK, hall
+from .loops import on_a_loop
+
+AT_ONCE = Retry(3, initial=0.001)
+TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+
+
+@dataclass
+class Note:
+    text: str
+
+
+@on_a_loop
+async def test_both_kinds_of_functions_and_the_ways_to_write_them(tmp_path: Path) -> None:
+    async def later(x: int) -> Note:
+        await asyncio.sleep(0)
+        return Note(f"{x} {threading.current_thread() is threading.main_thread()}")
+
+    def now(x: int) -> Note:
+        return Note(f"{x} {threading.current_thread() is threading.main_thread()}")
+
+    async def flow(ctx: Context) -> list[str]:
+        notes = [
+            await ctx.step(later, 1),
+            await ctx.step(now, 2),
+            await ctx.options(returns=Note).step("lambda", lambda: later(3)),
+            await ctx.step("kw", now, x=4),
+        ]
+        return [note.text for note in notes]
+
+    async with hall(tmp_path) as it:
+        it.work()
+        assert await it.result(await it.start(it.workflow(flow))) == ["1 True", "2 False", "3 True", "4 False"]
+
+
+@on_a_loop
+async def test_each_step_has_a_context_of_its_own(tmp_path: Path) -> None:
+    async def sets() -> str:
+        before = TENANT.get()
+        TENANT.set("leaked")
+        return before
+
+    def sets_too() -> str:
+        before = TENANT.get()
+        TENANT.set("leaked")
+        return before
+
+    async def flow(ctx: Context) -> list[str]:
+        return [await ctx.step(sets), await ctx.step(sets_too), await ctx.step(sets), await ctx.step(sets_too)]
+
+    TENANT.set("the worker's")
+    async with hall(tmp_path) as it:
+        it.work()
+        assert await it.result(await it.start(it.workflow(flow))) == ["the worker's"] * 4
+
+
+@on_a_loop
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_timeout_is_of_one_attempt_and_can_be_caught(tmp_path: Path, blocking: bool) -> None:
+    let_go = threading.Event()
+    tried: list[int] = []
+
+    async def slow() -> None:
+        tried.append(1)
+        await asyncio.sleep(60)
+
+    def hangs() -> None:
+        tried.append(1)
+        let_go.wait(60)
+
+    async def flow(ctx: Context) -> str:
+        try:
+            await ctx.options(timeout=0.05, retry=Retry(2, initial=0.001)).step(hangs if blocking else slow)
+        except StepTimeout as error:
+            return f"{error.type} {error.attempts}"
+        return ""
+
+    async with hall(tmp_path) as it:
+        it.work()
+        assert await it.result(await it.start(it.workflow(flow))) == "StepTimeout 2"
+        assert tried == [1, 1]
+        let_go.set()
+
+
+@on_a_loop
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [(ValueError("x"), 3), (NonRetryable("x"), 1), (SystemExit(2), 1), (asyncio.CancelledError(), 3)],
+)
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_errors_are_step_errors(tmp_path: Path, error: BaseException, attempts: int, blocking: bool) -> None:
+    async def fails() -> None:
+        raise type(error)(*error.args)
+
+    def fails_too() -> None:
+        raise type(error)(*error.args)
+
+    async def flow(ctx: Context) -> list[Any]:
+        try:
+            await ctx.options(retry=AT_ONCE).step("s", fails_too if blocking else fails)
+        except StepError as failed:
+            return [failed.type, failed.attempts, "attempt.py" in failed.traceback]
+        return []
+
+    async with hall(tmp_path) as it:
+        worker = it.work()
+        assert await it.result(await it.start(it.workflow(flow))) == [type(error).__name__, attempts, False]
+        assert worker.trouble is None
+
+
+@on_a_loop
+async def test_what_cannot_be_recorded_has_failed_before_it_is_done(tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    def no_json() -> Any:
+        runs.append("no_json")
+        return object()
+
+    def too_large() -> str:
+        runs.append("too_large")
+        return "x" * (QUICK.payload_bytes + 1)
+
+    async def flow(ctx: Context) -> list[str]:
+        found = []
+        for fn in (no_json, too_large):
+            try:
+                await ctx.options(retry=AT_ONCE).step(fn)
+            except StepError as error:
+                found.append(error.type)
+        return found
+
+    async with hall(tmp_path) as it:
+        it.work()
+        run_id = await it.start(it.workflow(flow))
+        assert await it.result(run_id) == ["NotJson", "TooLarge"]
+        assert runs == ["no_json", "too_large"]
+        assert await it.entries(run_id, "step.completed") == []
+
+
+@on_a_loop
+async def test_one_that_is_done_is_not_done_again_by_another_worker(tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    async def first() -> str:
+        runs.append("first")
+        return "a"
+
+    async def flow(ctx: Context) -> str:
+        one = await ctx.step(first)
+        await ctx.wait_for_signal("go")
+        return one + await ctx.step("second", first)
+
+    async with hall(tmp_path) as it:
+        worker = it.work()
+        run_id = await it.start(it.workflow(flow))
+        await it.parked(run_id)
+        await worker.stop(drain_s=1)
+        it.work()
+        await it.signal(run_id, "go")
+        assert await it.result(run_id) == "aa"
+        assert runs == ["first", "first"]
+
+
+@on_a_loop
+async def test_a_step_that_the_body_gave_up_is_told_to_stop(tmp_path: Path) -> None:
+    stopped = asyncio.Event()
+
+    async def slow() -> str:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+        return "x"
+
+    async def flow(ctx: Context) -> str:
+        try:
+            async with asyncio.timeout(0.05):
+                return await ctx.step(slow)
+        except TimeoutError:
+            return "gave up"
+
+    async with hall(tmp_path) as it:
+        it.work()
+        assert await it.result(await it.start(it.workflow(flow))) == "gave up"
+        async with asyncio.timeout(5):
+            await stopped.wait()
+
+
+@on_a_loop
+async def test_many_at_once_in_few_commits(tmp_path: Path) -> None:
+    async def one(n: int) -> int:
+        await asyncio.sleep(0)
+        return n
+
+    async def flow(ctx: Context) -> int:
+        return sum(await asyncio.gather(*(ctx.step(f"s{n}", one, n) for n in range(500))))
+
+    async with hall(tmp_path) as it:
+        it.work()
+        before = it.engine.lane.commits
+        assert await it.result(await it.start(it.workflow(flow))) == sum(range(500))
+        assert it.engine.lane.commits - before < 40
+
+
+@on_a_loop
+async def test_no_more_def_steps_at_once_than_threads(tmp_path: Path) -> None:
+    lock, running, most = threading.Lock(), 0, 0
+
+    def counted() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+
+    async def flow(ctx: Context) -> None:
+        await asyncio.gather(*(ctx.step(f"s{n}", counted) for n in range(20)))
+
+    async with hall(tmp_path) as it:
+        it.work()
+        await it.result(await it.start(it.workflow(flow)))
+        assert most == 4
