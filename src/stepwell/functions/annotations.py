@@ -71,6 +71,13 @@ def check_type(wanted: Any, what: str) -> None:
             )
 
 
+def has_sets(wanted: Any) -> bool:
+    """Whether values of a type may hold sets, whose order is not the same in every process."""
+    if wanted is Any or wanted is object:
+        return False
+    return any(isinstance(part, types.SetType | types.FrozenSetType) for part in _within(types.type_info(wanted)))
+
+
 def _within(known: Any) -> Iterator[Any]:
     """A type and all types within it, each once."""
     stack, seen = [known], set[int]()

@@ -6,7 +6,7 @@ Source: API, on one screen. A function is data: who runs it, and where, is no bu
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, TypedDict, TypeVar
 
 import msgspec
@@ -74,7 +74,7 @@ class Function(Generic[P, R_co]):
 
     def _path(self, module: str, name: str | None) -> str:
         if name is None and not self.name.isidentifier():
-            raise Invalid(f"a {self.kind} needs a name, and {self.name} is none", hint="Use def, or give name='...'.")
+            raise Invalid(f"{_a(self.kind)} needs a name, and {self.name} is none", hint="Use def, or give name='...'.")
         path = f"{module}:{self.name}" if name is None else name
         check.name("the name of a function", path)
         return path
@@ -130,6 +130,9 @@ class Action(Function[P, R_co]):
 
     def _skipped(self) -> int:
         first = next(iter(parameters_of(self.fn)), None)
+        if first is not None and first.annotation is first.empty:
+            hint = f"Write {first.name}: and its type."
+            raise Invalid(f"the first parameter of {self.path} has no annotation: it could be the context", hint=hint)
         self.takes_context = first is not None and self._is_context(first)
         return 1 if self.takes_context else 0
 
@@ -164,8 +167,6 @@ class Query(Function[P, R_co]):
 class Signal(Generic[T]):
     """A typed name, shared by who waits for it and who sends it."""
 
-    __slots__ = ("name", "type")
-
     def __init__(self, name: str, type: type[T]) -> None:  # noqa: A002 - a word of the API
         check.name("the name of a signal", name)
         check_type(type, f"signal {name}")
@@ -177,8 +178,6 @@ class Signal(Generic[T]):
 
 class State(Generic[T]):
     """A typed name for what a run says about itself, readable at any time."""
-
-    __slots__ = ("name", "type")
 
     def __init__(self, name: str, type: type[T]) -> None:  # noqa: A002 - a word of the API
         check.name("the name of a state", name)
@@ -193,7 +192,7 @@ class _EventFacts(Struct, frozen=True, kw_only=True, rename="camel"):
     id: str = ""
     source: str | None = None
     occurred_at: datetime | None = None
-    received_at: datetime = datetime.fromtimestamp(0).astimezone()
+    received_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Event(_EventFacts, Generic[T], frozen=True, rename="camel"):
@@ -289,7 +288,11 @@ def _check_function(fn: Any, kind: Kind) -> None:
         raise Invalid(f"{fn!r} is registered already", hint="One decorator for one function; several may share its fn.")
     if not callable(fn) or isinstance(fn, type | staticmethod | classmethod):
         what = fn.__name__ if isinstance(fn, type) else type(fn).__name__
-        raise Invalid(f"a {kind} must be a function, not {what}", hint=f"For example `@app.{kind}` above a def.")
+        raise Invalid(f"{_a(kind)} must be a function, not {what}", hint=f"For example `@app.{kind}` above a def.")
+
+
+def _a(kind: Kind) -> str:
+    return f"an {kind}" if kind == "action" else f"a {kind}"
 
 
 def _check_async(function: Function[..., Any], *, wanted: bool) -> None:

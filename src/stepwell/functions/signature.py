@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from stepwell.functions.annotations import check_type, hints_of, parameters_of, result_of
+from stepwell.functions.annotations import check_type, has_sets, hints_of, parameters_of, result_of
 from stepwell.functions.doubts import readable
 from stepwell.functions.errors import ArgumentError, NotJson
-from stepwell.functions.values import decode, decoder, encode, mismatch, through
+from stepwell.functions.values import LOOSE, decode, decoder, encode, mismatch, not_plain, through
 from stepwell.model.errors import Invalid
 
 MAX_PARAMETERS = 255
@@ -115,6 +115,15 @@ class Signature(Results):
             fields[one.name] = typing.Required[one.type] if one.required else typing.NotRequired[one.type]
         return decoder(make("Arguments", fields))
 
+    @functools.cached_property
+    def _loose(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.parameters if one.type in LOOSE)
+
+    @functools.cached_property
+    def _has_sets(self) -> bool:
+        """Sets have no order, and not the same one in every process."""
+        return any(has_sets(one.type) for one in self.parameters)
+
     def check(self) -> None:
         """Resolves all types now. Raises Invalid for one that does not exist or cannot be read back from JSON."""
         _ = self._decode, self._result
@@ -128,13 +137,16 @@ class Signature(Results):
         """
         values = self._named(args, kwargs)
         try:
-            text = encode(values)
+            text = encode(values, in_order=self._has_sets)
+            back = self.arguments(text)
+            for name in self._loose:
+                if back[name] != values[name]:
+                    raise not_plain({name: values[name]})
         except NotJson as error:
             path = error.path.removeprefix("$.")
             raise ArgumentError(
                 f"{self.what}({path}): {error.message}", field=_first(error.path), hint=error.hint
             ) from None
-        self.arguments(text)
         return text
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,10 +174,19 @@ class Signature(Results):
 
         One parameter gets it whole. None: it must be null or {}. Several: it is an object of names.
         """
-        one = len(self.names) == 1
-        text = f'{{"{self.names[0]}":{value_json}}}' if one else self._object(value_json)
+        if len(self.names) == 1:
+            text = f'{{"{self.names[0]}":{self._one_value(value_json)}}}'
+        else:
+            text = self._object(value_json)
         self.arguments(text)
         return text
+
+    def _one_value(self, value_json: str) -> str:
+        try:
+            _RAW.decode(value_json)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise ArgumentError(f"the input of {self.what} is not JSON: {error}", field=self.names[0]) from None
+        return value_json
 
     def _object(self, value_json: str) -> str:
         try:
@@ -207,7 +228,7 @@ class Signature(Results):
         field = _first(why.path)
         types = {one.name: readable(one.type) for one in self.parameters}
         return ArgumentError(
-            f"{self.what}({why.path.removeprefix('$.')}): {reason}, in {why.recorded}",
+            f"{self.what}({why.path.removeprefix('$.').removeprefix('$')}): {reason}, in {why.recorded}",
             field=field,
             hint=f"{field} is declared as {types[field]}." if field in types else "",
         )
@@ -295,4 +316,5 @@ def _first(path: str) -> str:
     return name
 
 
+_RAW = msgspec.json.Decoder(msgspec.Raw)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)

@@ -18,17 +18,20 @@ from stepwell.functions.pydantic import dump, is_model, load
 
 #: Brackets within brackets, at the most: what a small stack on another machine can still read.
 MAX_DEPTH = 100
+#: Annotations that leave open what comes back, so that only plain JSON can be promised to come back as it was.
+LOOSE = (Any, object)
 #: Types whose decoders are kept.
 KNOWN_TYPES = 4_096
 
 
-def encode(value: Any) -> str:
+def encode(value: Any, *, in_order: bool = False) -> str:
     """JSON of a value: plain JSON, dataclasses, Structs, tuples, sets, enums, dates, UUIDs, bytes, Pydantic models.
 
-    Raises NotJson, which says where the offender is.
+    `in_order` sorts sets and keys, so that equal values give equal bytes in every process. Raises NotJson, which says
+    where the offender is.
     """
     try:
-        text = _ENCODER.encode(value)
+        text = (_SORTER if in_order else _ENCODER).encode(value)
     except Exception as error:
         raise _not_json(value, error) from None
     if b"null" in text and value is not None:
@@ -53,8 +56,8 @@ def through(value: Any, type: Any) -> tuple[str, Any]:  # noqa: A002
         back = decoder(type)(text)
     except Exception as error:
         raise _unfitting(value, mismatch(text, type, error)) from None
-    if type in _LOOSE and back != value:
-        raise _not_plain(value)
+    if type in LOOSE and back != value:
+        raise not_plain(value)
     return text, back
 
 
@@ -81,6 +84,9 @@ def _decoder(type: Any) -> Callable[[str], Any]:  # noqa: A002
 def _to_json(value: Any) -> Any:
     if is_model(type(value)):
         return dump(value)
+    for plain in (str, int, float):
+        if isinstance(value, plain):
+            return plain(value)
     raise NotImplementedError
 
 
@@ -118,7 +124,8 @@ def _not_json(value: Any, error: Exception) -> NotJson:
         return NotJson(f"the {name} is nested too deeply, or holds itself", type=name, hint=_FLATTER)
     path, part = first_wrong(value, _unreadable) or ("$", value)
     name = type(part).__name__
-    return NotJson(f"the {name} at {path} is not JSON: {error}", type=name, path=path)
+    why = f": {error}" if str(error) else ""
+    return NotJson(f"the {name} at {path} is not JSON{why}", type=name, path=path)
 
 
 def _unfitting(value: Any, why: ResultMismatch) -> NotJson:
@@ -127,19 +134,20 @@ def _unfitting(value: Any, why: ResultMismatch) -> NotJson:
     return NotJson(message, type=name, path=why.path, hint="Correct the annotation, or what the function returns.")
 
 
-def _not_plain(value: Any) -> NotJson:
+def not_plain(value: Any) -> NotJson:
+    """Why a value cannot be recorded where no type says what it is."""
     path, part = first_unplain(value) or ("$", value)
     name = type(part).__name__
     message = f"the {name} at {path} would come back from JSON as something else, and no annotation says what it is"
-    hint = "Annotate what the function returns, or say it: ctx.options(returns=T).step(...)."
+    hint = "Annotate it. For a function without annotations say it in the call: ctx.options(returns=T).step(...)."
     return NotJson(message, type=name, path=path, hint=hint)
 
 
 #: All are stateless; making one for each call costs more than encoding.
 _ENCODER = msgspec.json.Encoder(enc_hook=_to_json)
+_SORTER = msgspec.json.Encoder(enc_hook=_to_json, order="deterministic")
 _PACKER = msgspec.msgpack.Encoder(enc_hook=_to_json)
 #: How NaN, the infinities, and numbers over 1e231 begin in MessagePack.
 _HUGE_FLOATS = (b"\xcb\x7f", b"\xcb\xff")
-_LOOSE = (Any, object)
 _FLATTER = "Make it flatter, or keep the inner part elsewhere."
 _NO_NAN = "JSON has no NaN and no Infinity: return None or a text in their place."
