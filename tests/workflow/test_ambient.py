@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import datetime
+import gc
 import inspect
 import os
 import pickle
@@ -49,7 +50,11 @@ CLOCKS: dict[str, tuple[Callable[[], Any], Any]] = {
     "monotonic": (lambda: time.monotonic(), NOW_S),
     "monotonic_ns": (lambda: time.monotonic_ns(), 1_000_000_500_000_000),
     "perf_counter": (lambda: time.perf_counter(), NOW_S),
+    "perf_counter_ns": (lambda: time.perf_counter_ns(), 1_000_000_500_000_000),
     "process_time": (lambda: time.process_time(), NOW_S),
+    "process_time_ns": (lambda: time.process_time_ns(), 1_000_000_500_000_000),
+    "thread_time": (lambda: time.thread_time(), NOW_S),
+    "thread_time_ns": (lambda: time.thread_time_ns(), 1_000_000_500_000_000),
     "clock_gettime": (lambda: time.clock_gettime(time.CLOCK_REALTIME), NOW_S),
     "clock_gettime_ns": (lambda: time.clock_gettime_ns(time.CLOCK_REALTIME), 1_000_000_500_000_000),
     "localtime": (lambda: time.localtime()[:6], LOCAL.timetuple()[:6]),
@@ -148,6 +153,19 @@ def test_no_85_what_cannot_be_repeated_is_refused_with_the_line_and_what_to_do(
 
 def test_python_itself_may_read_the_environment(environment: Environment) -> None:
     assert of(lambda: shutil.get_terminal_size(fallback=(7, 7)).columns) > 0
+
+
+def test_finalizers_of_others_may_do_what_a_body_must_not(environment: Environment) -> None:
+    class Foreign:
+        def __del__(self) -> None:
+            done.append(os.urandom(4))
+
+    done: list[bytes] = []
+    foreign: Any = Foreign()
+    foreign.itself = foreign
+    del foreign
+    of(gc.collect)
+    assert len(done) == 1
 
 
 def test_a_clock_that_is_an_attribute_of_a_class_is_called_without_its_object(environment: Environment) -> None:

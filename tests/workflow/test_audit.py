@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import gc
 import glob
+import linecache
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import traceback
 import urllib.request
 import zoneinfo
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -157,6 +159,30 @@ def test_a_body_may_look_up_a_time_zone(environment: Environment) -> None:
     zoneinfo.ZoneInfo.clear_cache()
     zone = of(lambda: zoneinfo.ZoneInfo("UTC"))
     assert str(zone) == "UTC"
+
+
+def test_a_body_may_look_at_a_line_of_source(environment: Environment) -> None:
+    linecache.clearcache()
+    assert of(lambda: linecache.getline(__file__, 1)).startswith('"""Real I/O')
+
+
+LIBRARY = """
+import os
+def read(path):
+    with open(path / "old") as file: return file.read()
+def write(path): open(path / "new", "a").close()
+def create(path): os.close(os.open(path / "new", os.O_CREAT | os.O_WRONLY))
+"""
+
+
+def test_a_library_may_read_its_data_and_write_nothing(environment: Environment, place: Path) -> None:
+    library: dict[str, Any] = {}
+    exec(compile(LIBRARY, "/venv/site-packages/library.py", "exec"), library)
+    assert of(lambda: library["read"](place)) == "kept"
+    for act in (library["write"], library["create"]):
+        with pytest.raises(NondeterministicCall, match=r"test_audit\.py|bodies\.py"):
+            of(partial(act, place))
+    assert not (place / "new").exists()
 
 
 def test_finalizers_of_others_that_the_collector_runs_in_a_body_are_free(environment: Environment, place: Path) -> None:

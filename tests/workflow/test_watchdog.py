@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from stepwell.workflow import ambient
 from stepwell.workflow.ambient import Environment
+from stepwell.workflow.loop import WorkflowLoop
+from stepwell.workflow.net import Net
 from stepwell.workflow.watchdog import Watchdog
 from tests.workflow.bodies import BodyHost
 
@@ -95,16 +98,23 @@ def test_the_line_is_the_user_s_when_a_library_computes(watchdog: Watchdog, repo
 
 
 def test_one_that_lets_no_other_thread_run_is_told_of_at_its_end(watchdog: Watchdog, reports: Reports) -> None:
+    clock, around = time.perf_counter, ambient.install(WorkflowLoop)
+    around.net = Net([], pumps=0)
+    around.watchdog, host = watchdog, BodyHost(replaying=True)
+    host.around = around
     interval = sys.getswitchinterval()
     sys.setswitchinterval(10)
     try:
-        watchdog.pump_started("shop:checkout", "r1")
-        end = time.perf_counter() + 0.1
-        while time.perf_counter() < end:
-            pass
-        watchdog.pump_ended()
+
+        async def body() -> None:
+            end = clock() + 0.1
+            while clock() < end:
+                pass
+
+        host.run(body)
     finally:
         sys.setswitchinterval(interval)
+        ambient.uninstall(WorkflowLoop)
     assert reports.count(1)
     assert "run r1" in reports.texts[0]
 
