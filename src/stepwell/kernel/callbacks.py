@@ -12,7 +12,7 @@ from stepwell.kernel import check
 from stepwell.kernel.calls import Call
 from stepwell.kernel.unit import Unit
 from stepwell.model.entries import NULL, Body, RunCompleted, RunFailed, encode
-from stepwell.model.errors import Invalid, UnknownFunction
+from stepwell.model.errors import Invalid, Outdated, UnknownFunction
 from stepwell.model.rows import Message, Run
 
 
@@ -56,7 +56,7 @@ def call_back(unit: Unit, run: Run, body: Body, seq: int, now: int) -> Raw | Non
     ended = encode(_told(run, body, callback.context)).decode()
     try:
         called = unit.call(Call(callback.function, ended, run.scope, run.id, run.no, whole=True), now)
-    except UnknownFunction:
+    except (UnknownFunction, Outdated):
         message = Message(0, run.scope, run.no, run.no, seq, "callback", callback.function, run.updated_at, ended)
         unit.sent.append(message)
         return None

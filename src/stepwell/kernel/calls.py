@@ -1,6 +1,6 @@
 """Calls of mutations, which run inside a command: their savepoints, and how much of them a batch runs."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -42,8 +42,31 @@ class Called(Struct, frozen=True, gc=False):
     took_ms: float = 0.0
 
 
-class Savepoints(Protocol):
-    """The app's tables in the batch's transaction, as far as undoing goes."""
+class Forbidden(Exception):
+    """A statement of the app that is not its business: the kernel's tables, transactions, the schema."""
+
+
+class Overdue(Exception):
+    """A statement took longer than it was given."""
+
+
+class Result(Struct, frozen=True):
+    """`columns` is empty for a statement that answers no rows; `changed` rows; `more`: there were more than asked."""
+
+    changed: int
+    columns: tuple[str, ...] = ()
+    rows: list[tuple[Any, ...]] = []
+    more: bool = False
+
+
+class AppTables(Protocol):
+    """The app's own tables on a store's connection. Anything else there raises `Forbidden`.
+
+    Errors of the database come as they are, but those that end the batch, which come as `Away`.
+    """
+
+    def execute(self, sql: str, values: Sequence[Any], limit: int) -> Result:
+        """Runs one statement; reads at most `limit` rows of what it answers."""
 
     def save(self) -> None:
         """From here `back` finds the way back. Savepoints nest."""
@@ -53,6 +76,9 @@ class Savepoints(Protocol):
 
     def back(self) -> None:
         """Takes back everything since the last savepoint, and drops it."""
+
+    def until(self, over: Callable[[], bool] | None) -> None:
+        """From now on a statement under way is ended (`Overdue`) as soon as `over` says so; None: never."""
 
 
 class Away(Exception):
@@ -72,7 +98,7 @@ class Calls:
 
     __slots__ = ("_app", "depth", "full", "open", "spent_ms")
 
-    def __init__(self, app: Savepoints | None) -> None:
+    def __init__(self, app: AppTables | None) -> None:
         self._app = app
         self.depth = self.open = 0
         self.spent_ms = 0.0

@@ -15,6 +15,7 @@ from stepwell.kernel.tasks import lost_at, move
 from stepwell.kernel.unit import Unit
 from stepwell.model.commands import Deliver, Fire, Promote, Prune, Sweep, Worked
 from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, RunHeld, SignalReceived, decode_body, raw
+from stepwell.model.errors import Outdated
 from stepwell.model.rows import Message, Run
 
 log = logging.getLogger("stepwell.kernel")
@@ -81,14 +82,16 @@ def deliver_messages(unit: Unit, command: Deliver, now: int) -> Worked:
     for message in unit.work.messages:
         if unit.calls.spent_ms >= USER_MS:
             return Worked(len(unit.delivered), more=True)
-        if message.no not in done:
-            _deliver_one(unit, message, now)
+        if message.no not in done and _deliver_one(unit, message, now):
             unit.delivered.append(message.no)
     return Worked(len(unit.work.messages), len(unit.work.messages) >= command.limit)
 
 
-def _deliver_one(unit: Unit, message: Message, now: int) -> None:
-    """Hands a message over. One that cannot be holds its receiver, so that it holds up nobody behind it."""
+def _deliver_one(unit: Unit, message: Message, now: int) -> bool:
+    """Hands a message over. One that cannot be holds its receiver, so that it holds up nobody behind it.
+
+    A callback whose events were matched on manifests of the past stays, for another try.
+    """
     run = unit.runs.get(message.to_no)
     mark = unit.mark()
     try:
@@ -96,12 +99,16 @@ def _deliver_one(unit: Unit, message: Message, now: int) -> None:
             _hand_over(unit, run, message, now)
     except Away:
         raise
+    except Outdated:
+        unit.rollback(mark)
+        return False
     except Exception:
         unit.rollback(mark)
         log.exception("message %d of run %d cannot be handed over", message.no, message.from_no)
         if run is not None and run.hold is None and not run.terminal:
             why = f"the message {message.kind} of run {message.from_no} could not be taken in"
             hold(unit, run, RunHeld("poison", by="kernel", diff=why), now)
+    return True
 
 
 def _hand_over(unit: Unit, run: Run, message: Message, now: int) -> None:

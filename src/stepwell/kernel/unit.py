@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from stepwell.kernel.calls import CALL_DEPTH, Call, Called, Calls, Postponed, Savepoints, Undo
+from stepwell.kernel.calls import CALL_DEPTH, AppTables, Call, Called, Calls, Postponed, Undo
 from stepwell.model.commands import Claim, Command
 from stepwell.model.errors import UnknownFunction
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
@@ -139,7 +139,7 @@ class Unit:
         settings: Settings,
         *,
         mutations: Mutations | None = None,
-        app: Savepoints | None = None,
+        app: AppTables | None = None,
     ) -> None:
         self.settings = settings
         self.mutations, self.app = mutations, app

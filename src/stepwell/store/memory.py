@@ -7,12 +7,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
 from stepwell.store.memory_app import MemoryApp, MemoryTables
-from stepwell.store.port import AppMigration, AppTables, Page, RunFilter
+from stepwell.store.port import AppMigration, Page, RunFilter
 
 T = TypeVar("T")
 _GONE: Any = object()

@@ -1,16 +1,18 @@
 """The app's tables of a memory store: a SQLite database in memory, which begins and ends with the store's transaction.
 
-An oracle has no use for a database language of its own make, so here the two stores share the guard.
+An oracle has no use for a database language of its own make, so here the two stores share the guard. The kernel's
+tables are there, too, and empty: what is refused is refused in the same words.
 """
 
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from stepwell.store.port import AppMigration, Result
+from stepwell.kernel.calls import Result
+from stepwell.store.port import AppMigration
 from stepwell.store.sqlite.app_schema import apply_migrations
 from stepwell.store.sqlite.guarded import Guarded, Mode
-
-LEDGER = "create table app_migration (app text, no integer, name text, hash text, at text, primary key (app, no))"
+from stepwell.store.sqlite.script import statements
+from stepwell.store.sqlite.sql import migrations, sql
 
 
 class MemoryApp:
@@ -24,7 +26,9 @@ class MemoryApp:
     def _db(self) -> sqlite3.Connection:
         if self._made is None:
             self._made = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            self._made.execute(LEDGER)
+            self._made.execute(sql("ledger/create"))
+            for statement in (one for _, _, script in migrations() for one in statements(script)):
+                self._made.execute(statement)
         return self._made
 
     def guarded(self, mode: Mode) -> Guarded:

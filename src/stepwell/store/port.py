@@ -4,13 +4,13 @@ A lane owns one `Session` and uses it on its own thread: begin, load, (decide), 
 without deciding owns a `Reader`; a reader sees committed rows only.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from stepwell.kernel.calls import Savepoints
+from stepwell.kernel.calls import AppTables
 from stepwell.kernel.unit import Reading, TaskKey, Unit
 from stepwell.model.rows import Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
 
@@ -29,36 +29,6 @@ class Unknowable(Exception):
 
 class Broken(Exception):
     """The store cannot write at all now (disk full, input or output error): nothing of the batch was written."""
-
-
-class Forbidden(Exception):
-    """A statement of the app that is not its business: the kernel's tables, transactions, the schema."""
-
-
-class AppTables(Savepoints, Protocol):
-    """The app's own tables on a store's connection. Anything else there raises `Forbidden`.
-
-    Errors of the database come as they are, but those that end the batch, which come as `kernel.calls.Away`.
-    """
-
-    def execute(self, sql: str, values: Sequence[Any], limit: int) -> "Result":
-        """Runs one statement; reads at most `limit` rows of what it answers."""
-
-    def until(self, over: Callable[[], bool] | None) -> None:
-        """From now on a statement under way is ended (`Overdue`) as soon as `over` says so; None: never."""
-
-
-class Overdue(Exception):
-    """A statement took longer than it was given."""
-
-
-class Result(Struct, frozen=True):
-    """`columns` is empty for a statement that answers no rows; `changed` rows; `more`: there were more than asked."""
-
-    changed: int
-    columns: tuple[str, ...] = ()
-    rows: list[tuple[Any, ...]] = []
-    more: bool = False
 
 
 class AppMigration(Struct, frozen=True):

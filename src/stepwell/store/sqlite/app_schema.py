@@ -3,9 +3,9 @@
 import sqlite3
 from collections.abc import Sequence
 
-from stepwell.kernel.calls import Away
+from stepwell.kernel.calls import Away, Forbidden
 from stepwell.model.errors import Invalid, Unavailable
-from stepwell.store.port import AppMigration, Forbidden
+from stepwell.store.port import AppMigration
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.script import exclusive, statements
 from stepwell.store.sqlite.sql import sql

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
 
-from stepwell.kernel.calls import Away
-from stepwell.store.port import Forbidden, Overdue, Refused, Result
+from stepwell.kernel.calls import Away, Forbidden, Overdue, Result
+from stepwell.store.port import Refused
 from stepwell.store.sqlite.sql import migrations
 from stepwell.store.sqlite.told import TOLD
 
@@ -177,8 +177,8 @@ class Guarded:
 
 
 def _automatic(name: str | None) -> bool:
-    """The index that SQLite makes for a unique column."""
-    return (name or "").startswith("sqlite_autoindex_")
+    """What SQLite makes by itself for a unique or a counted column."""
+    return name == "sqlite_sequence" or (name or "").startswith("sqlite_autoindex_")
 
 
 def check_text(sql: str) -> None:

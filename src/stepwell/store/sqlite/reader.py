@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from stepwell.kernel.calls import AppTables
 from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Change, Entry, Event, Manifest, Output, Pool, Run, Task
-from stepwell.store.port import AppTables, Page, RunFilter
+from stepwell.store.port import Page, RunFilter
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.sql import sql
 

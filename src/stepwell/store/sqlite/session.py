@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import astuple
 
+from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Entry, Event, Manifest, Message, Pool, Request, Run, Task
-from stepwell.store.port import AppTables
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
 from stepwell.store.sqlite.sql import columns, position, sql
