@@ -19,8 +19,8 @@ from tests.server.support import environ
 BUDGET_S, USUAL_PYTHON_S = 0.2, 0.02
 #: What makes a start slow, and is not needed before a command is known.
 HEAVY = ["msgspec", "asyncio", "uvicorn", "starlette", "uvloop", "sqlite3", "jsonschema_rs", "h11", "httptools", "ssl"]
-COMMANDS = ["serve", "worker", "flow", "events", "runs", "pools", "doctor", "db", "import", "smoke", "demo",
-            "completion"]  # fmt: skip
+COMMANDS = ["serve", "worker", "start", "signal", "flow", "events", "runs", "pools", "doctor", "db", "import", "smoke",
+            "demo", "completion"]  # fmt: skip
 
 
 def seconds(*command: str) -> float:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import asynccontextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 import msgspec
@@ -23,6 +23,9 @@ from stepwell.model.settings import Settings, settings_from
 from stepwell.store.port import Reader
 from stepwell.worker.local import Local, open_local
 from stepwell.worker.why import Note
+
+if TYPE_CHECKING:  # loaded only by whoever has an app
+    from stepwell.workflow.app import App
 
 R = TypeVar("R")
 DATABASE = "stepwell.sqlite"
@@ -56,6 +59,7 @@ class Place(Struct, frozen=True):
         drain_s: float = 30.0,
         options: FlowOptions | None = None,
         events_dir: Path | None = None,
+        app: "App | None" = None,
     ) -> AsyncIterator[Local]:
         """Opens the store, and with `slots` a worker on it. Unless it may `create` one, there has to be one."""
         if self.path is not None and not create and not self.path.exists():
@@ -75,6 +79,7 @@ class Place(Struct, frozen=True):
             roles=roles,
             drain_s=drain_s,
             events_dir=events_dir,
+            app=app,
         ) as local:
             yield local
 

@@ -47,15 +47,15 @@ def _place(ctx: click.Context) -> tuple[Path, Path | None]:
     return place.cwd, place.path if place.path is not None and place.path.exists() else None
 
 
-def _query(ctx: click.Context, statement: str) -> list[tuple[str, str]]:
-    """Rows of the database, read without waiting for anybody and without changing anything."""
+def _query(ctx: click.Context, statement: str, *values: str) -> list[tuple[str, str]]:
+    """Rows of the database for `values` and a limit, read without waiting for anybody and without changing anything."""
     import sqlite3
 
     _, path = _place(ctx)
     if path is None:
         return []
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.2)) as db:
-        return [(str(value), str(text)) for value, text in db.execute(statement, (OFFERED,))]
+        return [(str(value), str(text)) for value, text in db.execute(statement, (*values, OFFERED))]
 
 
 def _flows(ctx: click.Context, steps: bool) -> Iterable[tuple[str, str]]:
@@ -81,6 +81,29 @@ complete_types = _complete(
     lambda ctx: _query(ctx, "select distinct type, '' from (select type from event order by no desc limit 20 * ?)")
 )
 complete_names = _complete(lambda ctx: _query(ctx, "select distinct name, '' from (select name from run limit ?)"))
+complete_workflows = _complete(
+    lambda ctx: _query(
+        ctx,
+        "select step.value ->> 'name', manifest.name from manifest, json_each(manifest.data, '$.steps') as step"
+        " where manifest.name glob 'app:*' limit ?",
+    )
+)
+complete_signals = _complete(
+    lambda ctx: _query(
+        ctx,
+        "select substr(wait.value, 8), '' from run, json_each(run.waits) as wait"
+        " where run.id = ? and wait.value glob 'signal:*' limit ?",
+        ctx.params.get("run_id") or "",
+    )
+)
+complete_states = _complete(
+    lambda ctx: _query(
+        ctx,
+        "select distinct data ->> 'name', '' from entry where kind = 'state.set'"
+        " and run_no = (select no from run where id = ?) limit ?",
+        ctx.params.get("run_id") or "",
+    )
+)
 complete_pools = _complete(lambda ctx: _query(ctx, "select name, '' from pool limit ?"))
 complete_flows = _complete(lambda ctx: _flows(ctx, steps=False))
 complete_flow_steps = _complete(lambda ctx: _flows(ctx, steps=True))

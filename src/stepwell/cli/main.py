@@ -15,7 +15,9 @@ from stepwell.model.errors import StepwellError
 #: Command, where it is, and what it says of itself in the help of the whole.
 COMMANDS = {
     "serve": ("stepwell.cli.serve:serve", "Run the server, with a worker in it."),
-    "worker": ("stepwell.cli.serve:worker", "Run steps of a database, without a listener."),
+    "worker": ("stepwell.cli.serve:worker", "Run steps and workflows of a database, without a listener."),
+    "start": ("stepwell.cli.start:start", "Start a run of a workflow."),
+    "signal": ("stepwell.cli.signal:signal", "Send a run a signal that it waits for."),
     "flow": ("stepwell.cli.flow:flow", "List, check, make, fire and run flow packages."),
     "events": ("stepwell.cli.events:events", "List, show, dispatch and replay events."),
     "runs": ("stepwell.cli.runs:runs", "List, show, watch, cancel and retry runs."),

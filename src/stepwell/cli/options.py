@@ -37,6 +37,7 @@ SETTINGS = (
         "--data-dir",
     ),
     Setting("STEPWELL_DB", "the database itself: a file, or `sqlite:///FILE`", flag="--db"),
+    Setting("STEPWELL_APP", "the app with workflows, as `MODULE:APP`", flag="--app"),
     Setting(
         "STEPWELL_HOST",
         "the address to listen on; without a secret a loopback address",

@@ -27,6 +27,7 @@ from stepwell.cli.common import (
 )
 from stepwell.cli.completion import complete_events, complete_names, complete_runs
 from stepwell.cli.follow import JsonLines, Screen, follow, tellers
+from stepwell.cli.journal import journal, result, state
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.views import event_id_of, full_run_view, output_view, run_view
@@ -45,6 +46,10 @@ run_argument = click.argument("run_id", shell_complete=complete_runs)
 @click.group()
 def runs() -> None:
     """List, show, watch, cancel and retry runs."""
+
+
+for command in (journal, result, state):
+    runs.add_command(command)
 
 
 @runs.command("list")

@@ -5,9 +5,11 @@ import logging
 import os
 import shlex
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
+from stepwell.cli.app import app_option, load_app
 from stepwell.cli.common import ORIGINAL_DATA, Place, clean, run_async, seconds, with_place
 from stepwell.cli.given import flow_options, server_options
 from stepwell.cli.options import setting_option
@@ -21,6 +23,9 @@ from stepwell.server.serve import serve as serve_forever
 from stepwell.store.port import Reader
 from stepwell.worker.ending import when_told_to_end
 from stepwell.worker.local import Local
+
+if TYPE_CHECKING:  # loaded only by whoever has an app
+    from stepwell.workflow.app import App
 
 executor_option = click.option("--executor", type=click.Choice(EXECUTORS), help="How steps are started [direct].")
 bun_option = click.option("--bun", help="Path of bun [node_modules/.bin, then PATH].")
@@ -48,6 +53,7 @@ drain_option = click.option(
 @bun_option
 @workspace_option
 @drain_option
+@app_option
 @with_place
 def serve(
     place: Place,
@@ -60,8 +66,9 @@ def serve(
     bun: str | None,
     workspace_url: str | None,
     drain: float,
+    app: str | None,
 ) -> None:
-    """Accept events over HTTP and run the steps that they match, until SIGTERM."""
+    """Accept events over HTTP and run the steps and workflows that they match, until SIGTERM."""
     run_server(
         place,
         (host, port),
@@ -69,11 +76,19 @@ def serve(
         drain,
         options=flow_options(os.environ, executor=executor, bun=bun, workspace_url=workspace_url),
         guards=server_options(os.environ, secret=secret, events_dir=place.data / "events"),
+        app=load_app(app, place.cwd),
     )
 
 
 def run_server(
-    place: Place, address: tuple[str, int], slots: int, drain_s: float, *, options: FlowOptions, guards: ServerOptions
+    place: Place,
+    address: tuple[str, int],
+    slots: int,
+    drain_s: float,
+    *,
+    options: FlowOptions,
+    guards: ServerOptions,
+    app: "App | None" = None,
 ) -> None:
     """Listens, tells where on standard output, and serves until it is told to end."""
     _log()
@@ -81,18 +96,29 @@ def run_server(
 
     async def work() -> None:
         async with place.open(
-            create=True, slots=slots, roles=True, drain_s=drain_s, options=options, events_dir=guards.events_dir
+            create=True,
+            slots=slots,
+            roles=True,
+            drain_s=drain_s,
+            options=options,
+            events_dir=guards.events_dir,
+            app=app,
         ) as local:
             await _warn(place, local)
             await serve_forever(local, listener, options=guards, on_listening=told)
 
     def told(url: str) -> None:
-        click.echo(f"listening on {url}  flows {place.cwd}  database {place.url}  slots {slots}")
+        click.echo(f"listening on {url}  {_what(place, app)}  database {place.url}  slots {slots}")
 
     try:
         run_async(work(), starts_processes=slots > 0)
     finally:
         listener.close()
+
+
+def _what(place: Place, app: "App | None") -> str:
+    """What is run here, for people."""
+    return f"flows {place.cwd}" + ("" if app is None else f"  app {app.name}")
 
 
 @click.command()
@@ -101,20 +127,33 @@ def run_server(
 @bun_option
 @workspace_option
 @drain_option
+@app_option
 @with_place
 def worker(
-    place: Place, slots: int, executor: str | None, bun: str | None, workspace_url: str | None, drain: float
+    place: Place,
+    slots: int,
+    executor: str | None,
+    bun: str | None,
+    workspace_url: str | None,
+    drain: float,
+    app: str | None,
 ) -> None:
-    """Run steps of a database that others fill, without a listener. SIGTERM drains; a second one hands back at once."""
+    """Run steps and workflows of a database that others fill, without a listener.
+
+    SIGTERM drains; a second one hands back at once.
+    """
     _log()
     options = flow_options(os.environ, executor=executor, bun=bun, workspace_url=workspace_url)
+    loaded = load_app(app, place.cwd)
 
     async def work() -> None:
-        async with place.open(create=True, slots=slots, roles=True, drain_s=drain, options=options) as local:
+        async with place.open(
+            create=True, slots=slots, roles=True, drain_s=drain, options=options, app=loaded
+        ) as local:
             told = _when_told(local)
             await _warn(place, local)
             assert local.worker is not None, "slots were asked for"
-            click.echo(f"working as {local.worker.name}  flows {place.cwd}  database {place.url}  slots {slots}")
+            click.echo(f"working as {local.worker.name}  {_what(place, loaded)}  database {place.url}  slots {slots}")
             await told.wait()
 
     run_async(work())

@@ -221,7 +221,7 @@ class EmbeddedFlowClient:
 
     async def _ended(self, run_id: str) -> None:
         run = await self._engine.read(lambda reader: _known(reader, run_id))
-        await self._engine.wait_run(run.no, lambda run: run.terminal)
+        await self._engine.wait_end(run.no)
 
     async def watch(self, run_id: str, after: int = 0) -> AsyncIterator[OutputChunk | RunView]:
         """See `FlowClient.watch`."""

@@ -1,10 +1,11 @@
-"""Everything in one process: a store, its engine, the flows of a folder, and a worker for them."""
+"""Everything in one process: a store, its engine, the flows of a folder, an app, and a worker for them."""
 
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -22,13 +23,18 @@ from stepwell.worker.alive import present
 from stepwell.worker.steps import StepHandler
 from stepwell.worker.worker import Worker
 
+if TYPE_CHECKING:  # loaded only by whoever has an app: command lines without one are to be quick
+    from stepwell.worker.host import AppHost
+    from stepwell.workflow.app import App
+
 
 class Local(Struct):
-    """What `open_local` gives; `worker` only if it was asked for slots."""
+    """What `open_local` gives; `worker` only if it was asked for slots, `app` only if it was given one."""
 
     engine: Engine
     flows: FlowBackend
     worker: Worker | None
+    app: "AppHost | None" = None
 
 
 def open_store(url: str, settings: Settings) -> Store:
@@ -46,7 +52,7 @@ def open_store(url: str, settings: Settings) -> Store:
 @asynccontextmanager
 async def open_local(
     url: str,
-    cwd: Path,
+    cwd: Path | None,
     *,
     settings: Settings,
     options: FlowOptions | None = None,
@@ -55,33 +61,69 @@ async def open_local(
     roles: bool = True,
     drain_s: float = 30.0,
     worker_name: str | None = None,
+    pools: Sequence[str] = (),
     events_dir: Path | None = None,
+    app: "App | None" = None,
 ) -> AsyncIterator[Local]:
     """Opens it, and closes it in the right order: the worker hands back before the engine ends.
 
-    `events_dir`: a folder that gets a JSON file for each event.
+    `cwd`: the folder with the flows; None: no flows. `events_dir`: a folder that gets a JSON file for each event.
     """
     store = open_store(url, settings)
     path = store.path if slots and isinstance(store, SqliteStore) else None
-    async with Engine(store, settings=settings, roles=roles) as engine:
-        flows = FlowBackend(engine, cwd, roots=roots)
+    async with AsyncExitStack() as stack:
+        host = None if app is None else _host(app)
+        if host is None:
+            engine = await stack.enter_async_context(Engine(store, settings=settings, roles=roles))
+        else:
+            engine = await stack.enter_async_context(host.engine(store, settings=settings, roles=roles))
+        flows = FlowBackend(
+            engine,
+            cwd or Path.cwd(),
+            roots=() if cwd is None else roots,
+            app=None if host is None else host.triggers,
+        )
+        if host is not None:
+            await stack.enter_async_context(host.opened(engine, flows))
+        if events_dir is not None:
+            files = EventFiles(engine, events_dir)
+            files.start()
+            stack.push_async_callback(files.stop)
         worker = None
         if slots:
             options = options or FlowOptions()
-            tools = Tools(options.tools, dirs=(cwd,), search_path=os.environ.get("PATH", os.defpath))
-            steps = StepHandler(flows, tools=tools, options=options)
-            worker = Worker(
-                engine, {"step": steps}, slots=slots, requires=steps.requires, name=worker_name, via=options.executor
-            )
+            steps = None if cwd is None else _steps(flows, cwd, options)
+            worker = _worker(engine, steps, host, slots=slots, pools=pools, name=worker_name, via=options.executor)
             worker.start()
-        files = None if events_dir is None else EventFiles(engine, events_dir)
-        if files is not None:
-            files.start()
-        try:
-            with present(path):
-                yield Local(engine, flows, worker)
-        finally:
-            if files is not None:
-                await files.stop()
-            if worker is not None:
-                await worker.stop(drain_s=drain_s)
+            stack.push_async_callback(worker.stop, drain_s=drain_s)
+        with present(path):
+            yield Local(engine, flows, worker, host)
+
+
+def _host(app: "App") -> "AppHost":
+    from stepwell.worker.host import AppHost
+
+    return AppHost(app)
+
+
+def _steps(flows: FlowBackend, cwd: Path, options: FlowOptions) -> StepHandler:
+    tools = Tools(options.tools, dirs=(cwd,), search_path=os.environ.get("PATH", os.defpath))
+    return StepHandler(flows, tools=tools, options=options)
+
+
+def _worker(
+    engine: Engine,
+    steps: StepHandler | None,
+    host: "AppHost | None",
+    *,
+    slots: int,
+    pools: Sequence[str],
+    name: str | None,
+    via: str,
+) -> Worker:
+    if host is None:
+        if steps is None:
+            raise Invalid("there is nothing to run", hint="Give a folder of flows, or an app.")
+        return Worker(engine, {"step": steps}, slots=slots, requires=steps.requires, pools=pools, name=name, via=via)
+    handlers, requires = host.handlers(steps)
+    return Worker(engine, handlers, slots=slots, requires=requires, turns=host.turns, pools=pools, name=name, via=via)

@@ -1,0 +1,88 @@
+"""An event loop on a thread of its own, for programs that have none."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+from stepwell.model.errors import Invalid, Unavailable
+
+T = TypeVar("T")
+_END: Any = object()
+
+
+class Background:
+    """Runs coroutines for threads that wait for them. `stop` ends what is under way; it may be started again."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def start(self) -> None:
+        """Starts the thread, and returns when its loop runs. Raises `Invalid` when it does already."""
+        if self._thread is not None:
+            raise Invalid("it is open already", hint="One `with` is enough; its handles and views share it.")
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, args=(ready,), name="stepwell-blocking", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    def _main(self, ready: threading.Event) -> None:
+        async def wait() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            ready.set()
+            await self._stop.wait()
+
+        asyncio.run(wait())
+
+    def stop(self) -> None:
+        """Ends the loop; calls of other threads that are under way raise `Unavailable`."""
+        thread, loop, stop = self._thread, self._loop, self._stop
+        if thread is None or loop is None or stop is None:
+            return
+        self._thread = self._loop = self._stop = None
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine answers or raises. An interrupt of the waiting thread cancels it."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is threading.current_thread():
+            work.close()
+            raise self._cannot(loop)
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise Unavailable("it was closed while this call was under way", hint=_UNKNOWN) from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def each(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """The items of an asynchronous iterator, one by one."""
+
+        async def following() -> T:
+            return await anext(items, _END)
+
+        try:
+            while (item := self.do(following())) is not _END:
+                yield item
+        finally:
+            if isinstance(items, AsyncGenerator) and self._loop is not None:
+                self.do(_closed(items))
+
+    def _cannot(self, loop: asyncio.AbstractEventLoop | None) -> Exception:
+        if loop is None:
+            return Unavailable("it is not open", hint="Make the call inside of `with Stepwell(url, app) as sw:`.")
+        hint = "Code that runs on the event loop awaits the contexts' own calls, or stepwell.Stepwell."
+        return Invalid("a blocking call on its own event loop would wait for itself", hint=hint)
+
+
+async def _closed(items: AsyncGenerator[Any, None]) -> None:
+    await items.aclose()
+
+
+_UNKNOWN = "It may have been carried out: look at the run before you do it again."
