@@ -1,13 +1,17 @@
 """Steps that are workflows, on the command line: accepted, told, compared with an app, and never waited for."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from msgspec import Struct, field
 
 from stepwell.cli.check import check_folders
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.workflows import AppWorkflows
-from tests.cli.support import OK, Shop, flow
+from tests.cli.support import OK, Shop, flow, write_event
+from tests.server.support import environ
 
 STEP = """
 [[steps]]
@@ -45,6 +49,16 @@ def test_fire_runs_the_steps_and_leaves_the_workflows_to_their_app(tmp_path: Pat
     assert (run["name"], run["status"]) == ("ci:review", "queued")
     alone = shop.json("flow", "run", "demo", "look", "--event", "event.json")
     assert (alone["results"], len(alone["workflows"])) == ([], 1)
+
+
+@pytest.mark.parametrize("args", [("codex-flow", "fire"), ("codex-flow-systemd-local", "dispatch", "--wait")])
+def test_the_programs_of_the_seed_say_that_they_cannot_run_it(tmp_path: Path, args: tuple[str, ...]) -> None:
+    shop = with_workflow(tmp_path)
+    command = [sys.executable, "-m", "stepwell.cli.seed", *args, "--event", write_event(shop.cwd)]
+    done = subprocess.run(command, cwd=shop.cwd, env=environ(), text=True, capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "ci:review is a workflow of an app: it cannot be run here" in done.stderr
+    assert "stepwell flow fire" in done.stderr
 
 
 def test_event_and_run_name_each_other(tmp_path: Path) -> None:

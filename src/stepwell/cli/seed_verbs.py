@@ -219,9 +219,13 @@ async def _ended(asked: Asked, run_ids: Sequence[str]) -> list[Run]:
 
 
 async def _all_ended(local: Local, run_ids: Sequence[str]) -> list[Run]:
-    """The runs, and those that their results lead to, run here to their end."""
+    """The runs, and those that their results lead to, run here to their end. `Invalid` for a workflow, which cannot."""
 
     async def ended(some: Sequence[str]) -> list[Run]:
+        for run in await local.engine.read(partial(_runs, run_ids=some)):
+            if run.kind == "workflow" and not run.terminal:
+                hint = "Use `stepwell flow fire`, and a worker that has the app."
+                raise Invalid(f"{run.name} is a workflow of an app: it cannot be run here", hint=hint)
         return await _follow(local, some, patience_s=float("inf")) or []
 
     return await to_the_end(local.engine, run_ids, ended)
