@@ -9,6 +9,8 @@ from stepwell.engine.clock import steady_s
 
 #: A clock that goes back by less than this is smoothed, as in the kernel.
 PUT_BACK_MS = 1_000
+#: What is left of the time that runs linger when there is no room.
+LEAST = 0.1
 #: How many alarms that nobody wants any more may lie in the heap.
 SPARE = 1_000
 
@@ -87,7 +89,7 @@ class Alarms:
 
 
 class Residents:
-    """Runs that only wait, the longest first. Each stays for `linger_ms`, less the fuller it gets; `limit` at most."""
+    """Runs that only wait, the longest first. Each stays for `linger_ms`, less when it gets full; `limit` at most."""
 
     def __init__(self, linger_ms: int, limit: int) -> None:
         self._linger_s, self._limit = linger_ms / 1_000, limit
@@ -101,7 +103,8 @@ class Residents:
     @property
     def linger_s(self) -> float:
         """How long one stays that comes now."""
-        return 0.0 if self.draining else self._linger_s * (1 - len(self._since) / self._limit)
+        room = 1 - len(self._since) / self._limit
+        return 0.0 if self.draining else self._linger_s * min(1.0, max(LEAST, 2 * room))
 
     def add(self, resident: Resident) -> None:
         """It only waits from now on."""

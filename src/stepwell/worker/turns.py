@@ -214,7 +214,7 @@ class Hosted:
         elif isinstance(error, Stale | Ended | Unknown):
             self._held.lose()
         elif isinstance(error, OutOfStep):
-            self._held.n = error.fields.get("last", self._held.n)
+            self._held.n, self._command = error.fields.get("last", self._held.n), None
             raise error
         else:
             self._command = None
