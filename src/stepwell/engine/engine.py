@@ -4,12 +4,13 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from stepwell.engine.clock import wall_ms
+from stepwell.engine.inside import refuse_inside
 from stepwell.engine.lane import Committed, Lane, no_fault
 from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.kernel.unit import Mutations
@@ -27,7 +28,10 @@ PRUNE_S = 60.0
 
 
 class Engine(AbstractAsyncContextManager["Engine"]):
-    """Embeds the kernel in an event loop. `roles=False` leaves housekeeping to other processes."""
+    """Embeds the kernel in an event loop. `roles=False` leaves housekeeping to other processes.
+
+    `prepare` gets the store when its schema is up to date: an app brings its own tables up to date then.
+    """
 
     def __init__(
         self,
@@ -39,15 +43,17 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         mutations: Mutations | None = None,
         fault: Callable[[str], None] = no_fault,
         roles: bool = True,
+        prepare: Callable[[Store], object] = lambda store: None,
     ) -> None:
         self.store = store
         self.settings = settings or Settings()
         self.clock_ms, self._entropy = clock_ms, entropy
-        self._mutations, self._fault, self._with_roles = mutations, fault, roles
+        self._prepare, self._mutations, self._fault, self._with_roles = prepare, mutations, fault, roles
         self._readers: SimpleQueue[Reader] = SimpleQueue()
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="stepwell-read")
         self._ready: set[asyncio.Event] = set()
         self._waiters: dict[int, set[asyncio.Event]] = {}
+        self._enders: dict[int, set[asyncio.Event]] = {}
         self._listeners: dict[int, Callable[[int], None]] = {}
         self._roles: list[Role] = []
         self._timekeeper: Timekeeper | None = None
@@ -69,6 +75,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     def _open(self) -> None:
         self.store.migrate()
+        self._prepare(self.store)
         for _ in range(READERS):
             self._readers.put(self.store.reader())
         name = self.new_id("lane_")
@@ -174,7 +181,11 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     @overload
     def submit(self, command: c.Command) -> Awaitable[Any]: ...
     def submit(self, command: c.Command) -> Awaitable[Any]:
-        """Sends a command to the lane. Awaiting it gives the reply, durable, or raises the refusal."""
+        """Sends a command to the lane. Awaiting it gives the reply, durable, or raises the refusal.
+
+        Raises `Nested` at once from inside a mutation: it would wait for itself.
+        """
+        refuse_inside()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         try:
@@ -187,6 +198,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     async def read(self, query: Callable[[Reader], T], *, snapshot: bool = True) -> T:
         """Runs a query on a reading connection, on a thread; all of it sees one snapshot, unless it is a long one."""
+        refuse_inside()
         return await self._in_thread(lambda: self._with_reader(query, snapshot))
 
     def _with_reader(self, query: Callable[[Reader], T], snapshot: bool) -> T:
@@ -219,7 +231,19 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
         Raises TimeoutError after `timeout_s`.
         """
-        with self.run_hint(number) as event:
+        return await self._wait(number, until, self._waiters, timeout_s)
+
+    async def wait_end(self, number: int, *, timeout_s: float | None = None) -> Run | None:
+        """The run when it has ended; None when it is gone. What happens to it until then wakes nobody.
+
+        Raises TimeoutError after `timeout_s`.
+        """
+        return await self._wait(number, lambda run: run.terminal, self._enders, timeout_s)
+
+    async def _wait(
+        self, number: int, until: Callable[[Run], bool], waiters: dict[int, set[asyncio.Event]], timeout_s: float | None
+    ) -> Run | None:
+        with _waiting(waiters, number) as event:
             async with asyncio.timeout(timeout_s):
                 while True:
                     event.clear()
@@ -232,20 +256,12 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                     except TimeoutError:
                         continue
 
-    @contextmanager
-    def run_hint(self, number: int) -> Iterator[asyncio.Event]:
+    def run_hint(self, number: int) -> AbstractContextManager[asyncio.Event]:
         """An event that is set when a commit touched a run or what it said; clear it before you read, and poll too."""
-        event = asyncio.Event()
-        self._waiters.setdefault(number, set()).add(event)
-        try:
-            yield event
-        finally:
-            self._waiters[number].discard(event)
-            if not self._waiters[number]:
-                del self._waiters[number]
+        return _waiting(self._waiters, number)
 
     def listen(self, number: int, told: Callable[[int], None]) -> None:
-        """Calls `told` on the loop with the last deliverable entry of a run, after each commit here that touched it.
+        """Calls `told` on the loop with the last entry that others wrote to a run for its body, after each such commit.
 
         One listener for each run: the worker that holds it. A hint, so poll too.
         """
@@ -271,6 +287,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             or bool(committed.freed)
             or (committed.earliest_due is not None)
             or (bool(self._waiters) and any(number in self._waiters for number in committed.runs))
+            or (bool(self._enders) and any(number in self._enders for number in committed.ended))
             or (bool(self._listeners) and any(number in self._listeners for number in committed.wakes))
         )
 
@@ -280,6 +297,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                 event.set()
         for number in committed.runs & self._waiters.keys():
             for event in self._waiters[number]:
+                event.set()
+        for number in committed.ended & self._enders.keys():
+            for event in self._enders[number]:
                 event.set()
         for number in committed.wakes.keys() & self._listeners.keys():
             self._listeners[number](committed.wakes[number])
@@ -293,9 +313,21 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     def _hint_all(self) -> None:
         for event in self._ready:
             event.set()
-        for events in self._waiters.values():
-            for event in events:
+        for waiters in (self._waiters, self._enders):
+            for event in (event for events in waiters.values() for event in events):
                 event.set()
         for role in self._roles:
             if not isinstance(role, Watcher) and role.wait_s < PRUNE_S:
                 role.hint()
+
+
+@contextmanager
+def _waiting(waiters: dict[int, set[asyncio.Event]], number: int) -> Iterator[asyncio.Event]:
+    event = asyncio.Event()
+    waiters.setdefault(number, set()).add(event)
+    try:
+        yield event
+    finally:
+        waiters[number].discard(event)
+        if not waiters[number]:
+            del waiters[number]

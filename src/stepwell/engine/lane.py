@@ -22,6 +22,7 @@ from stepwell.kernel.decide import decide_all, refusal
 from stepwell.kernel.needs import need_of
 from stepwell.kernel.unit import Mutations, Unit
 from stepwell.model import commands as c
+from stepwell.model.entries import DELIVERABLE, ENDS
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
 from stepwell.model.ids import unit_interval
 from stepwell.model.settings import Settings
@@ -50,10 +51,14 @@ _ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
 
 
 class Committed(Struct, gc=False):
-    """What a commit did, for those who wait: a hint, never the truth. `wakes`: the last deliverable entry of a run."""
+    """What a commit did, for those who wait: a hint, never the truth.
+
+    `wakes`: the last entry for its body that others wrote to a run. `ended`: runs that are terminal now.
+    """
 
     runs: frozenset[int] = frozenset()
     wakes: dict[int, int] = {}
+    ended: frozenset[int] = frozenset()
     ready: bool = False
     earliest_due: int | None = None
     freed: frozenset[tuple[str, str, str]] = frozenset()  # pool keys (scope, pool, key) that have a slot more
@@ -359,8 +364,9 @@ def _refusal(refused: Exception, command: c.Command) -> StepwellError:
 def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     """What those who wait want to know of a unit that was committed; `limited` pools have a slot more with each end."""
     runs = frozenset(unit.runs.dirty).union(one.run_no for one in unit.outputs)
-    wakes = {number: unit.runs.rows[number].wake_seq for number in unit.runs.dirty if number in unit.runs.rows}
-    committed = Committed(runs, wakes, messages=bool(unit.sent))
+    wakes = {one.run_no: one.seq for one in unit.entries if not one.n and one.kind in DELIVERABLE}
+    ended = frozenset(one.run_no for one in unit.entries if one.kind in ENDS)
+    committed = Committed(runs, wakes, ended, messages=bool(unit.sent))
     freed: set[tuple[str, str, str]] = set()
     for key in unit.tasks.dirty:
         task = unit.tasks.rows[key]

@@ -90,7 +90,7 @@ class Waits:
 
 async def _all_ended(engine: Engine, numbers: Sequence[int]) -> bool:
     for number in numbers:
-        await engine.wait_run(number, lambda run: run.terminal)
+        await engine.wait_end(number)
     return True
 
 
