@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from stepwell.functions.define import Retry
+from stepwell.functions.errors import NondeterministicCall
 from stepwell.functions.registry import Registry
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, OutOfStep, Unavailable
@@ -379,3 +380,36 @@ async def test_bad_input_fails_the_run(tmp_path: Path) -> None:
             c.StartRun("bad", workflow.path, input='{"n":"x"}', requires=f"workflow:{workflow.path}")
         )
         assert (await it.error("bad"))["type"] == "ArgumentError"
+
+
+@on_a_loop
+async def test_bodies_live_in_their_own_environment(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def asks(ctx: Context) -> list[Any]:
+        found = [time.time() == ctx.now().timestamp()]
+        try:
+            (tmp_path / "x").write_text("x")
+        except NondeterministicCall as refused:
+            found.append(refused.code)
+        total = 0
+        for n in range(4_000_000):
+            total += n
+        return found
+
+    async with hall(tmp_path) as it:
+        it.work()
+        assert await it.result(await it.start(it.workflow(asks))) == [True, "nondeterministic_call"]
+        assert time.time() > 1_000
+        assert any("asks" in record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
+
+
+@on_a_loop
+async def test_another_thread_that_reaches_into_a_body_fails_the_run(tmp_path: Path) -> None:
+    async def reaches(ctx: Context) -> None:
+        body = asyncio.get_running_loop()
+        await ctx.step("other thread", lambda: body.call_soon_threadsafe(print))
+        await ctx.wait_for_signal("never")
+
+    async with hall(tmp_path) as it:
+        it.work()
+        failure = await it.error(await it.start(it.workflow(reaches)))
+        assert failure["type"] == "NondeterministicCall"

@@ -23,8 +23,10 @@ from stepwell.worker.heart import LEASES_PER_COMMAND, Asked, tell
 from stepwell.worker.held import FIRST_PAUSE_S, LONGEST_PAUSE_S, Held
 from stepwell.worker.inline import Inline, Outcome
 from stepwell.worker.residents import Alarms, Clock, Residents
+from stepwell.workflow import ambient
 from stepwell.workflow.context import Facts
 from stepwell.workflow.instance import Instance
+from stepwell.workflow.loop import WorkflowLoop
 from stepwell.workflow.ops import TimerOp
 from stepwell.workflow.turn import Failed, Turn, Work
 
@@ -41,7 +43,9 @@ class TurnHandler:
         self.engine, self.inline, self.clock = engine, inline, Clock()
         self.residents = Residents(engine.settings.linger_ms, engine.settings.resident_runs)
         self.alarms = Alarms(self.clock)
+        self.environment = ambient.install(WorkflowLoop)
         self._registry, self._logger, self._retry = registry, logger, retry
+        self._prepared: set[Any] = set()
         self._curious: dict[Held, None] = {}
 
     def requires(self) -> tuple[str, ...]:
@@ -51,6 +55,12 @@ class TurnHandler:
     def drain(self) -> None:
         """Keeps nothing that only waits, from now on."""
         self.residents.drain()
+
+    def close(self) -> None:
+        """Ends what watches over the bodies; nothing is hosted any more."""
+        self.residents.close()
+        self.alarms.close()
+        self.environment.close()
 
     def told_time(self, now: int, at: float) -> None:
         """The store's clock said `now` (ms) before this machine's steady clock said `at` (s)."""
@@ -80,6 +90,9 @@ class TurnHandler:
     def _turn(self, leased: c.Leased) -> Turn:
         run = leased.run
         workflow = self._registry.workflow(run.name, run.version)
+        if workflow not in self._prepared:
+            self._prepared.add(workflow)
+            self.environment.prepare(workflow.fn)
         facts = Facts(run.id, run.name, run.version, run.generation, leased.attempt, self._retry)
         given = None if leased.event is None else event_input(leased.event, workflow.signature)
         return Turn(leased, workflow, facts=facts, logger=self._logger, input_json=given)
@@ -142,8 +155,20 @@ class Hosted:
     def begin(self) -> None:
         held = self._held
         held.on_told, held.on_news = self._told, self._news
+        self._turn.instance.on_pump = self._pumps
+        self._turn.instance.on_violation = self._violated
         self._handler.engine.listen(held.leased.run.no, self._touched)
         self._guarded(self._begin)
+
+    def _pumps(self, begins: bool) -> None:
+        if begins:
+            self._handler.environment.pump_started(self._turn.workflow.path, self._held.leased.run.id)
+        else:
+            self._handler.environment.pump_ended()
+
+    def _violated(self) -> None:
+        """Another thread did what a body must not do."""
+        self._loop.call_soon_threadsafe(self.ring)
 
     def _begin(self) -> None:
         self._turn.begin()

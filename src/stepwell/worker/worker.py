@@ -35,6 +35,9 @@ class Turns(Protocol):
     def drain(self) -> None:
         """Keeps nothing that only waits, from now on."""
 
+    def close(self) -> None:
+        """Nothing is hosted any more."""
+
     def told_time(self, now: int, at: float) -> None:
         """The store's clock said `now` (ms) when this machine's steady clock was past `at` (seconds)."""
 
@@ -136,6 +139,8 @@ class Worker:
             self._ending.cancel()
             await asyncio.gather(self._ending, return_exceptions=True)
         await self._heart.stop()
+        if self._turns is not None:
+            self._turns.close()
 
     def _held(self) -> list[Held]:
         return [held for claims in self._claims for held in claims.held]
