@@ -5,11 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from msgspec import Struct, field
 
-from stepwell.cli.check import check_folders
-from stepwell.flows.runners.base import Tools
-from stepwell.flows.workflows import AppWorkflows
 from tests.cli.support import OK, Shop, flow, write_event
 from tests.server.support import environ
 
@@ -23,11 +19,16 @@ type = "demo"
 """
 
 
-class Registered(Struct, frozen=True):
-    path: str
-    version: str = "1"
-    on: str | None = None
-    options: dict[str, str] = field(default_factory=dict)
+APP = """
+from stepwell.workflow.app import App
+from stepwell.workflow.context import Context
+
+app = App("ci")
+
+
+@app.workflow
+async def NAME(ctx: Context) -> None: ...
+"""
 
 
 def with_workflow(cwd: Path) -> Shop:
@@ -78,7 +79,8 @@ def test_event_and_run_name_each_other(tmp_path: Path) -> None:
 def test_check_compares_with_the_app_that_it_is_given(tmp_path: Path) -> None:
     shop = with_workflow(tmp_path)
     assert shop.json("flow", "check", "--strict")["diagnostics"] == [], "without an app nothing is known of workflows"
-    for workflow, keys in ((Registered("ci:review"), []), (Registered("ci:other"), ["steps[1].workflow"])):
-        found = check_folders([tmp_path], Tools(), AppWorkflows("ci", [workflow]))
-        assert [one.key for one in found.diagnostics if one.severity == "error"] == keys
-    assert "the app has no workflow 'ci:review'" in found.diagnostics[0].reason
+    for name in ("review", "other"):
+        (tmp_path / f"{name}_app.py").write_text(APP.replace("NAME", name))
+    shop.ok("flow", "check", "--app", "review_app:app")
+    told = shop.text("flow", "check", "--app", "other_app:app", code=1)
+    assert "flow.toml: steps[1].workflow: look: the app has no workflow 'ci:review'\n  hint: " in told

@@ -9,6 +9,7 @@ import click
 import msgspec
 from msgspec import Struct
 
+from stepwell.cli.app import app_option, load_app
 from stepwell.cli.common import Place, clean, json_option, print_json, with_place
 from stepwell.cli.given import flow_options
 from stepwell.flows.discovery import ROOTS, Discovery, Problem, discover
@@ -50,13 +51,16 @@ class Found(Struct, frozen=True):
 @click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
 @json_option
+@app_option
 @with_place
-def check(place: Place, folders: tuple[Path, ...], strict: bool, as_json: bool) -> None:
+def check(place: Place, folders: tuple[Path, ...], strict: bool, as_json: bool, app: str | None) -> None:
     """Check packages. A DIR is a package, a folder of packages, or one that holds flows/ or .codex/flows/.
+
+    With --app, the workflows that steps name have to be in it.
 
     Exit code 1 if there is an error, or with --strict a warning.
     """
-    found = check_folders(folders or (place.cwd,), _tools(place))
+    found = check_folders(folders or (place.cwd,), _tools(place), _workflows(place, app))
     bad = found.count("error") + (found.count("warning") if strict else 0)
     if as_json:
         counts = {"flows": found.flows, "steps": found.steps, "errors": found.count("error")}
@@ -71,6 +75,15 @@ def check(place: Place, folders: tuple[Path, ...], strict: bool, as_json: bool) 
 def _tools(place: Place) -> Tools:
     """The same programs that a worker here would find."""
     return Tools(flow_options(os.environ).tools, dirs=(place.cwd,), search_path=os.environ.get("PATH", os.defpath))
+
+
+def _workflows(place: Place, name: str | None) -> AppWorkflows | None:
+    app = load_app(name, place.cwd)
+    if app is None:
+        return None
+    from stepwell.functions.define import Workflow  # loaded only by whoever has an app
+
+    return AppWorkflows(app.name, (one for one in app.registry if isinstance(one, Workflow)))
 
 
 def _print(found: Found) -> None:
