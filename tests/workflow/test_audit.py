@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+import stepwell.client
 from stepwell.functions.errors import NondeterministicCall
 from stepwell.workflow import ambient
 from stepwell.workflow.ambient import Environment
@@ -175,9 +176,10 @@ def create(path): os.close(os.open(path / "new", os.O_CREAT | os.O_WRONLY))
 """
 
 
-def test_a_library_may_read_its_data_and_write_nothing(environment: Environment, place: Path) -> None:
+@pytest.mark.parametrize("file", ["/venv/site-packages/library.py", stepwell.client.__file__])
+def test_a_library_may_read_its_data_and_write_nothing(environment: Environment, place: Path, file: str) -> None:
     library: dict[str, Any] = {}
-    exec(compile(LIBRARY, "/venv/site-packages/library.py", "exec"), library)
+    exec(compile(LIBRARY, file, "exec"), library)
     assert of(lambda: library["read"](place)) == "kept"
     for act in (library["write"], library["create"]):
         with pytest.raises(NondeterministicCall, match=r"test_audit\.py|bodies\.py"):

@@ -49,7 +49,11 @@ def _uuid(original: Any, loop_type: type[Any]) -> Callable[..., Any]:
         loop = running()
         return loop.host.uuid() if type(loop) is loop_type else original(*args, **named)
 
-    return make_uuid
+    def uuid4(_place: Any) -> Any:
+        loop = running()
+        return loop.host.uuid() if type(loop) is loop_type else original()
+
+    return uuid4 if original.__name__ == "uuid4" else make_uuid
 
 
 def _seed(original: Any, loop_type: type[Any]) -> Callable[..., Any]:

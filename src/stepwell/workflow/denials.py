@@ -47,19 +47,31 @@ def _denial(what: str, loop_type: type[Any]) -> Callable[[Any], Callable[..., An
                 raise loop.host.refuse(what)
             return original(*args, **named)
 
-        return denied
+        def denied_plainly(_place: Any, *args: Any) -> Any:
+            loop = running()
+            if type(loop) is loop_type and not is_foreign(sys._getframe(1)):
+                raise loop.host.refuse(what)
+            return original(*args)
+
+        return denied_plainly if original.__name__ == "urandom" else denied  # it is called often
 
     return make
 
 
 def _reading(original: Any, loop_type: type[Any]) -> Callable[..., Any]:
-    def read(self: Any, *key: Any) -> Any:
+    def read(self: Any, key: Any) -> Any:
         loop = running()
         if type(loop) is loop_type and _is_asked_for(sys._getframe(1)):
             raise loop.host.refuse("an environment variable")
-        return original(self, *key)
+        return original(self, key)
 
-    return read
+    def read_all(self: Any) -> Any:
+        loop = running()
+        if type(loop) is loop_type and _is_asked_for(sys._getframe(1)):
+            raise loop.host.refuse("an environment variable")
+        return original(self)
+
+    return read_all if original.__name__ == "__iter__" else read
 
 
 def _is_asked_for(frame: FrameType | None) -> bool:

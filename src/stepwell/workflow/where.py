@@ -17,7 +17,9 @@ from stepwell.functions.errors import NondeterministicCall
 Owner = Literal["user", "library", "python", "stepwell"]
 
 _PYTHON = str(Path(os.__file__).parent) + os.sep
-_STEPWELL = str(Path(__file__).parents[1]) + os.sep
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
+#: What of this package runs in a pump by right. The rest, as a client that a body calls, is a library like others.
+_STEPWELL = tuple(_PACKAGE + name + os.sep for name in ("workflow", "functions"))
 _LOOP = str(Path(__file__).with_name("loop.py"))
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _PUMPS = ("pump", "inside")
@@ -78,7 +80,7 @@ def owner(filename: str) -> Owner:
     """Who wrote a file, told by where it lies."""
     if filename.startswith(_STEPWELL):
         return "stepwell"
-    if any(part in filename for part in _PACKAGES):
+    if filename.startswith(_PACKAGE) or any(part in filename for part in _PACKAGES):
         return "library"
     if filename.startswith((_PYTHON, "<frozen ")):
         return "python"
