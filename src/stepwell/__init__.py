@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from stepwell.client.run import Entry, Output, Run
     from stepwell.client.stepwell import Stepwell
     from stepwell.functions.action_context import ActionContext
-    from stepwell.functions.contexts import Database, MutationContext, QueryContext
+    from stepwell.functions.contexts import MutationContext, QueryContext
+    from stepwell.functions.database import Database
     from stepwell.functions.define import (
         Action,
         Call,
@@ -64,7 +65,7 @@ _PLACES = {
     "Completion": "functions.define",
     "Conflict": "model.errors",
     "Context": "workflow.context",
-    "Database": "functions.contexts",
+    "Database": "functions.database",
     "Denied": "model.errors:Forbidden",
     "Dispatched": "functions.define",
     "Ended": "model.errors",

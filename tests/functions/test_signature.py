@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import msgspec
 import pytest
 
 from stepwell.functions.annotations import Unresolved
@@ -22,6 +21,11 @@ class Order:
     lines: list[str] = field(default_factory=list)
 
 
+@dataclass
+class Later:
+    number: int
+
+
 def buy(order: Order, count: int = 1, *, note: str | None = None) -> str:
     return f"{order.id} {count} {note}"
 
@@ -32,8 +36,7 @@ def one(order: Order) -> None: ...
 def none() -> None: ...
 
 
-def loose(value, more=None):  # type: ignore[no-untyped-def]
-    return value
+loose = lambda value, more=None: [value, more]  # noqa: E731 - a function without annotations
 
 
 BUY = signature_of(buy, skip=0, what="shop:buy")
@@ -66,7 +69,7 @@ def test_what_is_bound_comes_back_as_the_function_takes_it() -> None:
         ((Order("1"), float("nan")), {}, "count"),
         ((Order("1", ["\ud800"]),), {}, "order"),
         ((Order("1"),), {"note": object()}, "note"),
-        ((Order(5),), {}, "order"),  # type: ignore[arg-type]
+        (({"id": 5},), {}, "order"),
     ],
 )
 def test_a_call_that_does_not_fit_is_refused_with_its_field(
@@ -127,8 +130,8 @@ def test_parameters_without_a_type_take_plain_json_only() -> None:
 
 
 def test_none_as_a_default_allows_none() -> None:
-    def sloppy(count: int = None) -> None: ...  # type: ignore[assignment]
-
+    sloppy = lambda count=None: count  # noqa: E731
+    sloppy.__annotations__["count"] = int
     assert signature_of(sloppy, skip=0).bind((), {}) == '{"count":null}'
 
 
@@ -139,7 +142,9 @@ def test_sets_are_bound_in_the_same_order_in_every_process() -> None:
         "print(signature_of(f, skip=0).bind(({'a', 'b', 'c', 'd', 'e'},), {}))"
     )
     said = {
-        subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, check=True, capture_output=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, check=True, capture_output=True
+        ).stdout
         for seed in ("1", "2", "3")
     }
     assert said == {b'{"names":["a","b","c","d","e"]}\n'}
@@ -158,13 +163,9 @@ def test_parameters_without_one_name_are_refused(fn: Callable[..., Any]) -> None
 
 def custom(value: complex) -> None: ...
 def deep(value: list[dict[str, Callable[[], int]]]) -> None: ...
-def union(value: Order | msgspec.Raw | BadOrder) -> None: ...
-def returning() -> object | complex: ...
-
-
-@dataclass
-class BadOrder:
-    socket: Any
+def union(value: Order | Later) -> None: ...
+def returning() -> list[complex]:
+    raise NotImplementedError
 
 
 def broken_default(value: Any = object()) -> None: ...  # noqa: B008
@@ -178,7 +179,8 @@ def test_types_that_cannot_be_read_back_are_refused(fn: Callable[..., Any]) -> N
     assert caught.value.hint
 
 
-def forward(value: "Later") -> "list[Later]": ...
+def forward(value: "Later") -> "list[Later]":
+    raise NotImplementedError
 
 
 def test_a_name_that_comes_later_is_found_later() -> None:
@@ -192,11 +194,6 @@ def test_a_name_that_comes_later_is_found_later() -> None:
     assert signature.decode_result('[{"number":3}]') == [Later(3)]
 
 
-@dataclass
-class Later:
-    number: int
-
-
 def test_results_are_read_by_the_annotation() -> None:
     assert BUY.encode_result("a") == '"a"'
     with pytest.raises(NotJson, match="annotation"):
@@ -207,14 +204,26 @@ def test_results_are_read_by_the_annotation() -> None:
 
 
 class Shop:
-    def method(self) -> Order: ...
-    async def later(self) -> Order | None: ...
-    def __call__(self, n: int) -> tuple[int, str]: ...
+    def method(self) -> Order:
+        raise NotImplementedError
+
+    async def later(self) -> Order | None:
+        raise NotImplementedError
+
+    def __call__(self, n: int) -> tuple[int, str]:
+        raise NotImplementedError
 
 
-def promised() -> Awaitable[Order]: ...
-def never() -> NoReturn: ...
-def text_annotation() -> "dict[str, Order]": ...
+def promised() -> Awaitable[Order]:
+    raise NotImplementedError
+
+
+def never() -> NoReturn:
+    raise NotImplementedError
+
+
+def text_annotation() -> "dict[str, Order]":
+    raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -245,7 +254,8 @@ def test_results_of_any_callable(fn: Any, wanted: Any) -> None:
 
 
 def test_a_callable_that_returns_what_cannot_be_read_back_is_refused_before_it_runs() -> None:
-    def connect() -> complex: ...
+    def connect() -> complex:
+        raise NotImplementedError
 
     with pytest.raises(Invalid, match="complex"):
         results_of(connect)

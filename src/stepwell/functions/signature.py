@@ -191,7 +191,7 @@ class Signature(Results):
     def _object(self, value_json: str) -> str:
         try:
             given = _OBJECT.decode(value_json) or {}
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise ArgumentError(
                 f"{self.what} takes an object of {', '.join(self.names)}"
                 if self.names

@@ -5,14 +5,14 @@ fields take their defaults, unknown ones are ignored. What JSON cannot hold (NaN
 texts, cycles) is refused when it is encoded, never changed in silence.
 """
 
-import math
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from stepwell.functions.doubts import expected_of, first_unplain, first_wrong, part_at, too_deep
+from stepwell.functions.doubts import expected_of, innermost, part_at, too_deep
 from stepwell.functions.errors import NotJson, ResultMismatch
 from stepwell.functions.pydantic import dump, is_model, load
 
@@ -104,10 +104,17 @@ def _refuse_nan(value: Any) -> None:
         packed = _HUGE_FLOATS[0]
     if any(start in packed for start in _HUGE_FLOATS):
         plain = msgspec.to_builtins(value, enc_hook=_to_json)
-        found = first_wrong(plain, lambda part: isinstance(part, float) and not math.isfinite(part))
-        if found is not None:
-            path, number = found
+        if _has_nan(plain):
+            path, number = innermost(plain, _has_nan)
             raise NotJson(f"{number} at {path} is not JSON", type="float", path=path, hint=_NO_NAN)
+
+
+def _has_nan(value: Any) -> bool:
+    try:
+        _FINITE.encode(value)
+    except ValueError:
+        return True
+    return False
 
 
 def _unreadable(value: Any) -> bool:
@@ -118,11 +125,15 @@ def _unreadable(value: Any) -> bool:
     return False
 
 
+def _changes(value: Any) -> bool:
+    return bool(decode(encode(value), Any) != value)
+
+
 def _not_json(value: Any, error: Exception) -> NotJson:
     name = type(value).__name__
     if isinstance(error, RecursionError):
         return NotJson(f"the {name} is nested too deeply, or holds itself", type=name, hint=_FLATTER)
-    path, part = first_wrong(value, _unreadable) or ("$", value)
+    path, part = innermost(value, _unreadable)
     name = type(part).__name__
     why = f": {error}" if str(error) else ""
     return NotJson(f"the {name} at {path} is not JSON{why}", type=name, path=path)
@@ -136,7 +147,7 @@ def _unfitting(value: Any, why: ResultMismatch) -> NotJson:
 
 def not_plain(value: Any) -> NotJson:
     """Why a value cannot be recorded where no type says what it is."""
-    path, part = first_unplain(value) or ("$", value)
+    path, part = innermost(value, _changes)
     name = type(part).__name__
     message = f"the {name} at {path} would come back from JSON as something else, and no annotation says what it is"
     hint = "Annotate it. For a function without annotations say it in the call: ctx.options(returns=T).step(...)."
@@ -145,6 +156,7 @@ def not_plain(value: Any) -> NotJson:
 
 #: All are stateless; making one for each call costs more than encoding.
 _ENCODER = msgspec.json.Encoder(enc_hook=_to_json)
+_FINITE = json.JSONEncoder(allow_nan=False)
 _SORTER = msgspec.json.Encoder(enc_hook=_to_json, order="deterministic")
 _PACKER = msgspec.msgpack.Encoder(enc_hook=_to_json)
 #: How NaN, the infinities, and numbers over 1e231 begin in MessagePack.
