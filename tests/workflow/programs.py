@@ -77,12 +77,12 @@ def _name(rng: Random) -> str:
 
 def program(rng: Random, depth: int) -> Node:
     """A random program, at most `depth` deep."""
-    return _node(rng, depth, [MAX_NODES])
+    return _node(rng, depth, [MAX_NODES], leaf=0.0)
 
 
-def _node(rng: Random, depth: int, left: list[int]) -> Node:
+def _node(rng: Random, depth: int, left: list[int], leaf: float = 0.12) -> Node:
     left[0] -= 1
-    if depth <= 0 or left[0] <= 0 or rng.random() < 0.12:
+    if depth <= 0 or left[0] <= 0 or rng.random() < leaf:
         op = _pick(rng, {name: weight for name, (weight, _) in LEAVES.items()})
         return [op, *LEAVES[op][1](rng)]
     op = _pick(rng, {**SEVERAL, **{name: weight for name, (weight, _) in AROUND.items()}})
