@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Line(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(extra="forbid")
     name: str = Field(alias="lineName", min_length=1)
     price: float | None = None
 
