@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-from stepwell.model.errors import Invalid, Unavailable
+from stepwell.engine.inside import refuse_inside
+from stepwell.model.errors import Invalid, StepwellError, Unavailable
 
 T = TypeVar("T")
 _END: Any = object()
@@ -49,9 +50,13 @@ class Background:
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """What a coroutine answers or raises. An interrupt of the waiting thread cancels it."""
         loop, thread = self._loop, self._thread
-        if loop is None or thread is threading.current_thread():
+        try:
+            refuse_inside()
+            self._check(loop, thread)
+        except StepwellError:
             work.close()
-            raise self._cannot(loop)
+            raise
+        assert loop is not None, "it has been checked"
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
             return future.result()
@@ -74,11 +79,12 @@ class Background:
             if isinstance(items, AsyncGenerator) and self._loop is not None:
                 self.do(_closed(items))
 
-    def _cannot(self, loop: asyncio.AbstractEventLoop | None) -> Exception:
+    def _check(self, loop: asyncio.AbstractEventLoop | None, thread: threading.Thread | None) -> None:
         if loop is None:
-            return Unavailable("it is not open", hint="Make the call inside of `with Stepwell(url, app) as sw:`.")
-        hint = "Code that runs on the event loop awaits the contexts' own calls, or stepwell.Stepwell."
-        return Invalid("a blocking call on its own event loop would wait for itself", hint=hint)
+            raise Unavailable("it is not open", hint="Make the call inside of `with Stepwell(url, app) as sw:`.")
+        if thread is threading.current_thread():
+            hint = "Code that runs on the event loop awaits the contexts' own calls, or stepwell.Stepwell."
+            raise Invalid("a blocking call on its own event loop would wait for itself", hint=hint)
 
 
 async def _closed(items: AsyncGenerator[Any, None]) -> None:

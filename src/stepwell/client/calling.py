@@ -5,8 +5,9 @@ from typing import Any
 
 from stepwell.client.connection import BY, Connection
 from stepwell.client.handle import Handle
-from stepwell.client.starting import enqueue_command, scope_of
+from stepwell.client.starting import scope_of
 from stepwell.functions.define import Action, Function
+from stepwell.functions.starts import start_command
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid
 
@@ -32,15 +33,11 @@ async def call(
 
 async def _action(connection: Connection, action: Action[Any, Any], args: str, options: Mapping[str, Any]) -> Any:
     engine = connection.engine
-    command = enqueue_command(
-        action,
-        args,
-        options,
-        policy=None if connection.app is None else connection.app.retry,
-        now_ms=engine.clock_ms(),
-        new_id=engine.new_id,
-        by=BY,
+    command = start_command(
+        action, args, options, run_id=engine.new_id(), scope=scope_of(options), now=engine.clock_ms(), by=BY
     )
+    if action.options.get("retry") in (None, True) and connection.app is not None and connection.app.retry is not None:
+        command.retry = connection.app.retry.policy_json()
     started: c.Started = await engine.submit(command)
     handle: Handle[Any] = Handle(connection, started.run_id, None, scope=command.scope)
     return action.signature.decode_result(await handle.outcome(None))

@@ -13,7 +13,7 @@ from stepwell.client.handle import Handle
 from stepwell.client.listing import Wanted, list_runs
 from stepwell.client.paged import Paged
 from stepwell.client.run import Run
-from stepwell.client.starting import SCOPE, check_options, need_workflow, scope_of, start_command
+from stepwell.client.starting import SCOPE, check_options, merged, need_workflow, scope_of
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.events import parse_event
 from stepwell.functions.define import (
@@ -27,6 +27,7 @@ from stepwell.functions.define import (
     Workflow,
     duration_ms,
 )
+from stepwell.functions.starts import start_command
 from stepwell.model.settings import Settings
 from stepwell.model.words import Status
 from stepwell.worker.host import event_wire
@@ -59,7 +60,7 @@ class Stepwell:
         settings: Settings | None = None,
         drain: Duration = DRAIN_S,
     ) -> None:
-        self._options: StartOptions = {}
+        self._options: Mapping[str, Any] = {}
         self._connection = Connection(
             url,
             app,
@@ -92,7 +93,7 @@ class Stepwell:
         check_options(options)
         view = object.__new__(type(self))
         view._connection = self._connection
-        view._options = {**self._options, **options}
+        view._options = merged(self._options, options)
         return view
 
     async def start(self, workflow: Workflow[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
@@ -107,8 +108,9 @@ class Stepwell:
             workflow,
             workflow.signature.bind(args, kwargs),
             self._options,
-            now_ms=engine.clock_ms(),
-            new_id=engine.new_id,
+            run_id=engine.new_id(),
+            scope=scope_of(self._options),
+            now=engine.clock_ms(),
             by=BY,
         )
         started = await engine.submit(command)

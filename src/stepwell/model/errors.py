@@ -57,18 +57,18 @@ class Unknown(StepwellError):
     default_hint = "Check the id and the scope; rows past their retention are gone."
 
 
-class Exists(StepwellError):
+class Conflict(StepwellError):
+    """What is there does not go with what was asked for: the same id came again with another body."""
+
+    code, status = "conflict", 409
+    default_hint = "An id names one body for ever. Send a new id for a new body."
+
+
+class Exists(Conflict):
     """A run with this id exists and the reuse policy, or its other input, forbids to return it."""
 
     code, status = "exists", 409
     default_hint = "Use another id, or start with the same input and reuse='return'."
-
-
-class Conflict(StepwellError):
-    """The same id came again with another body."""
-
-    code, status = "conflict", 409
-    default_hint = "An id names one body for ever. Send a new id for a new body."
 
 
 class Outdated(StepwellError):
@@ -100,14 +100,14 @@ class OutOfStep(StepwellError):
     default_hint = "The worker lost count: release the lease, let it be claimed again, and report this bug."
 
 
-class Ended(StepwellError):
+class Ended(Conflict):
     """The run is terminal; only an explicit restart changes it."""
 
     code, status = "ended", 409
     default_hint = "Restart the run, or replay its event, to run it again."
 
 
-class Open(StepwellError):
+class Open(Conflict):
     """The run has not ended, so it cannot be restarted."""
 
     code, status = "open", 409

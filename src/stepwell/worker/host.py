@@ -1,6 +1,6 @@
 """An app in a process: its mutations in the engine, its workflows and actions in the worker (source: API, clients)."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,11 +11,13 @@ from stepwell.flows.backend import FlowBackend
 from stepwell.flows.workflows import AppWorkflows
 from stepwell.functions import values
 from stepwell.functions.define import Event, Function, Pool, Workflow
-from stepwell.functions.failures import step_error
+from stepwell.functions.failures import failure_json, step_error
+from stepwell.functions.mutations import AppMutations
+from stepwell.functions.queries import AppQueries
 from stepwell.functions.registry import Registry
 from stepwell.model import commands as c
 from stepwell.model import rows
-from stepwell.model.errors import Invalid, MutationFailed, Unavailable
+from stepwell.model.errors import Invalid, MutationFailed, Unavailable, UnknownFunction
 from stepwell.model.settings import Settings
 from stepwell.store.port import Store
 from stepwell.worker.actions import ActionHandler
@@ -40,28 +42,66 @@ class AppHost:
         self.app, self.registry = app, app.registry
         workflows = [function for function in app.registry if isinstance(function, Workflow)]
         self.triggers = AppWorkflows(app.name, workflows)
+        self._mutations: AppMutations | None = None
+        self._queries: AppQueries | None = None
+        self._flows: FlowBackend | None = None
+        self._revision = 0
         self._calling: Calls | None = None
         self._turns: TurnHandler | None = None
         self._actions: ActionHandler | None = None
 
     def engine(self, store: Store, *, settings: Settings, roles: bool) -> Engine:
-        """An engine that has the app's mutations."""
-        return Engine(store, settings=settings, roles=roles)
+        """An engine that has the app's mutations, and brings its tables up to date when it opens."""
+        self._queries = AppQueries(self.registry, settings=settings)
+        self._mutations = AppMutations(
+            self.registry,
+            app=self.app.name,
+            migrations=self.app.migrations,
+            settings=settings,
+            match=self._match,
+        )
+        return Engine(store, settings=settings, roles=roles, mutations=self._mutations, prepare=self._mutations.migrate)
+
+    def close(self) -> None:
+        """After the engine has closed."""
+        for one in (self._mutations, self._queries):
+            if one is not None:
+                one.close()
+
+    def _match(self, scope: str, event: Event[Any], event_id: str) -> c.Emission:
+        """What an event of a mutation starts, on the revision of the last sync; called on the lane's thread."""
+        assert self._flows is not None, "mutations run while the app is open"
+        sender = rows.Run(no=0, scope=scope, id=event_id)
+        return self._flows.emission_of(sender, "", event_wire(event) | {"id": event_id}, self._revision)
 
     @asynccontextmanager
     async def opened(self, engine: Engine, flows: FlowBackend) -> AsyncIterator[None]:
         """While the engine is open: the app's tables and pools are as its code says, and its triggers are known."""
-        threads, calling = Threads(THREADS), Calls(engine, self.registry)
+        assert self._queries is not None, "the engine is made by this host"
+        self._flows = flows
+        threads, calling = Threads(THREADS), Calls(engine, self._queries, self._sent)
         inline = Inline(threads, calling, _matching(flows), grace_s=engine.settings.kill_grace_ms / 1_000)
         self._calling = calling
         self._turns = TurnHandler(engine, self.registry, inline, logger=workflow_logger, retry=self.app.retry)
         self._actions = ActionHandler(engine, self.registry, threads, calling, retry=self.app.retry)
         try:
             await limit_pools(engine, self.registry)
-            await flows.sync()
+            self._revision = await flows.sync()
             yield
         finally:
             threads.close()
+
+    async def _sent(self, command: c.Invoke) -> c.Invoked:
+        """Sends a call of a mutation; again, on the present flows, if it sends an event and they have changed."""
+        assert self._flows is not None, "mutations run while the app is open"
+        engine = self._flows.engine
+
+        async def send(revision: int) -> c.Invoked:
+            self._revision = revision
+            invoked: c.Invoked = await engine.submit(command)
+            return invoked
+
+        return await self._flows.matched(send)
 
     @property
     def calling(self) -> "Calls":
@@ -97,8 +137,8 @@ class AppHost:
 class Calls:
     """Queries in one snapshot, mutations as commits of their own, in this process (source: API, rule 4)."""
 
-    def __init__(self, engine: Engine, registry: Registry) -> None:
-        self._engine, self._registry = engine, registry
+    def __init__(self, engine: Engine, queries: AppQueries, send: Callable[[c.Invoke], Awaitable[c.Invoked]]) -> None:
+        self._engine, self._queries, self._send = engine, queries, send
 
     async def call(
         self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, scope: str = "main", by: str = ""
@@ -113,13 +153,18 @@ class Calls:
 
     async def _mutate(self, fn: Function[Any, Any], args: str, scope: str, by: str) -> str:
         try:
-            invoked: c.Invoked = await self._engine.submit(c.Invoke(fn.path, args, scope=scope, by=by))
+            invoked = await self._send(c.Invoke(fn.path, args, scope=scope, by=by))
         except MutationFailed as failed:
             raise step_error(failed.fields["failure"]) from None
         return invoked.result
 
     async def _query(self, fn: Function[Any, Any], args: str, scope: str, by: str) -> str:
-        raise NotImplementedError
+        try:
+            return await self._engine.read(lambda reader: self._queries.call(reader, fn.path, args))
+        except (Unavailable, UnknownFunction):
+            raise
+        except Exception as error:
+            raise step_error(failure_json(error)) from None
 
 
 def _matching(flows: FlowBackend) -> Callable[[rows.Run, str, Any, bool], Any]:

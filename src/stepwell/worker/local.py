@@ -76,6 +76,7 @@ async def open_local(
         if host is None:
             engine = await stack.enter_async_context(Engine(store, settings=settings, roles=roles))
         else:
+            stack.callback(host.close)
             engine = await stack.enter_async_context(host.engine(store, settings=settings, roles=roles))
         flows = FlowBackend(
             engine,

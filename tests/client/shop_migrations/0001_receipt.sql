@@ -1,0 +1,1 @@
+create table receipt (order_id text not null, receipt text not null);
