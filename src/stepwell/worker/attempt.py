@@ -36,6 +36,9 @@ _MACHINERY = (__file__, threads.__file__)
 
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether a call of it gives a coroutine, as far as can be seen before."""
+    code = getattr(fn, "__code__", None)
+    if code is not None and code.co_flags & inspect.CO_COROUTINE:
+        return True
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
