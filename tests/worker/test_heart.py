@@ -12,7 +12,9 @@ from stepwell.engine.clock import wall_ms
 from stepwell.model import commands as c
 from stepwell.worker.held import Held
 from stepwell.worker.worker import Worker
+from stepwell.workflow.context import Context
 
+from .hall import hall
 from .support import OK, QUICK, House, house
 
 #: The store's clock runs 30 times as fast: a lease of 10 s is over in a third of a second.
@@ -114,5 +116,30 @@ def test_a_heart_that_stops_leaves_no_thread(tmp_path: Path) -> None:
             assert "stepwell-heart" in [thread.name for thread in threading.enumerate()]
             await worker.stop(drain_s=0)
             assert "stepwell-heart" not in [thread.name for thread in threading.enumerate()]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["step", "action"])
+def test_an_async_function_that_blocks_is_not_run_a_second_time(tmp_path: Path, kind: str) -> None:
+    ran: list[int] = []
+
+    async def blocks() -> str:
+        ran.append(1)
+        time.sleep(4.5 * QUICK.lease_ms / FAST / 1_000)  # noqa: ASYNC251 - that is the point
+        return "done"
+
+    async def main() -> None:
+        async with hall(tmp_path, clock_ms=Fast()) as it:
+            action = it.action(blocks)
+
+            async def flow(ctx: Context) -> str:
+                return await (ctx.call(action) if kind == "action" else ctx.step(blocks))
+
+            it.work()
+            run_id = await it.start(it.workflow(flow))
+            assert await it.result(run_id) == "done"
+            assert ran == [1]
+            assert await it.entries(run_id, "attempt.ended") == []
 
     asyncio.run(main())
