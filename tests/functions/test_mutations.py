@@ -4,12 +4,13 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from stepwell.functions.contexts import MutationContext
+from stepwell.functions.define import Mutation
 from stepwell.functions.errors import AppError
 from stepwell.model import commands as c
 from stepwell.model import errors
@@ -141,7 +142,7 @@ def test_what_a_mutation_starts_signals_and_cancels_commits_with_it(counter: Cou
     bench.start("asked")
 
     def body(ctx: MutationContext) -> list[str]:
-        run_id = ctx.options(id="mine", tags={"a": "b"}, priority=3, on_complete=None).start(shop.order, 5)
+        run_id = ctx.options(id="mine", tags={"a": "b"}, priority=3).start(shop.order, 5)
         again = ctx.options(id="mine").start(shop.order, 5)
         job = ctx.options(delay=5).enqueue(shop.ship, 6)
         ctx.signal("mine", DONE, "yes")
@@ -181,14 +182,14 @@ def test_a_mutation_calls_others_in_its_transaction(counter: Counter, shop: Shop
         ctx.start(shop.order, 1)
         raise ValueError(order_id)
 
-    doomed_path = shop.mutation(doomed)
+    doomed_path, not_one = shop.mutation(doomed), cast("Mutation[[], None]", shop.ship)
 
     def body(ctx: MutationContext) -> list[int]:
         ctx.call(shop.pay, "kept", amount=2)
         with pytest.raises(ValueError, match="gone"):
             ctx.call(doomed_path, "gone")
         with pytest.raises(errors.Invalid):
-            ctx.call(shop.ship, 1)  # an action is no transaction
+            ctx.call(not_one)  # an action is no transaction
         return ctx.call(shop.amounts)
 
     assert counter.invoke(shop.bad(body)) == [1, 2]

@@ -1,8 +1,8 @@
 """What keeps users' functions in a transaction short and free of I/O (source: KERNEL, mutations).
 
-Three nets: Python's audit events refuse I/O, sleeping and threads at once; a watchdog raises in code that takes too
-long; and a refusal that the function catches fails it all the same. What it waits for in C for ever (a lock that nobody
-lets go) no net can end: the watchdog says where it stands.
+Three nets: Python's audit events refuse I/O, and its profiler sees the calls that would wait (sleep, a lock that is
+held) before they do; a watchdog raises in code that takes too long; and a refusal that the function catches fails it
+all the same. What waits in C for ever no net can end: the watchdog says where it stands.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from types import FrameType
 from typing import Any, TypeVar
@@ -39,6 +39,9 @@ EVENTS = frozenset(
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 #: Modules that may open files on behalf of a function: a log file that is turned over, a module that is compiled.
 _TRUSTED = ("logging", "importlib")
+#: Calls in C that wait, by name; of `acquire` only that of a lock which somebody holds.
+_WAITS = frozenset(("sleep", "acquire", "start_new_thread", "start_joinable_thread", "select", "poll"))
+_LOCK = type(threading.Lock())
 #: After this many times its limit, a function that cannot be interrupted is told of in the log.
 STUCK = 5
 #: The watchdog's thread rests when nobody has called for so long, in seconds.
@@ -109,6 +112,19 @@ def _is_trusted(frame: FrameType | None) -> bool:
     return False
 
 
+def _on_call(frame: FrameType, event: str, called: Any) -> None:
+    """A profiler: refuses what would wait. Audit events show some of it, on some versions of Python."""
+    if event == "c_call" and called.__name__ in _WAITS:
+        watched = _HOOK.inside.get(threading.get_ident())
+        if watched is None or watched.root.shields or _is_trusted(frame):
+            return
+        owner = called.__self__
+        if called.__name__ == "acquire" and not (isinstance(owner, _LOCK) and owner.locked()):
+            return
+        what = "waiting for a lock" if called.__name__ == "acquire" else called.__name__
+        raise watched.refuse(NotAllowed(f"{watched.name} may not do I/O or wait in a transaction: {what}"))
+
+
 class Guard:
     """Runs functions under the three nets, on any thread, each within `limit_ms`."""
 
@@ -149,13 +165,17 @@ class Guard:
         self._watchdog.watch(watched)
         tables.until(lambda: self._clock() > watched.deadline)
         _HOOK.inside[watched.thread] = watched
+        profiler = sys.getprofile()
         try:
             try:
+                sys.setprofile(_on_call)
                 return work(watched)
             finally:
+                sys.setprofile(profiler)
                 self._watchdog.leave(watched)
         except BaseException:  # the watchdog may have raised while it was being left
             self._watchdog.leave(watched)
+            sys.setprofile(profiler)
             raise
         finally:
             tables.until(None)
@@ -226,19 +246,18 @@ class _Watchdog:
         """From here on nothing is raised any more."""
         with self._lock:
             self._calls.pop(watched.thread, None)
-            if watched.overdue:
-                _raise_in(watched.thread, None)
+        if watched.overdue:
+            with suppress(_Overdue):
+                _raise_here(watched.thread)
 
     def shield(self, root: Watched) -> None:
         """Nothing is raised until the shield is taken away. Raises now what was to be raised."""
         with self._lock:
             root.shields += 1
             overdue = root.overdue
-            if overdue:
-                _raise_in(root.thread, None)
         if overdue:
             root.shields -= 1
-            raise _Overdue
+            _raise_here(root.thread)
 
     def _main(self) -> None:
         used = self._clock()
@@ -261,7 +280,7 @@ class _Watchdog:
             for watched in list(self._calls.values()):
                 if now > watched.deadline and not watched.shields:
                     watched.overdue = True
-                    _raise_in(watched.thread, _Overdue)
+                    _raise_in(watched.thread)
         for watched in list(self._calls.values()):
             if now > watched.deadline + STUCK * self._limit_s and not watched.told:
                 watched.told = True
@@ -270,7 +289,16 @@ class _Watchdog:
                 log.error("%s cannot be interrupted, and holds up every command:\n%s", watched.name, where)
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Raises in another thread at its next step of Python; None takes back what was not yet raised."""
-    what = ctypes.py_object() if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
+def _raise_in(thread: int) -> None:
+    """Raises in a thread at its next step of Python; what waited to be raised there is replaced."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Overdue))
+
+
+def _raise_here(thread: int) -> None:
+    """Raises `_Overdue` now, in this thread, so that none waits to be raised later.
+
+    Taking one back instead would leave CPython 3.11 with a signal that it never clears, and a profiler hangs on that.
+    """
+    _raise_in(thread)
+    while True:
+        pass

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from stepwell.functions.contexts import Matcher, MutationContext, Transaction
 from stepwell.functions.database import Database
@@ -77,7 +78,7 @@ class AppMutations:
 
         def work(watched: Watched) -> str:
             signature = function.signature
-            given = signature.arguments(signature.whole(call.args) if call.whole else call.args)
+            given = signature.arguments(_arguments(function, call))
             db = Database(tables, self.guard, watched)
             inside = Transaction(unit, call, now, self.guard, watched, self._entropy, self._match)
             extra = {"function": call.function, "run_no": call.run_no}
@@ -91,3 +92,10 @@ class AppMutations:
             return text
 
         return self.guard.run(call.function, work, tables)
+
+
+def _arguments(function: Mutation[..., Any], call: Call) -> str:
+    """The call's arguments as an object of names; null is none."""
+    if call.whole:
+        return function.signature.whole(call.args)
+    return "{}" if call.args == "null" else call.args

@@ -12,7 +12,7 @@ class Invoke(Command):
     """
 
     function: str
-    args: str = "null"
+    args: str = "{}"
     scope: str = "main"
     by: str = ""
     request: str | None = None

@@ -21,10 +21,11 @@ def exclusive(connection: sqlite3.Connection) -> Iterator[None]:
 def statements(script: str) -> Iterator[str]:
     """The statements of a script; the last one may lack its semicolon."""
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
+    *parts, rest = script.split(";")
+    for part in parts:
+        statement += f"{part};"
         if sqlite3.complete_statement(statement):
-            yield statement
+            yield statement.strip()
             statement = ""
-    if statement.strip():
-        yield statement
+    if (statement + rest).strip():
+        yield (statement + rest).strip()
