@@ -19,6 +19,7 @@ from bench.rig import Rig
 SUBJECTS = {
     "steps": "recorded steps, next to the floor",
     "workflows": "start, claim, finish",
+    "programs": "workflows as users write them, body and worker and all",
     "layout": "layouts of the journal: append, and read back",
     "readback": "a journal of 10,000 entries through the store",
     "idle": "1,000,000 parked runs, and a burst of timers",

@@ -1,0 +1,194 @@
+"""Subject `programs`: workflows as users write them, through the public API, next to the floor of their rows.
+
+Everything is in it: the body on its loop, the worker, the lane, one process, full sync. `steps` and `workflows` measure
+the engine below, by commands.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from bench.floor import Floor
+from bench.report import Row, at_least, at_most, latencies
+from bench.rig import PAYLOAD, Rig, run
+from stepwell import App, Context, Handle, Signal, Stepwell
+from stepwell.model.settings import Settings
+
+Result = dict[str, bool | int | str]
+app = App("bench")
+RESULT: Result = msgspec.json.decode(PAYLOAD)
+go = Signal("go", dict)
+AT_ONCE = 100
+
+
+async def make(n: int) -> Result:
+    """What a step does: nothing but its result."""
+    return RESULT
+
+
+@app.workflow
+async def chain(ctx: Context, count: int) -> int:
+    for n in range(count):
+        await ctx.step("make", make, n)
+    return count
+
+
+@app.workflow
+async def fan(ctx: Context, count: int) -> int:
+    return len(await asyncio.gather(*(ctx.step("make", make, n) for n in range(count))))
+
+
+@app.workflow
+async def trivial(ctx: Context) -> Result:
+    return RESULT
+
+
+@app.workflow
+async def resumes(ctx: Context, count: int) -> float:
+    """Answers when it was resumed: in a step, since a body has no real time."""
+    for n in range(count):
+        await ctx.step("make", make, n)
+    await ctx.wait_for_signal(go)
+    return await ctx.step("resumed", real_time)
+
+
+async def real_time() -> float:
+    return time.perf_counter()
+
+
+def measure(rig: Rig) -> Iterator[Row]:
+    """All rows of the subject."""
+    for loop in rig.loops():
+        yield from run(_alone(rig, loop), loop)
+        yield from run(_together(rig, loop), loop)
+        yield from run(_trivial(rig, loop), loop)
+        yield from run(_latency(rig, loop), loop)
+    yield from run(_long(rig), rig.loops()[-1])
+
+
+@asynccontextmanager
+async def opened(path: Path, *, linger_ms: int = 5_000) -> AsyncIterator[Stepwell]:
+    """The app in this process, warm."""
+    async with Stepwell(f"sqlite:///{path}", app, settings=Settings(linger_ms=linger_ms)) as sw:
+        await (await sw.start(chain, 20)).result()
+        yield sw
+
+
+async def _alone(rig: Rig, loop: str) -> list[Row]:
+    """One workflow in pairs with the floor: a commit of the rows of a step."""
+    pairs, steps = rig.pick(8, 20), rig.pick(100, 400)
+    floor = Floor(rig.fresh(f"programs-floor-{loop}"))
+    ours: list[float] = []
+    single: list[float] = []
+    same: list[float] = []
+    async with opened(rig.fresh(f"programs-1-{loop}")) as sw:
+        for _ in range(pairs):
+            single.append(floor.one_row(steps))
+            started = time.perf_counter()
+            await (await sw.start(chain, steps)).result()
+            ours.append(time.perf_counter() - started)
+            same.append(floor.all_rows(steps))
+    floor.close()
+    return [
+        Row(f"1 workflow of {steps} steps, {loop}", "steps/s", [steps / one for one in ours]),
+        Row(f"time of a step / one-row commit, {loop}", "x", _over(ours, single), f"{pairs} pairs", at_most(1.8)),
+        Row(f"time of a step / commit of its rows, {loop}", "x", _over(ours, same), f"{pairs} pairs"),
+    ]
+
+
+def _over(ours: list[float], floor: list[float]) -> list[float]:
+    return [mine / raw for mine, raw in zip(ours, floor, strict=True)]
+
+
+async def _together(rig: Rig, loop: str) -> list[Row]:
+    """A hundred workflows at once, in pairs with group commits of a hundred rows; and one that gathers."""
+    pairs, steps = rig.pick(4, 10), rig.pick(50, 200)
+    floor = Floor(rig.fresh(f"programs-floor-100-{loop}"))
+    raw: list[float] = []
+    ours: list[float] = []
+    cpu: list[float] = []
+    wide: list[float] = []
+    async with opened(rig.fresh(f"programs-100-{loop}")) as sw:
+        for _ in range(pairs):
+            raw.append(steps * AT_ONCE / floor.group(steps))
+            started, used = time.perf_counter(), time.process_time()
+            runs = await asyncio.gather(*(sw.start(chain, steps) for _ in range(AT_ONCE)))
+            await asyncio.gather(*(one.result() for one in runs))
+            ours.append(AT_ONCE * steps / (time.perf_counter() - started))
+            cpu.append((time.process_time() - used) / (AT_ONCE * steps) * 1e6)
+            started = time.perf_counter()
+            await (await sw.start(fan, 1_000)).result()
+            wide.append(1_000 / (time.perf_counter() - started))
+    floor.close()
+    ratios = [mine / rows for mine, rows in zip(ours, raw, strict=True)]
+    return [
+        Row(f"{AT_ONCE} workflows at once, {loop}", "steps/s", ours, "", at_least(25_000)),
+        Row(f"processor time of a step, all threads, {loop}", "us", cpu),
+        Row(f"steps/s / rows/s of 100-row commits, {loop}", "x", ratios, f"{pairs} pairs"),
+        Row(f"one workflow gathers 1,000 steps, {loop}", "steps/s", wide),
+    ]
+
+
+async def _trivial(rig: Rig, loop: str) -> list[Row]:
+    """Workflows without a step, a hundred callers, through the queue."""
+    rounds, each = rig.pick(3, 5), rig.pick(20, 60)
+    rates: list[float] = []
+
+    async def caller(sw: Stepwell) -> None:
+        for _ in range(each):
+            await (await sw.start(trivial)).result()
+
+    async with opened(rig.fresh(f"programs-trivial-{loop}")) as sw:
+        for _ in range(rounds):
+            started = time.perf_counter()
+            await asyncio.gather(*(caller(sw) for _ in range(AT_ONCE)))
+            rates.append(AT_ONCE * each / (time.perf_counter() - started))
+    return [Row(f"trivial workflows, {AT_ONCE} callers, {loop}", "wf/s", rates, "", at_least(8_000))]
+
+
+async def _latency(rig: Rig, loop: str) -> list[Row]:
+    """On an idle engine: start to result of one step; a signal to a resident run, and to a parked one."""
+    count = rig.pick(100, 400)
+    took: list[float] = []
+    async with opened(rig.fresh(f"programs-latency-{loop}")) as sw:
+        for _ in range(count):
+            started = time.perf_counter()
+            await (await sw.start(chain, 1)).result()
+            took.append(time.perf_counter() - started)
+        resident = [await _resumed(sw, 1, "waiting") for _ in range(count)]
+    async with opened(rig.fresh(f"programs-parked-{loop}"), linger_ms=0) as sw:
+        parked = [await _resumed(sw, 10, "waiting") for _ in range(count)]
+    return [
+        latencies(f"start to result, one step, {loop}", took, "", at_most(1.5)),
+        latencies(f"signal to resumed, resident, {loop}", resident, "", at_most(1)),
+        latencies(f"signal to resumed, parked, 10 steps to replay, {loop}", parked, "", at_most(3)),
+    ]
+
+
+async def _resumed(sw: Stepwell, steps: int, status: str) -> float:
+    run = await sw.start(resumes, steps)
+    async for seen in run.watch():
+        if seen.status == status or (seen.status == "running" and await _waits(run, steps)):
+            break
+    await asyncio.sleep(0.005)
+    started = time.perf_counter()
+    await run.signal(go, {"ok": True})
+    return await run.result() - started
+
+
+async def _waits(run: Handle[float], steps: int) -> bool:
+    """A resident run is running as far as the journal says: it waits when its last step is recorded."""
+    entries = [entry.kind async for entry in run.journal()]
+    return entries.count("step.completed") == steps
+
+
+async def _long(rig: Rig) -> list[Row]:
+    """A run of 10,000 steps that was parked is resumed: its journal is read and replayed, then it ends."""
+    steps, rounds = rig.pick(2_000, 10_000), rig.pick(3, 5)
+    async with opened(rig.fresh("programs-long"), linger_ms=0) as sw:
+        took = [await _resumed(sw, steps, "waiting") for _ in range(rounds)]
+    return [latencies(f"resume of a run of {steps:,} steps, warm", took, "", at_most(300))]
