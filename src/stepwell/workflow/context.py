@@ -32,7 +32,7 @@ from stepwell.functions.define import (
 from stepwell.functions.errors import NondeterministicCall, SignalTimeout
 from stepwell.functions.failures import step_error
 from stepwell.functions.signature import results_of
-from stepwell.functions.values import decode, encode
+from stepwell.functions.values import decode, encode, through
 from stepwell.model.entries import (
     ActionScheduled,
     Body,
@@ -371,7 +371,8 @@ class Context:
         """Says something about this run that others can read at once: `handle.get(state)`."""
         self._enter("set")
         key = self._instance.key(f"set:{plain(state.name)}")
-        await self._done(StateOp(key, self._instance.future(key), StateSet(state.name, raw(encode(value)))))
+        text = through(value, state.type)[0]
+        await self._done(StateOp(key, self._instance.future(key), StateSet(state.name, raw(text))))
 
     def patched(self, change: str) -> bool:
         """Whether this run takes the new path of a change: True for runs that get here for the first time, False for
@@ -437,9 +438,11 @@ class RunHandle(Generic[R]):
     async def signal(self, signal: Signal[T] | str, value: T, *, key: str | None = None) -> None:
         """Sends a signal; `key` lets the receiver drop doubles. Raises StepError when there is no such open run."""
         self._ctx._enter("handle.signal")
-        name = signal.name if isinstance(signal, Signal) else signal
-        body = SignalSent(run=self.id, name=name, payload=raw(encode(value)), dedup=key)
-        await self._ctx._send(body, f"signal:{plain(name)}")
+        if isinstance(signal, Signal):
+            name, text = signal.name, through(value, signal.type)[0]
+        else:
+            name, text = signal, encode(value)
+        await self._ctx._send(SignalSent(run=self.id, name=name, payload=raw(text), dedup=key), f"signal:{plain(name)}")
 
     async def cancel(self, reason: str = "") -> None:
         """Asks it to end. Raises StepError when there is no such open run."""
