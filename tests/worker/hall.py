@@ -12,6 +12,7 @@ import pytest
 
 from stepwell.engine.clock import wall_ms
 from stepwell.engine.engine import Engine
+from stepwell.engine.lane import no_fault
 from stepwell.functions.define import Action, Workflow
 from stepwell.functions.registry import Registry
 from stepwell.model import commands as c
@@ -148,11 +149,17 @@ async def true(condition: Callable[[], T]) -> T:
 
 
 @asynccontextmanager
-async def hall(cwd: Path, *, settings: Settings = QUICK, clock_ms: Callable[[], int] = wall_ms) -> AsyncIterator[Hall]:
+async def hall(
+    cwd: Path,
+    *,
+    settings: Settings = QUICK,
+    clock_ms: Callable[[], int] = wall_ms,
+    fault: Callable[[str], None] = no_fault,
+) -> AsyncIterator[Hall]:
     """Opens one, stops its workers, closes it, and asks the doctor."""
     store = SqliteStore(cwd / "hall.sqlite", sync="normal")
     with pytest.MonkeyPatch.context() as patch:
-        async with Engine(store, settings=settings, clock_ms=clock_ms) as engine:
+        async with Engine(store, settings=settings, clock_ms=clock_ms, fault=fault) as engine:
             made, submit = Hall(engine), engine.lane.submit
 
             def gate(command: c.Command, *rest: Any) -> None:

@@ -193,13 +193,15 @@ async def test_a_step_that_the_body_gave_up_is_told_to_stop(tmp_path: Path) -> N
             async with asyncio.timeout(0.05):
                 return await ctx.step(slow)
         except TimeoutError:
-            return "gave up"
+            return str(await ctx.wait_for_signal("go"))
 
     async with hall(tmp_path) as it:
         it.work()
-        assert await it.result(await it.start(it.workflow(flow))) == "gave up"
+        run_id = await it.start(it.workflow(flow))
         async with asyncio.timeout(5):
             await stopped.wait()
+        await it.signal(run_id, "go", "gave up")
+        assert await it.result(run_id) == "gave up"
 
 
 @on_a_loop

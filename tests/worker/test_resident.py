@@ -167,14 +167,25 @@ class Sleeper:
 
 @on_a_loop
 async def test_who_comes_back_stays_anew() -> None:
-    residents, one, other = Residents(80, 100), Sleeper(), Sleeper()
+    gone: list[str] = []
+
+    class Named(Sleeper):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def park(self) -> None:
+            gone.append(self.name)
+
+    residents, one, other = Residents(80, 100), Named("one"), Named("other")
     residents.add(one)
     await asyncio.sleep(0.05)
     residents.add(other)
     residents.add(one)
     await asyncio.sleep(0.05)
-    assert (one.parked, other.parked) == (0, 0)
-    await true(lambda: one.parked and other.parked)
+    assert gone == []
+    await true(lambda: len(gone) == 2)
+    assert gone == ["other", "one"]
     assert len(residents) == 0
 
 

@@ -1,8 +1,10 @@
 """Hosted turns: lost answers, refusals, stale leases, timers, signals, drains, unknown workflows."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,18 @@ async def steps(ctx: Context, n: int) -> int:
 
 async def waits(ctx: Context) -> Any:
     return await ctx.wait_for_signal("go")
+
+
+class HeldUp:
+    """Holds up the lane in front of a batch, while it is not open."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+
+    def __call__(self, point: str) -> None:
+        if point == "begun":
+            self.open.wait(20)
 
 
 def lose_answers(it: Hall, monkeypatch: pytest.MonkeyPatch, lost: list[c.Command]) -> None:
@@ -199,23 +213,30 @@ async def test_signals_in_the_same_moment_are_one_question(tmp_path: Path) -> No
 
 
 @on_a_loop
-async def test_a_signal_during_a_write_is_heard_of(tmp_path: Path) -> None:
+async def test_a_signal_in_the_same_commit_behind_a_write_is_heard_of(tmp_path: Path) -> None:
+    """The hint comes before the answer of the write, which does not tell of what came after it."""
+    lane = HeldUp()
+
     async def flow(ctx: Context) -> Any:
-        await ctx.step(signals)
+        await ctx.step(closes)
         return await ctx.wait_for_signal("go")
 
-    async with hall(tmp_path, settings=SLOW) as it:
-        run_id = it.engine.new_id()
+    async def closes() -> None:
+        lane.open.clear()
 
-        async def signals() -> None:
-            asyncio.get_running_loop().call_soon(tasks.append, asyncio.ensure_future(it.signal(run_id, "go", 7)))
-
-        tasks: list[Any] = []
+    async with hall(tmp_path, settings=SLOW, fault=lane) as it:
         it.work()
-        await it.start(it.workflow(flow), run_id=run_id)
+        run_id = await it.start(it.workflow(flow))
+        await true(lambda: not lane.open.is_set())
+        blocked = asyncio.ensure_future(it.signal(run_id, "other"))
+        await true(lambda: any(isinstance(one, c.Record) for one in it.sent))
+        behind = asyncio.ensure_future(it.signal(run_id, "go", 7))
+        await asyncio.sleep(0)
+        lane.open.set()
         begun = time.monotonic()
         assert await it.result(run_id) == 7
         assert time.monotonic() - begun < 2
+        await asyncio.gather(blocked, behind)
 
 
 @on_a_loop
@@ -308,6 +329,32 @@ async def test_what_runs_is_handed_back_after_the_drain_with_what_it_has_done(tm
 
 
 @on_a_loop
+async def test_who_hands_back_writes_what_is_done_and_begins_nothing_new(tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    async def first() -> None:
+        runs.append("first")
+        it.away = (c.Record,)
+
+    async def second() -> None:
+        runs.append("second")
+
+    async def flow(ctx: Context) -> None:
+        await ctx.step(first)
+        await ctx.step(second)
+
+    async with hall(tmp_path) as it:
+        worker = it.work()
+        run_id = await it.start(it.workflow(flow))
+        await true(lambda: runs)
+        asyncio.get_running_loop().call_later(0.3, setattr, it, "away", ())
+        await worker.stop(drain_s=0.05)
+        assert runs == ["first"]
+        kinds = await it.kinds(run_id)
+        assert kinds == ["run.created", "attempt.started", "step.completed", "attempt.ended"]
+
+
+@on_a_loop
 async def test_a_run_with_steps_left_ends_within_the_drain(tmp_path: Path) -> None:
     async def slow() -> str:
         begun.set()
@@ -385,7 +432,7 @@ async def test_bad_input_fails_the_run(tmp_path: Path) -> None:
 @on_a_loop
 async def test_bodies_live_in_their_own_environment(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def asks(ctx: Context) -> list[Any]:
-        found = [time.time() == ctx.now().timestamp()]
+        found: list[Any] = [time.time() == ctx.now().timestamp()]
         try:
             (tmp_path / "x").write_text("x")
         except NondeterministicCall as refused:
@@ -404,12 +451,23 @@ async def test_bodies_live_in_their_own_environment(tmp_path: Path, caplog: pyte
 
 @on_a_loop
 async def test_another_thread_that_reaches_into_a_body_fails_the_run(tmp_path: Path) -> None:
-    async def reaches(ctx: Context) -> None:
+    """Also when the body waits, and nothing else would make anybody look at it."""
+    let_go = threading.Event()
+
+    def reaches(body: Any) -> None:
+        let_go.wait(10)
+        with contextlib.suppress(NondeterministicCall):
+            body.call_soon_threadsafe(print)
+
+    async def flow(ctx: Context) -> None:
         body = asyncio.get_running_loop()
-        await ctx.step("other thread", lambda: body.call_soon_threadsafe(print))
+        await ctx.step("thread", lambda: threading.Thread(target=reaches, args=(body,), daemon=True).start())
         await ctx.wait_for_signal("never")
 
-    async with hall(tmp_path) as it:
+    async with hall(tmp_path, settings=SLOW) as it:
         it.work()
-        failure = await it.error(await it.start(it.workflow(reaches)))
+        run_id = await it.start(it.workflow(flow))
+        await true(lambda: len(it.turns[0].residents) == 1)
+        let_go.set()
+        failure = await it.error(run_id)
         assert failure["type"] == "NondeterministicCall"

@@ -42,11 +42,15 @@ class ActionHandler:
     ) -> None:
         self._engine, self._registry, self._threads, self._calling = engine, registry, threads, calling
         self._retry = retry
+        self._counted, self._needs = 0, tuple[str, ...]()
         self._context = contextvars.copy_context()
 
     def requires(self) -> tuple[str, ...]:
         """The actions that are here."""
-        return tuple(f"function:{action.path}" for action in self._registry.of("action"))
+        if len(self._registry) != self._counted:  # asked for at each claim
+            self._counted = len(self._registry)
+            self._needs = tuple(f"function:{action.path}" for action in self._registry.of("action"))
+        return self._needs
 
     async def __call__(self, held: Held) -> None:
         leased = held.leased

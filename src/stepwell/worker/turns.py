@@ -45,12 +45,16 @@ class TurnHandler:
         self.alarms = Alarms(self.clock)
         self.environment = ambient.install(WorkflowLoop)
         self._registry, self._logger, self._retry = registry, logger, retry
+        self._counted, self._needs = 0, tuple[str, ...]()
         self._prepared: set[Any] = set()
         self._curious: dict[Held, None] = {}
 
     def requires(self) -> tuple[str, ...]:
         """The workflows that are here."""
-        return tuple(dict.fromkeys(needs_workflow(one.path) for one in self._registry.of("workflow")))
+        if len(self._registry) != self._counted:  # asked for at each claim
+            self._counted = len(self._registry)
+            self._needs = tuple(dict.fromkeys(needs_workflow(one.path) for one in self._registry.of("workflow")))
+        return self._needs
 
     def drain(self) -> None:
         """Keeps nothing that only waits, from now on."""
