@@ -50,16 +50,16 @@ def _wait_for(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def _at_once(fut: Any) -> Any:
-    """What Python 3.12 does when there is no time at all."""
+    """What Python 3.12 does when there is no time at all, turn by turn."""
     future = asyncio.ensure_future(fut)
     if future.done():
         return future.result()
-    future.cancel()
+    inner: Any = tasks
+    await inner._cancel_and_wait(future, loop=asyncio.get_running_loop())
     try:
-        await future
+        return future.result()
     except asyncio.CancelledError as error:
         raise TimeoutError from error
-    return future.result()
 
 
 def _marked(function: Callable[..., Any]) -> Callable[..., Any]:

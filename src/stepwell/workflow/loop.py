@@ -10,7 +10,6 @@ import sys
 from asyncio import events, tasks
 from collections import deque
 from collections.abc import Callable
-from itertools import count
 from typing import Any, NoReturn, Protocol, TypeVarTuple, Unpack
 from zlib import crc32
 
@@ -55,7 +54,7 @@ class WorkflowFuture(asyncio.Future[Any]):
     """A future whose place in a set does not depend on its address. One of an operation tells that it was given up."""
 
     def __init__(self, *, loop: "WorkflowLoop", key: str | None = None) -> None:
-        self._hash = next(loop.numbers) if key is None else crc32(key.encode())
+        self._hash = loop.scope().future_hash() if key is None else crc32(key.encode())
         super().__init__(loop=loop)
         self._key, self._host = key, loop.host
 
@@ -108,7 +107,7 @@ def _hash_of_gathering(future: Any) -> int:
         return int(future._stepwell_hash)
     except AttributeError:
         loop = future._loop
-        number = next(loop.numbers) if isinstance(loop, WorkflowLoop) else object.__hash__(future)
+        number = loop.scope().future_hash() if isinstance(loop, WorkflowLoop) else object.__hash__(future)
         future._stepwell_hash = number
         return number
 
@@ -134,7 +133,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def __init__(self, host: Host, now_s: float) -> None:
         self.host, self.now_s = host, now_s
         self.root = Scope("", None, 0)
-        self.numbers = count(1)
         self.live: dict[WorkflowTask, None] = {}  # asyncio itself keeps weak references only
         self.evicting = False
         self._ready: deque[events.Handle] = deque()

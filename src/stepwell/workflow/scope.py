@@ -28,13 +28,13 @@ def fitting(key: str) -> str:
 class Scope:
     """Where one task stands: the path of its steps, and what it has numbered so far."""
 
-    __slots__ = ("_names", "_unnamed", "born", "hash", "parent", "path")
+    __slots__ = ("_futures", "_names", "_unnamed", "born", "hash", "parent", "path")
 
     def __init__(self, path: str, parent: "Scope | None", order: int) -> None:
         self.path, self.parent = path, parent
         self.born = 0
         self.hash = crc32(f"{parent.path}\0{order}".encode()) if parent is not None else 0
-        self._unnamed = 0
+        self._unnamed = self._futures = 0
         self._names: dict[str, int] | None = None
 
     def child(self) -> "Scope":
@@ -51,6 +51,12 @@ class Scope:
         if self.path == f"{parent.path}{parent._unnamed - 1}/":
             parent._unnamed -= 1
             self.path = parent.named(name)
+
+    def future_hash(self) -> int:
+        """The hash of a future without a key. Versions of asyncio make more or fewer of them, so it must depend on the
+        task alone."""
+        self._futures += 1
+        return self.hash + self._futures * 0x9E3779B1 & 0xFFFFFFFF
 
     def named(self, name: str) -> str:
         """The path of a child task with a name; the second of a name gets a number."""
