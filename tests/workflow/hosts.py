@@ -9,7 +9,7 @@ from stepwell.model import errors
 from stepwell.model.entries import StepCompleted
 from stepwell.workflow.turn import Done, Failed, Matched, Work
 from tests.workflow.lives import Bad, Life
-from tests.workflow.player import Boom, fail, look, play
+from tests.workflow.player import Boom, fail, flaky, look, play
 from tests.workflow.world import LEASE_MS, World, agree, said, short
 
 
@@ -187,6 +187,8 @@ class Hosts(World):
         self.nonce += 1
         if work.kind == "match":
             return self._matched(life, work)
+        if work.fn is flaky and not fails:
+            fails = self.rng.random() < 0.5
         if work.fn is fail or (fails and work.fn is not look):
             return Failed(self.rng.choice([Boom, Fatal])(f"boom {self.nonce}"))
         value = self.nonce if work.fn is look else work.fn(nonce=self.nonce)

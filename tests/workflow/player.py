@@ -59,6 +59,10 @@ def price(nonce: int = 0) -> Price:
 plain = lambda nonce=0: [nonce, None, {"deep": [nonce]}]  # noqa: E731 - a step without annotations
 
 
+def flaky(nonce: int = 0) -> str:
+    return f"at last {nonce}"
+
+
 def fail(nonce: int = 0) -> str:
     raise Boom(f"boom {nonce}")
 
@@ -157,10 +161,10 @@ class Player:
         return await self.ctx.step(name, fail)
 
     async def on_flaky(self, name: str, attempts: int) -> Any:
-        return await self.ctx.options(retry=Retry(attempts)).step(name, text)
+        return await self.ctx.options(retry=Retry(attempts)).step(name, flaky)
 
     async def on_late(self, name: str, seconds: float) -> Any:
-        return await self.ctx.options(deadline=seconds, retry=Retry(3)).step(name, text)
+        return await self.ctx.options(deadline=seconds, retry=Retry(3)).step(name, flaky)
 
     async def on_delayed(self, name: str, seconds: float) -> Any:
         return await self.ctx.options(delay=seconds).step(name, text)
@@ -320,6 +324,25 @@ class Player:
         for task in tasks:
             task.cancel()
         return len(tasks)
+
+    async def on_promises(self, nodes: list[Node]) -> Any:
+        """Goes through sets of futures, of its own and of gather."""
+        loop = asyncio.get_running_loop()
+        kept: list[asyncio.Future[Any]] = [loop.create_future() for _ in nodes]
+
+        async def keep(future: "asyncio.Future[Any]", node: Node) -> None:
+            future.set_result(await self.safe(node))
+
+        pairs = [
+            asyncio.gather(keep(future, node), self.mark("kept")) for future, node in zip(kept, nodes, strict=True)
+        ]
+        waiting: set[asyncio.Future[Any]] = {*kept, *pairs}
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                self.note("of set", repr(future.result()))
+                await self.mark("each")
+        return len(pairs)
 
     async def on_as_done(self, nodes: list[Node]) -> Any:
         return await self._as_done([self.task(node) for node in nodes])
