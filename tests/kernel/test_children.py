@@ -30,8 +30,8 @@ def test_a_refused_record_leaves_no_unborn_child_to_cancel(bench: Bench) -> None
     lease, _ = with_child(bench)
     kid = bench.run("kid").no
     bench.start("taken", pool="elsewhere")
-    refused, _ = bench.all(c.Record(lease, 2, 9, (child("unborn", "a"), child("taken", "b"))), c.Terminate("r"))
-    assert type(refused) is errors.Exists
+    refused, _ = bench.all(c.Record(lease, 2, 9, (child("unborn", "a"), child("kid3", ""))), c.Terminate("r"))
+    assert type(refused) is errors.Invalid
     with bench.reader() as reader:
         assert reader.messages_to(range(100)) == {kid}, "another run gets the number of the unborn one"
     deliver_all(bench)

@@ -109,12 +109,14 @@ def test_the_end_of_a_parent_cancels_attached_children_only(bench: Bench) -> Non
     assert bench.run("free").parent_no is None
 
 
-def test_a_child_whose_id_is_taken_refuses_the_whole_write(bench: Bench) -> None:
+def test_a_child_whose_id_is_taken_fails_and_the_other_entries_stand(bench: Bench) -> None:
     lease = bench.turn().lease
     bench.start("kid")
-    drafts = (c.Draft(StepCompleted(), "a"), c.Draft(CHILD, "b"))
-    bench.refused(c.Record(lease, 1, 2, drafts), errors.Exists)
-    assert bench.run().head_seq == 2
+    drafts = (c.Draft(StepCompleted(), "a"), c.Draft(CHILD, "b"), c.Draft(StepCompleted(), "c"))
+    recorded = bench.do(c.Record(lease, 1, 2, drafts))
+    assert [entry.kind for entry in recorded.own] == ["step.completed", "step.failed", "step.completed"]
+    assert (recorded.own[1].key, '"type":"Exists"' in recorded.own[1].data) == ("b", True)
+    assert bench.run().open_children == 0
 
 
 def test_a_child_that_begins_again_has_told_its_end_already(bench: Bench) -> None:

@@ -39,8 +39,13 @@ def test_writes_count_from_one_within_a_lease(bench: Bench) -> None:
 def test_a_repeat_gets_the_first_answer_and_writes_nothing(bench: Bench) -> None:
     lease = bench.turn().lease
     first = bench.record(lease, 1, ONE, StepFailed(raw("2")))
+    assert first.own == []
+    bench.clock.tick(500)
     bench.do(c.Signal("r", "s"))
-    assert bench.record(lease, 1, ONE, StepFailed(raw("2"))) == first
+    again = bench.record(lease, 1, ONE, StepFailed(raw("2")))
+    assert again.own == bench.journal()[2:4]
+    assert (again.first, again.head, again.at, again.missed) == (first.first, first.head, first.at, [])
+    assert again.at == bench.clock.now - 500
     assert bench.kinds().count("step.completed") == 1
     parked = c.Park(lease, 2, 10, ("signal:x",))
     assert bench.do(parked) == bench.do(parked) == c.Done("parked", "waiting")

@@ -1,9 +1,7 @@
 """What anyone allowed may do to a run from outside: signal, cancel, terminate, hold, release."""
 
-import msgspec
-
 from stepwell.kernel import check
-from stepwell.kernel.dedup import dedup_key, remember, signal_hash
+from stepwell.kernel.dedup import came_before, remember, signal_hash
 from stepwell.kernel.holds import hold, unhold
 from stepwell.kernel.journal import deliver
 from stepwell.kernel.runs import end, known, state_of
@@ -19,33 +17,35 @@ def signal(unit: Unit, command: Signal, now: int) -> Signaled:
     check.name("signal", command.name)
     check.json(unit.settings, "payload", command.payload)
     run = known(unit, command.scope, command.run_id)
-    key = None if command.dedup is None else dedup_key(command.scope, command.run_id, command.dedup)
-    seq = None if key is None else _came_before(unit, command, run, key)
+    body = SignalReceived(command.name, raw(command.payload), dedup=command.dedup, by=command.by)
+    seq = _before(unit, run, body)
     if seq is not None:
         return Signaled(seq)
     if run.terminal:
         if run.next_no is not None and (onward := unit.runs.get(run.next_no)) is not None:
             return Signaled(0, moved_to=onward.id)
         raise _ended(run)
-    check.room(unit.settings, run, 1, len(command.payload.encode()))
-    body = SignalReceived(command.name, raw(command.payload), dedup=command.dedup, by=command.by)
+    return Signaled(_take(unit, run, body, now))
+
+
+def take_signal(unit: Unit, run: Run, body: SignalReceived, now: int) -> None:
+    """A signal of another run. Raises `TooLarge` if there is no room for it, `Conflict` as `Signal` does."""
+    if _before(unit, run, body) is None:
+        _take(unit, run, body, now)
+
+
+def _before(unit: Unit, run: Run, body: SignalReceived) -> int | None:
+    if body.dedup is None:
+        return None
+    return came_before(unit, run, body.dedup, signal_hash(body.name, bytes(body.payload).decode()))
+
+
+def _take(unit: Unit, run: Run, body: SignalReceived, now: int) -> int:
+    check.room(unit.settings, run, 1, len(bytes(body.payload)))
     entry = deliver(unit, run.no, body, now)
-    if command.dedup is not None:
-        remember(unit, run, command.dedup, signal_hash(command.name, command.payload), entry.seq, now)
-    return Signaled(entry.seq)
-
-
-def _came_before(unit: Unit, command: Signal, run: Run, key: tuple[str, str]) -> int | None:
-    """The entry of the same signal, if the run's present journal has it."""
-    before = unit.requests.get(key)
-    if before is None:
-        return None
-    generation, seq = msgspec.json.decode(before.reply, type=tuple[int, int])
-    if generation != run.generation and seq > run.kept_seq:
-        return None
-    if before.body_hash != signal_hash(command.name, command.payload):
-        raise errors.Conflict(f"signal {command.dedup!r} of run {run.id} came before with another payload")
-    return int(seq)
+    if body.dedup is not None:
+        remember(unit, run, body.dedup, signal_hash(body.name, bytes(body.payload).decode()), entry.seq, now)
+    return entry.seq
 
 
 def cancel(unit: Unit, command: Cancel, now: int) -> RunState:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from stepwell.kernel import adopt, control, events, internal, invoke, leases, output, pools, runs, writes
+from stepwell.kernel import adopt, again, control, events, internal, invoke, leases, output, pools, runs, writes
 from stepwell.kernel.calls import USER_MS, Away, Postponed
 from stepwell.kernel.unit import Reading, Unit
 from stepwell.model import commands as c
@@ -20,7 +20,7 @@ RULES: dict[type[c.Command], Rule] = {
     c.ReplayEvent: events.replay_event,
     c.SyncManifests: events.sync_manifests,
     c.StartRun: runs.start_run,
-    c.Restart: runs.restart,
+    c.Restart: again.restart,
     c.Claim: leases.claim,
     c.Release: writes.release,
     c.Sync: leases.sync,

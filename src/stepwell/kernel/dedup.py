@@ -6,6 +6,7 @@ import msgspec
 
 from stepwell.kernel import check
 from stepwell.kernel.unit import Unit
+from stepwell.model.errors import Conflict
 from stepwell.model.rows import Request, Run
 
 HOUR_MS = 3_600_000
@@ -21,6 +22,19 @@ def dedup_key(scope: str, run_id: str, dedup: str) -> tuple[str, str]:
 def signal_hash(name: str, payload: str) -> str:
     """What tells two signals with one dedup key apart."""
     return hashlib.sha256(f"{name}\0{payload}".encode()).hexdigest()
+
+
+def came_before(unit: Unit, run: Run, dedup: str, hashed: str) -> int | None:
+    """The entry of the same signal, if the run's present journal has it. Raises `Conflict` if it is another signal."""
+    before = unit.requests.get(dedup_key(run.scope, run.id, dedup))
+    if before is None:
+        return None
+    generation, seq = msgspec.json.decode(before.reply, type=tuple[int, int])
+    if generation != run.generation and seq > run.kept_seq:
+        return None
+    if before.body_hash != hashed:
+        raise Conflict(f"signal {dedup!r} of run {run.id} came before with another payload")
+    return int(seq)
 
 
 def remember(unit: Unit, run: Run, dedup: str, hashed: str, seq: int, now: int) -> None:

@@ -15,6 +15,7 @@ from stepwell.model.commands import (
     Accepted,
     AcceptEvent,
     Emission,
+    Emitted,
     Match,
     NewEvent,
     ReplayEvent,
@@ -123,8 +124,8 @@ def store(
     return event
 
 
-def emit(unit: Unit, run: Run, emission: Emission | None, now: int) -> list[str]:
-    """Accepts what the result of a run sends; answers the ids of the events, those that were there already, too."""
+def emit(unit: Unit, run: Run, emission: Emission | None, now: int) -> list[Accepted]:
+    """Accepts what a run sends; answers for each event, those that were there already, too."""
     if emission is None or not emission.events:
         return []
     if emission.scope != run.scope:
@@ -140,12 +141,17 @@ def emit(unit: Unit, run: Run, emission: Emission | None, now: int) -> list[str]
             hint=hint,
         )
     _check_revision(unit, run.scope, emission.manifests_at)
-    for one in emission.events:
-        check_event(unit, run.scope, one.event, one.misses)
-        if known_event(unit, run.scope, one.event) is None:
-            event = store(unit, run.scope, one.event, now, matched=len(one.matches), misses=one.misses, cause=run)
-            _start(unit, event, one.matches, 0, run.id, now)
-    return [one.event.id for one in emission.events]
+    return [_emit_one(unit, run, one, now) for one in emission.events]
+
+
+def _emit_one(unit: Unit, run: Run, one: Emitted, now: int) -> Accepted:
+    check_event(unit, run.scope, one.event, one.misses)
+    known = known_event(unit, run.scope, one.event)
+    if known is not None:
+        return Accepted("duplicate", known.id, list(unit.event_runs.get(known.no) or ()), 0)
+    event = store(unit, run.scope, one.event, now, matched=len(one.matches), misses=one.misses, cause=run)
+    run_ids = _start(unit, event, one.matches, 0, run.id, now)
+    return Accepted("accepted", event.id, run_ids, len(run_ids))
 
 
 def replay_event(unit: Unit, command: ReplayEvent, now: int) -> Accepted:

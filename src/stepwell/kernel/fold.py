@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from stepwell.model.entries import (
+    ActionCanceled,
     ActionCompleted,
     ActionFailed,
     ActionScheduled,
@@ -128,6 +129,11 @@ def _action_ended(run: Run, entry: Entry, body: Any, spill: Spill) -> None:
     run.open_actions -= 1
 
 
+def _action_canceled(run: Run, entry: Entry, body: Any, spill: Spill) -> None:
+    canceled: ActionCanceled = body
+    run.open_actions -= canceled.task is not None
+
+
 def _child_started(run: Run, entry: Entry, body: Any, spill: Spill) -> None:
     started: ChildStarted = body
     run.open_children += started.attached
@@ -171,7 +177,8 @@ def _restarted(run: Run, entry: Entry, body: Any, spill: Spill) -> None:
     run.kept_seq = again.keep_seq
     run.status, run.result, run.result_status, run.error = "queued", None, None, None
     run.hold = run.cancel_at = run.ended_at = run.waits = run.next_no = run.started_at = None
-    run.open_actions = run.open_children = run.write_no = run.write_seq = 0
+    run.open_actions, run.open_children = again.actions, again.children
+    run.write_no = run.write_seq = 0
     run.deadline = again.deadline
     given = text_of(again.input)
     run.input = run.input if given is None else spill(run.no, given)
@@ -188,6 +195,7 @@ _EFFECTS: dict[str, Callable[[Run, Entry, Any, Spill], None]] = {
     ActionScheduled.kind: _action_scheduled,
     ActionCompleted.kind: _action_ended,
     ActionFailed.kind: _action_ended,
+    ActionCanceled.kind: _action_canceled,
     ChildStarted.kind: _child_started,
     ChildEnded.kind: _child_ended,
     RunCompleted.kind: _completed,

@@ -7,7 +7,7 @@ from stepwell.model.entries import RunHeld, RunReleased
 from stepwell.model.rows import Run, Task
 
 
-def hold(unit: Unit, run: Run, body: RunHeld, now: int) -> None:
+def hold(unit: Unit, run: Run, body: RunHeld, now: int, *, n: int = 0) -> None:
     """Holds every open task of a run and says why."""
     for k in {run.turn, *(unit.open_tasks.get(run.no) or ())}:
         task = unit.tasks.get((run.no, k))
@@ -15,7 +15,7 @@ def hold(unit: Unit, run: Run, body: RunHeld, now: int) -> None:
             continue
         due_at = task.due_at if _keeps_its_time(task, body.reason) else None
         move(unit, (run.no, k), "held", now).due_at = due_at
-    append(unit, run.no, body, now)
+    append(unit, run.no, body, now, n=n)
 
 
 def unhold(unit: Unit, run: Run, by: str, now: int) -> None:

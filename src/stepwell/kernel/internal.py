@@ -6,25 +6,34 @@ import msgspec
 
 from stepwell.kernel.callbacks import called_later
 from stepwell.kernel.calls import USER_MS, Away
-from stepwell.kernel.control import request_cancel
+from stepwell.kernel.control import request_cancel, take_signal
 from stepwell.kernel.holds import hold
 from stepwell.kernel.journal import deliver, fire
 from stepwell.kernel.leases import give_back, no_further
 from stepwell.kernel.runs import end
 from stepwell.kernel.tasks import lost_at, move
 from stepwell.kernel.unit import Unit
+from stepwell.kernel.writes import fail_action
 from stepwell.model.commands import Deliver, Fire, Promote, Prune, Sweep, Worked
 from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, RunHeld, SignalReceived, decode_body, raw
-from stepwell.model.errors import Outdated
+from stepwell.model.errors import Conflict, Outdated
 from stepwell.model.rows import Message, Run
 
+#: The error of an action past its deadline.
+LATE = raw('{"type":"StepTimeout","message":"the action is past its deadline"}')
 log = logging.getLogger("stepwell.kernel")
 
 
 def sweep(unit: Unit, command: Sweep, now: int) -> Worked:
-    """`Sweep`: expired leases, cancels past their grace, runs past their deadline."""
+    """`Sweep`: actions past their deadline, expired leases, cancels past their grace, runs past their deadline."""
     work = unit.work
     count = 0
+    for key in work.late:
+        task = unit.tasks.get(key)
+        if task is not None and task.state != "done" and task.deadline is not None and task.deadline <= now:
+            move(unit, key, "done", now)
+            fail_action(unit, task, LATE, now)
+            count += 1
     for key in work.expired:
         task = unit.tasks.get(key)
         if task is not None and task.state == "leased" and (task.lease_until or 0) < now:
@@ -122,14 +131,22 @@ def _hand_over(unit: Unit, run: Run, message: Message, now: int) -> None:
             unit.sent.append(msgspec.structs.replace(message, no=0, to_no=run.next_no))
         return
     if message.kind == "cancel":
-        if message.from_no == run.parent_no:
-            request_cancel(unit, run, "parent", msgspec.json.decode(message.data).get("reason", ""), now)
+        told = msgspec.json.decode(message.data, type=dict[str, str])
+        if "by" in told or message.from_no == run.parent_no:
+            request_cancel(unit, run, told.get("by", "parent"), told.get("reason", ""), now)
     elif message.kind == "signal":
-        deliver(unit, run.no, decode_body(SignalReceived.kind, message.data), now)
+        _signal(unit, run, msgspec.json.decode(message.data, type=SignalReceived), now)
     elif message.kind == "child.ended":
         generation, _, key = (message.key or "0:").partition(":")
         if int(generation) == run.generation:
             deliver(unit, run.no, decode_body(ChildEnded.kind, message.data), now, key=key)
+
+
+def _signal(unit: Unit, run: Run, body: SignalReceived, now: int) -> None:
+    try:
+        take_signal(unit, run, body, now)
+    except Conflict as conflict:  # two that did not know of each other sent it at once: the first one counts
+        log.warning("a signal of run %s is dropped: %s", body.by, conflict)
 
 
 def promote(unit: Unit, command: Promote, now: int) -> Worked:

@@ -139,10 +139,16 @@ def _once(entries: Sequence[Entry]) -> Iterable[str]:
             if ended:
                 yield f"entry {entry.seq} ends a run that ended at {ended}"
             ended = entry.seq
-        if entry.kind in ("step.completed", "step.failed", "action.completed", "action.failed") and entry.key:
+        if _is_result(entry) and entry.key:
             before = results.setdefault((entry.kind.partition(".")[0], entry.key), entry.seq)
             if before != entry.seq:
                 yield f"step {entry.key!r} has results at {before} and at {entry.seq}"
+
+
+def _is_result(entry: Entry) -> bool:
+    if entry.kind == "action.canceled":
+        return '"task":' in entry.data
+    return entry.kind in ("step.completed", "step.failed", "action.completed", "action.failed")
 
 
 def _after_the_end(entries: Sequence[Entry]) -> Iterable[str]:

@@ -33,7 +33,7 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
     while queue and len(claimed.tasks) < command.limit:
         task_key = queue.popleft()
         task = unit.tasks.rows[task_key]
-        if task.state != "ready":
+        if task.state != "ready" or (task.deadline is not None and task.deadline <= now):
             continue
         verdict = slot(unit, task, now)
         if verdict == "free":
@@ -159,6 +159,10 @@ def _leased(unit: Unit, task: Task, lease: Lease, now: int) -> Leased:
         key=task.key,
         name=task.name,
         details=task.details,
+        retry=task.retry,
+        timeout_ms=task.timeout_ms,
+        heartbeat_ms=task.heartbeat_ms,
+        deadline=task.deadline,
         output_n=task.said,
     )
     _bring(unit, leased, "input", run.input)

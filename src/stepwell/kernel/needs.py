@@ -10,15 +10,16 @@ from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.invoke import request_key
 from stepwell.kernel.unit import PoolKey, TaskKey
 from stepwell.model import commands as c
-from stepwell.model.entries import ChildStarted
+from stepwell.model.entries import ActionCanceled, Body, CancelSent, ChildStarted, EventSent, SignalSent
 from stepwell.model.ids import flow_run_id
 
 
 class Need(Struct, gc=False):
     """The keys of a batch. `closing`: runs that may end, so all their open tasks and attached children come too.
 
-    `ending`: tasks whose end is the end of their run, if they are its turn. `slots`: where a start may be fused with
-    its first lease.
+    `peers`: run ids that a run names, in its own scope; `peer_signals`: those with the dedup key of a signal to them.
+    `restarts`: runs by scope and id, with the part of their journal that is kept. `ending`: tasks whose end is the end
+    of their run, if they are its turn. `slots`: where a start may be fused with its first lease.
     """
 
     runs: set[int] = field(default_factory=set)
@@ -27,7 +28,9 @@ class Need(Struct, gc=False):
     closing_ids: set[tuple[str, str]] = field(default_factory=set)
     tasks: set[TaskKey] = field(default_factory=set)
     turns: set[int] = field(default_factory=set)
-    child_ids: set[tuple[int, str]] = field(default_factory=set)
+    peers: set[tuple[int, str]] = field(default_factory=set)
+    peer_signals: set[tuple[int, str, str]] = field(default_factory=set)
+    restarts: set[tuple[str, str, int]] = field(default_factory=set)
     events: set[tuple[str, str]] = field(default_factory=set)
     manifests: set[str] = field(default_factory=set)
     revisions: set[str] = field(default_factory=set)
@@ -101,9 +104,41 @@ def _leased(need: Need, lease: c.Lease) -> None:
 def _record(need: Need, command: c.Record) -> None:
     _leased(need, command.lease)
     for draft in command.entries:
-        if type(draft.body) is ChildStarted:
-            need.child_ids.add((command.lease.run_no, draft.body.child))
-            need.new_runs += 1
+        rule = _DRAFTS.get(type(draft.body))
+        if rule is not None:
+            rule(need, command.lease.run_no, draft, draft.body)
+
+
+def _child(need: Need, run_no: int, draft: c.Draft, body: ChildStarted) -> None:
+    check.run_id(body.child)
+    need.peers.add((run_no, body.child))
+    need.new_runs += 1
+
+
+def _receiver(need: Need, run_no: int, draft: c.Draft, body: SignalSent | CancelSent) -> None:
+    check.run_id(body.run)
+    need.peers.add((run_no, body.run))
+    if isinstance(body, SignalSent) and body.dedup is not None:
+        check.run_id(body.dedup)
+        need.peer_signals.add((run_no, body.run, body.dedup))
+
+
+def _actions(need: Need, run_no: int, draft: c.Draft, body: ActionCanceled) -> None:
+    need.closing.add(run_no)
+
+
+def _sent_event(need: Need, run_no: int, draft: c.Draft, body: EventSent) -> None:
+    if draft.sends is not None:
+        _emission(need, draft.sends)
+
+
+_DRAFTS: dict[type[Body], Callable[[Need, int, c.Draft, Any], None]] = {
+    ChildStarted: _child,
+    SignalSent: _receiver,
+    CancelSent: _receiver,
+    ActionCanceled: _actions,
+    EventSent: _sent_event,
+}
 
 
 def _write(need: Need, command: Any) -> None:
@@ -119,12 +154,16 @@ def _ending(need: Need, command: c.Finish | c.Fail | c.Release) -> None:
     _turn(need, command)
     need.ending.add((command.lease.run_no, command.lease.k))
     if isinstance(command, c.Finish) and isinstance(command.outcome, c.Continued):
-        need.child_ids.add((command.lease.run_no, command.outcome.id))
+        need.peers.add((command.lease.run_no, command.outcome.id))
         need.new_runs += 1
     if not isinstance(command, c.Release) and command.sends is not None:
-        need.revisions.add(command.sends.scope)
-        for one in command.sends.events:
-            _event(need, command.sends.scope, one.event, one.matches)
+        _emission(need, command.sends)
+
+
+def _emission(need: Need, sends: c.Emission) -> None:
+    need.revisions.add(sends.scope)
+    for one in sends.events:
+        _event(need, sends.scope, one.event, one.matches)
 
 
 def _sync(need: Need, command: c.Sync) -> None:
@@ -154,6 +193,13 @@ def _closing(need: Need, command: Any) -> None:
     need.closing_ids.add((command.scope, command.run_id))
 
 
+def _restart(need: Need, command: c.Restart) -> None:
+    _closing(need, command)
+    if command.keep_seq:
+        check.whole("keep_seq", command.keep_seq, 0, check.LAST_MS)
+        need.restarts.add((command.scope, command.run_id, command.keep_seq))
+
+
 def _pool(need: Need, command: c.SetPool) -> None:
     need.pools.add((command.pool.scope, command.pool.name))
 
@@ -176,7 +222,7 @@ _NEEDS: dict[type[c.Command], Callable[[Need, Any], None]] = {
     c.ReplayEvent: _replay,
     c.SyncManifests: _sync_manifests,
     c.StartRun: _start,
-    c.Restart: _closing,
+    c.Restart: _restart,
     c.Claim: _claim,
     c.Release: _ending,
     c.Sync: _sync,

@@ -9,7 +9,7 @@ from stepwell.kernel.leases import grant, leased_by
 from stepwell.kernel.tasks import check_place, check_retry, move, slot
 from stepwell.kernel.unit import Unit
 from stepwell.model import errors
-from stepwell.model.commands import Restart, RunState, Started, StartRun
+from stepwell.model.commands import RunState, Started, StartRun
 from stepwell.model.entries import (
     Body,
     ChildEnded,
@@ -185,19 +185,6 @@ def close(unit: Unit, run: Run, now: int) -> None:
         task = unit.tasks.get((run.no, k))
         if task is not None and task.state != "done":
             move(unit, (run.no, k), "done", now)
-
-
-def restart(unit: Unit, command: Restart, now: int) -> RunState:
-    """`Restart`: a new generation of an ended run."""
-    run = known(unit, command.scope, command.run_id)
-    if not run.terminal:
-        raise errors.Open(f"run {run.id} is {run.status}", run_id=run.id, status=run.status)
-    if not 0 <= command.keep_seq <= run.head_seq:
-        raise errors.Invalid(f"keep_seq must be from 0 to {run.head_seq}", keep_seq=command.keep_seq)
-    check.room(unit.settings, run, 1, 0)
-    body = RunRestarted(generation=run.generation + 1, keep_seq=command.keep_seq, by=command.by)
-    begin_again(unit, run.no, body, now)
-    return state_of(unit.runs.rows[run.no])
 
 
 def begin_again(unit: Unit, run_no: int, body: RunRestarted, now: int, *, due_at: int | None = None) -> None:

@@ -102,13 +102,14 @@ class Table(Generic[K, V]):
 class Reading(Struct, gc=False):
     """Something that a reply needs and that no rule looks at: read after the flush, before the commit.
 
-    `what` is missed (deliverable entries with `after` < seq < `until`), journal (the kept entries up to `until`),
-    blob (the text of `hash`) or event. The store sets attribute `field` of `reply` to it.
+    `what` is missed (deliverable entries with `after` < seq < `until`), own (those between that a worker numbered),
+    at (the time of entry `until`), journal (the kept entries up to `until`), blob (the text of `hash`) or event. The
+    store sets attribute `field` of `reply` to it.
     """
 
     reply: Any
     field: str
-    what: Literal["missed", "journal", "blob", "event"]
+    what: Literal["missed", "own", "at", "journal", "blob", "event"]
     run_no: int = 0
     after: int = 0
     until: int = 0
@@ -119,6 +120,7 @@ class Reading(Struct, gc=False):
 class Work(Struct, gc=False):
     """What the internal commands of the batch found to do, by the indexes of the store."""
 
+    late: list[TaskKey] = []
     expired: list[TaskKey] = []
     overdue: list[int] = []
     due: list[TaskKey] = []
@@ -170,6 +172,7 @@ class Unit:
         self.open_tasks: Table[int, tuple[int, ...]] = Table(self)
         self.children: Table[int, tuple[int, ...]] = Table(self)
         self.event_runs: Table[int, tuple[str, ...]] = Table(self)
+        self.kept: dict[tuple[int, int], list[Entry]] = {}  # of a restart, by (run, keep_seq): see kernel.again
         self.candidates: dict[tuple[Any, ...], list[TaskKey]] = {}
         self.queues: dict[tuple[Any, ...], deque[TaskKey]] = {}
         self.ready_ahead: Table[tuple[str, str], bool] = Table(self)
@@ -211,6 +214,12 @@ class Unit:
         if stored is None or not stored.startswith("@"):
             return stored == text
         return stored[1:] == hashlib.sha256(text.encode()).hexdigest()
+
+    def text(self, run_no: int, stored: str | None) -> str | None:
+        """A payload as it was given. One that is kept elsewhere must have been loaded."""
+        if stored is None or not stored.startswith("@"):
+            return stored
+        return self.blobs.rows[(run_no, 0, stored[1:])].data
 
     def spill(self, run_no: int, text: str | None, event_no: int = 0) -> str | None:
         """How a payload stands in its row: itself, or past the threshold `@` and its hash, with a blob row."""

@@ -1,18 +1,17 @@
 """What a worker writes under its lease: numbered, repeatable, never refused because somebody else wrote (KERNEL)."""
 
-from collections.abc import Callable
-from typing import Any
-
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from stepwell.kernel import check
 from stepwell.kernel.calls import Call
 from stepwell.kernel.dedup import remember, signal_hash
+from stepwell.kernel.drafts import write
 from stepwell.kernel.events import emit
+from stepwell.kernel.holds import hold
 from stepwell.kernel.journal import append, deliver, fire
 from stepwell.kernel.leases import answer, fence, give_back, no_further
 from stepwell.kernel.runs import create, end
-from stepwell.kernel.tasks import check_place, check_retry, move, retry_at
+from stepwell.kernel.tasks import move, retry_at
 from stepwell.kernel.unit import Reading, Unit
 from stepwell.model import errors
 from stepwell.model.commands import (
@@ -33,9 +32,7 @@ from stepwell.model.entries import (
     PAYLOADS,
     ActionCompleted,
     ActionFailed,
-    ActionScheduled,
     CancelRequested,
-    ChildStarted,
     RunCanceled,
     RunCompleted,
     RunContinued,
@@ -48,11 +45,14 @@ from stepwell.model.entries import (
     StepFailed,
     raw,
     text_of,
+    with_attempts,
 )
-from stepwell.model.rows import Entry, Run, Task
+from stepwell.model.rows import Run, Task
 
 #: The longest that a released task may be kept back: a week.
 MAX_DELAY_MS = 7 * 86_400_000
+#: How many names of unread signals an entry tells.
+MAX_UNREAD = 100
 
 
 def record(unit: Unit, command: Record, now: int) -> Recorded:
@@ -65,22 +65,38 @@ def record(unit: Unit, command: Record, now: int) -> Recorded:
     if not command.entries:
         raise errors.Invalid("a write without entries", hint="Write at least one entry.")
     if repeat:
-        return _recorded(unit, run, run.write_seq, len(command.entries), command.seen, now)
+        return recorded_again(unit, run, len(command.entries), command.seen, now)
     _check_drafts(unit, run, command.entries)
     first, wake_seq = run.head_seq + 1, run.wake_seq
+    other = False
     for draft in command.entries:
-        _RECORD.get(type(draft.body), _plain)(unit, run.no, draft, now, command.n)
-    head = unit.runs.rows[run.no].head_seq
+        other = write(unit, run.no, draft, now, command.n) or other
+    run = unit.runs.rows[run.no]
+    recorded = Recorded(first, run.head_seq, now, run.updated_at)
     if wake_seq > command.seen:
-        return _recorded(unit, run, first, head - first + 1, command.seen, now)
-    return Recorded(first, head, now, unit.runs.rows[run.no].updated_at)
-
-
-def _recorded(unit: Unit, run: Run, first: int, count: int, seen: int, now: int) -> Recorded:
-    recorded = Recorded(first, first + count - 1, now, run.updated_at)
-    if seen + 1 < first:
-        unit.readings.append(Reading(recorded, "missed", "missed", run.no, seen, first))
+        _bring_missed(unit, run, recorded, command.seen)
+    if other:
+        bring_own(unit, run, recorded)
     return recorded
+
+
+def recorded_again(unit: Unit, run: Run, count: int, seen: int, now: int) -> Recorded:
+    """The answer of the last write, which wrote `count` entries, when it is repeated."""
+    recorded = Recorded(run.write_seq, run.write_seq + count - 1, now, run.updated_at)
+    _bring_missed(unit, run, recorded, seen)
+    bring_own(unit, run, recorded)
+    unit.readings.append(Reading(recorded, "at", "at", run.no, until=run.write_seq))
+    return recorded
+
+
+def _bring_missed(unit: Unit, run: Run, recorded: Recorded, seen: int) -> None:
+    if seen + 1 < recorded.first:
+        unit.readings.append(Reading(recorded, "missed", "missed", run.no, seen, recorded.first))
+
+
+def bring_own(unit: Unit, run: Run, recorded: Recorded) -> None:
+    """Answers with the entries of a write as they stand."""
+    unit.readings.append(Reading(recorded, "own", "own", run.no, recorded.first - 1, recorded.head + 1))
 
 
 def _check_drafts(unit: Unit, run: Run, drafts: tuple[Draft, ...]) -> None:
@@ -99,90 +115,23 @@ def _check_drafts(unit: Unit, run: Run, drafts: tuple[Draft, ...]) -> None:
     check.room(unit.settings, run, len(drafts), size)
 
 
-def _plain(unit: Unit, run_no: int, draft: Draft, now: int, n: int) -> Entry:
-    return append(unit, run_no, draft.body, now, key=draft.key, n=n)
-
-
-def _schedule_action(unit: Unit, run_no: int, draft: Draft, now: int, n: int) -> Entry:
-    body = draft.body
-    assert isinstance(body, ActionScheduled)
-    check.name("function", body.function)
-    check_place(body.pool, body.pool_key, body.priority)
-    check.time_ms("due_at", body.due_at)
-    check_retry(text_of(body.retry))
-    entry = _plain(unit, run_no, draft, now, n)
-    later = body.due_at is not None and body.due_at > now
-    task = Task(
-        run_no=run_no,
-        k=entry.seq,
-        scope=unit.runs.rows[run_no].scope,
-        kind="action",
-        state="due" if later else "ready",
-        pool=body.pool,
-        pool_key=body.pool_key,
-        requires=f"function:{body.function}",
-        priority=body.priority,
-        order=now,
-        due_at=body.due_at if later else None,
-        key=draft.key,
-        name=body.function,
-        args=unit.spill(run_no, text_of(body.args)),
-        retry=text_of(body.retry),
-    )
-    unit.tasks.put((run_no, task.k), task)
-    unit.open_tasks.put(run_no, (*(unit.open_tasks.get(run_no) or ()), task.k))
-    return entry
-
-
-def _start_child(unit: Unit, run_no: int, draft: Draft, now: int, n: int) -> Entry:
-    body = draft.body
-    assert isinstance(body, ChildStarted)
-    parent = unit.runs.rows[run_no]
-    check.run_id(body.child)
-    check.name("name", body.name)
-    check_place(body.pool, body.pool_key, body.priority)
-    if unit.run_by_id(parent.scope, body.child) is not None:
-        raise errors.Exists(f"run {body.child} exists", run_id=body.child)
-    entry = _plain(unit, run_no, draft, now, n)
-    made = RunCreated(
-        run_kind="workflow",
-        name=body.name,
-        version=body.version,
-        pool=body.pool,
-        pool_key=body.pool_key,
-        priority=body.priority,
-        by=parent.id,
-        input=body.input,
-        root_no=parent.root_no or run_no,
-    )
-    if body.attached:
-        made.parent_no, made.parent_key, made.parent_gen = run_no, draft.key, parent.generation
-    child = create(unit, parent.scope, body.child, made, now, requires=f"workflow:{body.name}")
-    if body.attached:
-        unit.children.put(run_no, (*(unit.children.get(run_no) or ()), child.no))
-    return entry
-
-
-_RECORD: dict[type, Callable[[Unit, int, Draft, int, int], Any]] = {
-    ActionScheduled: _schedule_action,
-    ChildStarted: _start_child,
-}
-
-
 def mutate(unit: Unit, command: Mutate, now: int) -> Recorded:
     """`Mutate`: runs the function in this transaction; its result, or its error, is recorded in the same commit."""
     run, task, repeat = fence(unit, command.lease, command.n)
     if task.kind != "turn":
         raise errors.Invalid("only a workflow's turn runs mutations")
     if repeat:
-        return _recorded(unit, run, run.write_seq, 1, command.seen, now)
+        return recorded_again(unit, run, 1, command.seen, now)
     check.json(unit.settings, "args", command.args)
     check.text("key", command.key, 1_024)
     check.room(unit.settings, run, 1, unit.settings.payload_bytes)
     called = unit.call(Call(command.function, command.args, run.scope, by=run.id, run_no=run.no), now)
     body = StepCompleted(raw(called.text)) if called.done else StepFailed(raw(called.text))
     entry = append(unit, run.no, body, now, key=command.key, n=command.n)
-    return _recorded(unit, run, entry.seq, 1, command.seen, now)
+    recorded = Recorded(entry.seq, entry.seq, now, entry.at)
+    _bring_missed(unit, run, recorded, command.seen)
+    bring_own(unit, run, recorded)
+    return recorded
 
 
 def park(unit: Unit, command: Park, now: int) -> Done:
@@ -196,12 +145,13 @@ def park(unit: Unit, command: Park, now: int) -> Done:
         raise _unseen(run, command.seen)
     waits = "".join(command.waits)
     check.payload(unit.settings, "waits", waits)
+    _check_unread(command.unread)
     check.room(unit.settings, run, 2, check.size_of("waits", waits))
     check.time_ms("due_at", command.due_at)
     if command.due_key is not None:
         check.text("due_key", command.due_key, 1_024)
     key = (run.no, task.k)
-    body = RunParked(task.attempt, list(command.waits), command.due_at, command.due_key)
+    body = RunParked(task.attempt, list(command.waits), command.due_at, command.due_key, list(command.unread))
     append(unit, run.no, body, now, n=command.n)
     timed = command.due_at is not None and command.due_key is not None
     moved = move(unit, key, "due" if timed else "parked", now)
@@ -213,6 +163,12 @@ def park(unit: Unit, command: Park, now: int) -> Done:
         move(unit, key, "held", now)
         append(unit, run.no, RunHeld("stalled", diff="the workflow waits for nothing that can happen"), now)
     return answer(unit, command.lease)
+
+
+def _check_unread(names: tuple[str, ...]) -> None:
+    check.whole("the number of unread signals", len(names), 0, MAX_UNREAD)
+    for name in names:
+        check.name("unread", name)
 
 
 def _can_happen(run: Run, wait: str) -> bool:
@@ -232,6 +188,7 @@ def finish(unit: Unit, command: Finish, now: int) -> Done:
     if repeat:
         return answer(unit, command.lease)
     outcome = command.outcome
+    _check_unread(command.unread)
     if isinstance(outcome, Continued) and task.kind != "turn":
         raise errors.Invalid("only a workflow's turn continues as a new run")
     if isinstance(outcome, Continued):
@@ -240,10 +197,12 @@ def finish(unit: Unit, command: Finish, now: int) -> Done:
         _finish_action(unit, task, outcome, now)
     elif isinstance(outcome, Completed):
         check.json(unit.settings, "result", outcome.result)
-        sent = emit(unit, run, command.sends, now)
-        end(unit, run.no, RunCompleted(raw(outcome.result), outcome.result_status, sent), now, n=command.n)
+        sent = [one.event_id for one in emit(unit, run, command.sends, now)]
+        body = RunCompleted(raw(outcome.result), outcome.result_status, sent, list(command.unread))
+        end(unit, run.no, body, now, n=command.n)
     else:
-        end(unit, run.no, RunCanceled(by="worker", reason=outcome.reason), now, n=command.n)
+        canceled = RunCanceled(by="worker", reason=outcome.reason, unread=list(command.unread))
+        end(unit, run.no, canceled, now, n=command.n)
     return answer(unit, command.lease)
 
 
@@ -254,8 +213,12 @@ def _finish_action(unit: Unit, task: Task, outcome: Completed | Canceled, now: i
         check.json(unit.settings, "result", outcome.result)
         deliver(unit, task.run_no, ActionCompleted(task.k, raw(outcome.result)), now, key=task.key)
     else:
-        error = raw('{"type":"Canceled","message":"the action was canceled"}')
-        deliver(unit, task.run_no, ActionFailed(task.k, error), now, key=task.key)
+        fail_action(unit, task, raw('{"type":"Canceled","message":"the action was canceled"}'), now)
+
+
+def fail_action(unit: Unit, task: Task, error: Raw, now: int) -> None:
+    """Tells the run that an action failed for good, after how many attempts."""
+    deliver(unit, task.run_no, ActionFailed(task.k, with_attempts(error, task.attempt)), now, key=task.key)
 
 
 def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> None:
@@ -286,6 +249,7 @@ def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> Non
         priority=task.priority,
         by=run.id,
         input=raw(outcome.input),
+        depth=run.depth,
         root_no=run.root_no or run.no,
         continues=run.id,
         deadline=run.deadline,
@@ -306,7 +270,9 @@ def _continue(unit: Unit, run: Run, outcome: Continued, now: int, n: int) -> Non
 def release(unit: Unit, command: Release, now: int) -> Done:
     """`Release`: the attempt does not count as a failure, nor as a lost lease."""
     run, task, repeat = fence(unit, command.lease, command.n)
-    if not repeat and no_further(run, task):
+    if not repeat and command.hold is not None:
+        _hold(unit, run, task, command, now)
+    elif not repeat and no_further(run, task):
         end(unit, run.no, RunCanceled(by="worker", reason="released after it was asked to cancel"), now, n=command.n)
     elif not repeat:
         check.whole("delay_ms", command.delay_ms, 0, MAX_DELAY_MS)
@@ -316,6 +282,20 @@ def release(unit: Unit, command: Release, now: int) -> Done:
     return answer(unit, command.lease)
 
 
+def _hold(unit: Unit, run: Run, task: Task, command: Release, now: int) -> None:
+    """Holds a run that its worker cannot go on with. One that was asked to cancel ends: nobody would honour it."""
+    reason = str(command.hold)
+    if reason not in ("mismatch", "poison", "stalled") or task.kind == "action":
+        hint = "A worker holds a step or a workflow's turn, with mismatch, poison or stalled."
+        raise errors.Invalid(f"{reason!r} holds no {task.kind}", field="hold", hint=hint)
+    check.payload(unit.settings, "diff", command.diff)
+    if run.cancel_at is not None:
+        canceled = RunCanceled(by="kernel", reason=f"held as {reason} after it was asked to cancel")
+        end(unit, run.no, canceled, now, n=command.n)
+    else:
+        hold(unit, run, RunHeld(reason, task.worker or "", command.diff), now, n=command.n)
+
+
 def fail(unit: Unit, command: Fail, now: int) -> Done:
     """`Fail`: the next attempt, with back-off, or the end."""
     run, task, repeat = fence(unit, command.lease, command.n)
@@ -323,6 +303,7 @@ def fail(unit: Unit, command: Fail, now: int) -> Done:
         return answer(unit, command.lease)
     check.json(unit.settings, "error", command.error)
     check.json(unit.settings, "result", command.result)
+    _check_unread(command.unread)
     key, error = (run.no, task.k), raw(command.error)
     mine = unit.tasks.edit(key)
     mine.failures += 1
@@ -332,10 +313,10 @@ def fail(unit: Unit, command: Fail, now: int) -> Done:
         give_back(unit, mine, now, "failed", next_at, error=error, n=command.n)
     elif task.kind == "action":
         move(unit, key, "done", now).write_no = 1
-        deliver(unit, run.no, ActionFailed(task.k, error), now, key=task.key)
+        fail_action(unit, mine, error, now)
     else:
-        sent = emit(unit, run, command.sends, now)
-        body = RunFailed(error, result_status=command.result_status, next=sent)
+        sent = [one.event_id for one in emit(unit, run, command.sends, now)]
+        body = RunFailed(error, result_status=command.result_status, next=sent, unread=list(command.unread))
         if command.result is not None:
             body.result = raw(command.result)
         end(unit, run.no, body, now, n=command.n)

@@ -289,7 +289,10 @@ class RunContinued(Body):
 
 
 class RunRestarted(Body):
-    """A new generation, which keeps the entries up to `keep_seq`; it may bring another input."""
+    """A new generation, which keeps the entries up to `keep_seq`; it may bring another input.
+
+    `actions` and `children`: how many of those that are kept have no end in what is kept.
+    """
 
     kind: ClassVar[str] = "run.restarted"
     generation: int
@@ -297,6 +300,8 @@ class RunRestarted(Body):
     by: str = ""
     input: Raw | UnsetType = UNSET
     deadline: int | None = None
+    actions: int = 0
+    children: int = 0
 
 
 #: Every body class by its kind.
@@ -321,6 +326,16 @@ def decode_body(kind: str, data: str) -> Body:
 def raw(text: str | None) -> Raw:
     """JSON text as a payload; no text is null."""
     return NULL if text is None else Raw(text.encode())
+
+
+def with_attempts(error: Raw, attempts: int) -> Raw:
+    """The payload of an error, which also says after how many attempts it was the last."""
+    try:
+        fields = msgspec.json.decode(error, type=dict[str, Raw])
+    except msgspec.ValidationError:
+        return error
+    fields["attempts"] = Raw(str(attempts).encode())
+    return Raw(encode(fields))
 
 
 def text_of(payload: Raw | UnsetType) -> str | None:

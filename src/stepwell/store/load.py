@@ -7,10 +7,14 @@ from typing import TypeVar
 
 import msgspec
 
+from stepwell.kernel.again import KINDS, under_way
+from stepwell.kernel.dedup import dedup_key
+from stepwell.kernel.fold import body_of
 from stepwell.kernel.leases import claim_key
 from stepwell.kernel.needs import Need
 from stepwell.kernel.unit import TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
+from stepwell.model.entries import ChildStarted
 from stepwell.model.rows import Run, Task
 from stepwell.store.port import Session
 
@@ -51,7 +55,11 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
     _seed_runs(unit, session.runs(numbers) if numbers else [])
     need.closing |= {run.no for run in named if (run.scope, run.id) in need.closing_ids}
     need.closing |= {no for no, k in need.ending if (run := unit.runs.get(no)) is not None and run.turn == k}
+    if need.restarts:
+        _kept(session, unit, need)
     _onward(session, unit, need, named)
+    if need.peer_signals or unit.work.messages:
+        _dedups(session, unit, need)
     _tasks(session, unit, need, found, named)
     _closing(session, unit, need.closing)
     if need.events or need.revisions or need.manifests:
@@ -74,9 +82,45 @@ def _onward(session: Session, unit: Unit, need: Need, named: list[Run]) -> None:
     onward = {run.next_no for run in named if run.next_no is not None}
     if onward:
         _seed_runs(unit, session.runs(onward))
-    if need.child_ids:
-        keys = {(run.scope, child) for no, child in need.child_ids if (run := unit.runs.get(no)) is not None}
+    if need.peers:
+        keys = {(run.scope, peer) for no, peer in need.peers if (run := unit.runs.get(no)) is not None}
         _seed_runs(unit, session.runs_by_id(keys))
+
+
+def _kept(session: Session, unit: Unit, need: Need) -> None:
+    """What restarts keep and has not ended there: the tasks of actions, and the children with how they ended."""
+    children: set[tuple[str, str]] = set()
+    for scope, run_id, keep_seq in need.restarts:
+        run = unit.run_by_id(scope, run_id)
+        if run is None:
+            continue
+        entries = unit.kept[(run.no, keep_seq)] = session.entries_of(run.no, KINDS, keep_seq)
+        for entry in under_way(entries, keep_seq):
+            body = body_of(entry)
+            if isinstance(body, ChildStarted):
+                children.add((scope, body.child))
+            else:
+                need.tasks.add((run.no, entry.seq))
+    runs = session.runs_by_id(children) if children else []
+    _seed_runs(unit, runs)
+    ends = ((run.no, end[1:]) for run in runs for end in (run.result, run.error) if end and end.startswith("@"))
+    for blob in session.blobs(list(ends)):
+        unit.blobs.seed((blob.run_no, 0, blob.hash), blob)
+
+
+def _dedups(session: Session, unit: Unit, need: Need) -> None:
+    """Which of the signals between runs came before."""
+    keys = {
+        dedup_key(run.scope, peer, dedup)
+        for no, peer, dedup in need.peer_signals
+        if (run := unit.runs.get(no)) is not None
+    }
+    for message in unit.work.messages:
+        run = unit.runs.get(message.to_no)
+        if message.kind == "signal" and message.key is not None and run is not None:
+            keys.add(dedup_key(run.scope, run.id, message.key))
+    for request in session.requests(keys) if keys else ():
+        unit.requests.seed((request.scope, request.key), request)
 
 
 def _tasks(session: Session, unit: Unit, need: Need, found: list[Task], named: list[Run]) -> None:
@@ -159,10 +203,10 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
     work, settings = unit.work, unit.settings
     for kind, limit in internal.items():
         if kind is c.Sweep:
-            expired = session.expired(now, limit)
+            late, expired = session.late(now, limit), session.expired(now, limit)
             overdue = session.overdue(now, now - settings.cancel_grace_ms, limit)
-            work.expired, work.overdue = _keys(expired), [run.no for run in overdue]
-            tasks += expired
+            work.late, work.expired, work.overdue = _keys(late), _keys(expired), [run.no for run in overdue]
+            tasks += late + expired
             runs |= set(work.overdue)
         elif kind is c.Fire:
             due = session.due(now, limit)

@@ -1,8 +1,7 @@
 """The memory store: the plainest possible one. It is the oracle that the others are compared with; nothing survives."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,59 +10,13 @@ from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
-from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
+from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.memory_app import MemoryApp, MemoryTables
-from stepwell.store.port import AppMigration, Page, RunFilter
+from stepwell.store.memory_reader import MemoryReader
+from stepwell.store.port import AppMigration
+from stepwell.store.tables import Tables, full_entry, full_event
 
 T = TypeVar("T")
-_GONE: Any = object()
-
-
-class Tables:
-    """All rows, by key, and the undo log of the transaction that is under way."""
-
-    def __init__(self) -> None:
-        self.runs: dict[int, Run] = {}
-        self.tasks: dict[TaskKey, Task] = {}
-        self.entries: dict[int, list[Entry]] = {}
-        self.events: dict[tuple[str, str], Event] = {}
-        self.manifests: dict[tuple[str, str], Manifest] = {}
-        self.pools: dict[tuple[str, str], Pool] = {}
-        self.requests: dict[tuple[str, str], Request] = {}
-        self.blobs: dict[tuple[int, int, str], Blob] = {}
-        self.outputs: dict[tuple[int, int], Output] = {}
-        self.messages: dict[int, Message] = {}
-        self.changes: dict[int, Change] = {}
-        self.meta: dict[str, int] = {}
-        self.next: dict[str, int] = {"run": 1, "event": 1, "message": 1, "change": 1}
-        self.undo: list[tuple[dict[Any, Any], Any, Any]] = []
-
-    def put(self, table: dict[Any, Any], key: Any, row: Any) -> None:
-        self.undo.append((table, key, table.get(key, _GONE)))
-        table[key] = row
-
-    def drop(self, table: dict[Any, Any], key: Any) -> None:
-        if key in table:
-            self.undo.append((table, key, table.pop(key)))
-
-    def take(self, kind: str) -> int:
-        number = self.next[kind]
-        self.put(self.next, kind, number + 1)
-        return number
-
-    def back(self) -> None:
-        for table, key, row in reversed(self.undo):
-            if row is _GONE:
-                table.pop(key, None)
-            else:
-                table[key] = row
-        self.undo.clear()
-
-    def text(self, run_no: int, event_no: int, stored: str | None) -> str | None:
-        """A payload as it was given, wherever it is kept."""
-        if stored is None or not stored.startswith("@"):
-            return stored
-        return self.blobs[(run_no, event_no, stored[1:])].data
 
 
 class MemoryStore:
@@ -86,8 +39,8 @@ class MemoryStore:
     def session(self, lane: str) -> "MemorySession":
         return MemorySession(self)
 
-    def reader(self) -> "MemoryReader":
-        return MemoryReader(self)
+    def reader(self) -> MemoryReader:
+        return MemoryReader(self.lock, self.tables, self.app)
 
     def version(self) -> int:
         return self.tables.next["change"]
@@ -191,6 +144,17 @@ class MemorySession:
         return any(
             task.state == "ready" and (task.scope, task.pool) == (scope, pool) for task in self._t.tasks.values()
         )
+
+    def entries_of(self, run_no: int, kinds: Collection[str], until: int) -> list[Entry]:
+        entries = (entry for entry in self._t.entries.get(run_no, []) if entry.kind in kinds)
+        return [full_entry(self._t, one) for one in entries if one.seq <= until or one.kind == "run.restarted"]
+
+    def blobs(self, keys: Collection[tuple[int, str]]) -> list[Blob]:
+        return _present(self._t.blobs, [(run_no, 0, digest) for run_no, digest in keys])
+
+    def late(self, now: int, limit: int) -> list[Task]:
+        found = self._where(lambda task: task.state != "done" and task.deadline is not None and task.deadline <= now)
+        return sorted(found, key=lambda task: (task.deadline or 0, task.run_no, task.k))[:limit]
 
     def expired(self, now: int, limit: int) -> list[Task]:
         found = self._where(lambda task: task.state == "leased" and (task.lease_until or 0) < now)
@@ -300,10 +264,14 @@ class MemorySession:
         if reading.what == "blob":
             return t.blobs[(reading.run_no, 0, reading.hash)].data
         if reading.what == "event":
-            return next((_event(t, row) for row in t.events.values() if row.no == reading.event_no), None)
-        entries = [_entry(t, entry) for entry in t.entries.get(reading.run_no, [])]
+            return next((full_event(t, row) for row in t.events.values() if row.no == reading.event_no), None)
+        entries = [full_entry(t, entry) for entry in t.entries.get(reading.run_no, [])]
         if reading.what == "journal":
             return kept(entry for entry in entries if entry.seq <= reading.until)
+        if reading.what == "at":
+            return entries[reading.until - 1].at
+        if reading.what == "own":
+            return [entry for entry in entries if reading.after < entry.seq < reading.until and entry.n]
         return [entry for entry in entries if reading.after < entry.seq < reading.until and entry.kind in DELIVERABLE]
 
 
@@ -319,174 +287,3 @@ def _write(t: Tables, table: dict[Any, Any], dirty: Any) -> None:
 
 def _present(table: dict[Any, T], keys: Iterable[Any]) -> list[T]:
     return [table[key] for key in keys if key in table]
-
-
-def _entry(t: Tables, entry: Entry) -> Entry:
-    if not entry.data.startswith("@"):
-        return entry
-    return msgspec.structs.replace(entry, data=t.text(entry.run_no, 0, entry.data))
-
-
-def _event(t: Tables, event: Event) -> Event:
-    return msgspec.structs.replace(event, payload=t.text(0, event.no, event.payload))
-
-
-def _run(t: Tables, run: Run) -> Run:
-    if all(value is None or not value.startswith("@") for value in (run.input, run.result, run.error)):
-        return run
-    resolved = {name: t.text(run.no, 0, getattr(run, name)) for name in ("input", "result", "error")}
-    return msgspec.structs.replace(run, **resolved)
-
-
-class MemoryReader:
-    """Reads committed rows, since the lock is free only between transactions."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._lock, self._t = store.lock, store.tables
-        self.app: AppTables = MemoryTables(store.app, "read")
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        with self._lock:
-            yield
-
-    def run(self, scope: str, run_id: str) -> Run | None:
-        with self._lock:
-            return next(
-                (_run(self._t, run) for run in self._t.runs.values() if (run.scope, run.id) == (scope, run_id)), None
-            )
-
-    def run_by_no(self, number: int) -> Run | None:
-        with self._lock:
-            run = self._t.runs.get(number)
-            return None if run is None else _run(self._t, run)
-
-    def list_runs(self, where: RunFilter, *, limit: int, before: int | None = None) -> Page:
-        with self._lock:
-            rows = [
-                _run(self._t, run)
-                for run in sorted(self._t.runs.values(), key=lambda run: -run.no)
-                if (before is None or run.no < before) and _shown(run, where)
-            ]
-        return page(rows, limit)
-
-    def event(self, scope: str, event_id: str) -> Event | None:
-        with self._lock:
-            row = self._t.events.get((scope, event_id))
-            return None if row is None else _event(self._t, row)
-
-    def event_by_no(self, number: int) -> Event | None:
-        with self._lock:
-            return next((_event(self._t, row) for row in self._t.events.values() if row.no == number), None)
-
-    def list_events(self, scope: str, *, of_type: str | None = None, limit: int, before: int | None = None) -> Page:
-        with self._lock:
-            rows = [
-                _event(self._t, event)
-                for event in sorted(self._t.events.values(), key=lambda event: -event.no)
-                if event.scope == scope and of_type in (None, event.type) and (before is None or event.no < before)
-            ]
-        return page(rows, limit)
-
-    def entries(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Entry]:
-        with self._lock:
-            found = [_entry(self._t, entry) for entry in self._t.entries.get(run_no, []) if entry.seq > after]
-        return found[:limit]
-
-    def tasks_of(self, run_no: int) -> list[Task]:
-        with self._lock:
-            return sorted((task for task in self._t.tasks.values() if task.run_no == run_no), key=lambda task: task.k)
-
-    def output(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Output]:
-        with self._lock:
-            found = [row for (no, n), row in sorted(self._t.outputs.items()) if no == run_no and n > after]
-        return found[:limit]
-
-    def pools(self, scope: str) -> list[Pool]:
-        with self._lock:
-            return sorted((pool for pool in self._t.pools.values() if pool.scope == scope), key=lambda pool: pool.name)
-
-    def manifests(self, scope: str) -> list[Manifest]:
-        with self._lock:
-            return sorted((row for row in self._t.manifests.values() if row.scope == scope), key=lambda row: row.name)
-
-    def meta(self, key: str) -> int | None:
-        return self._t.meta.get(key)
-
-    def changes(self, *, after: int, limit: int = 1_000) -> list[Change]:
-        with self._lock:
-            return [row for pos, row in sorted(self._t.changes.items()) if pos > after][:limit]
-
-    def head(self) -> int:
-        with self._lock:
-            return max(self._t.changes, default=0)
-
-    def next_due(self) -> int | None:
-        with self._lock:
-            times = [task.due_at for task in self._t.tasks.values() if task.state == "due"]
-        return min((time for time in times if time is not None), default=None)
-
-    def scan_runs(self, *, after: int = 0, limit: int = 500) -> list[Run]:
-        with self._lock:
-            found = [_run(self._t, run) for no, run in sorted(self._t.runs.items()) if no > after]
-        return found[:limit]
-
-    def scan_events(self, *, after: int = 0, limit: int = 500) -> list[Event]:
-        with self._lock:
-            found = sorted((row for row in self._t.events.values() if row.no > after), key=lambda row: row.no)
-            return [_event(self._t, row) for row in found[:limit]]
-
-    def orphans(self, limit: int = 100) -> list[str]:
-        with self._lock:
-            t, found = self._t, []
-            found += [f"entries of run {no}" for no in t.entries if no not in t.runs]
-            found += [f"task {no}.{k}" for no, k in t.tasks if no not in t.runs]
-            found += [f"output {no}.{n}" for no, n in t.outputs if no not in t.runs]
-            found += [f"blob {digest} of run {no}" for no, _, digest in t.blobs if no and no not in t.runs]
-            events = {event.no for event in t.events.values()}
-            found += [f"blob {digest} of event {no}" for _, no, digest in t.blobs if no and no not in events]
-        return found[:limit]
-
-    def first_run_counts(self, events: Collection[int]) -> dict[int, int]:
-        with self._lock:
-            counts = dict.fromkeys(events, 0)
-            for run in self._t.runs.values():
-                if run.event_no in counts and run.replay == 0:
-                    counts[run.event_no] += 1
-        return counts
-
-    def messages_to(self, runs: Collection[int]) -> set[int]:
-        with self._lock:
-            return {message.to_no for message in self._t.messages.values() if message.to_no in runs}
-
-    def counts(self) -> dict[str, int]:
-        with self._lock:
-            counts: dict[str, int] = {}
-            for run in self._t.runs.values():
-                if not run.terminal:
-                    counts[f"run.{run.status}"] = counts.get(f"run.{run.status}", 0) + 1
-            for task in self._t.tasks.values():
-                if task.state != "done":
-                    counts[f"task.{task.state}"] = counts.get(f"task.{task.state}", 0) + 1
-        return counts
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-def page(rows: list[Any], limit: int) -> Page:
-    """The first `limit` of rows that were read one further, and where the rest begins."""
-    shown = rows[:limit]
-    return Page(shown, shown[-1].no if len(rows) > limit else None)
-
-
-def _shown(run: Run, where: RunFilter) -> bool:
-    return (
-        run.scope == where.scope
-        and where.status in (None, run.status)
-        and where.result_status in (None, run.result_status)
-        and where.name in (None, run.name)
-        and where.event_no in (None, run.event_no)
-        and where.hold in (None, run.hold)
-        and (not where.attention or run.needs_attention)
-    )

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from stepwell.kernel.calls import AppTables
 from stepwell.kernel.unit import Reading, TaskKey, Unit
-from stepwell.model.rows import Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
+from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
 
 
 class Retry(Exception):
@@ -88,6 +88,15 @@ class Session(Protocol):
         """The first ready tasks of a group by (priority, order)."""
 
     def any_ready(self, scope: str, pool: str) -> bool: ...
+
+    def entries_of(self, run_no: int, kinds: Collection[str], until: int) -> list[Entry]:
+        """A run's entries of some kinds up to one, in full; and all its restarts."""
+
+    def blobs(self, keys: Collection[tuple[int, str]]) -> list[Blob]:
+        """Payloads of runs that are kept elsewhere, by (run, hash)."""
+
+    def late(self, now: int, limit: int) -> list[Task]:
+        """Open tasks past their deadline, the longest past first."""
 
     def expired(self, now: int, limit: int) -> list[Task]: ...
 
@@ -180,6 +189,9 @@ class Reader(Protocol):
     def list_events(self, scope: str, *, of_type: str | None = None, limit: int, before: int | None = None) -> Page: ...
 
     def entries(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Entry]: ...
+
+    def state(self, run_no: int, name: str) -> str | None:
+        """The last value of a name that the run's present journal sets, as JSON; None: never set."""
 
     def tasks_of(self, run_no: int) -> list[Task]: ...
 

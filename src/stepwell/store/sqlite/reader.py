@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.kernel.calls import AppTables
+from stepwell.model.entries import RunRestarted, StateSet, text_of
 from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Change, Entry, Event, Manifest, Output, Pool, Run, Task
 from stepwell.store.port import Page, RunFilter
@@ -125,6 +126,17 @@ class SqliteReader:
 
     def entries(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Entry]:
         return resolve_entries(self._db, self._rows(Entry, "list/entries", run_no, after, limit))
+
+    def state(self, run_no: int, name: str) -> str | None:
+        ceiling = LAST
+        for row in self._db.execute(sql("list/state"), (run_no,)):
+            entry = Entry(*row)
+            data = text_of_blob(self._db, run_no, 0, entry.data) if entry.seq <= ceiling else entry.data
+            if entry.kind == RunRestarted.kind:
+                ceiling = min(ceiling, msgspec.json.decode(entry.data, type=RunRestarted).keep_seq)
+            elif entry.seq <= ceiling and (body := msgspec.json.decode(data or "", type=StateSet)).name == name:
+                return text_of(body.value)
+        return None
 
     def tasks_of(self, run_no: int) -> list[Task]:
         return self._rows(Task, "list/tasks_of", run_no)

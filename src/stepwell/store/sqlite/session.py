@@ -13,7 +13,7 @@ from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
-from stepwell.model.rows import Entry, Event, Manifest, Message, Pool, Request, Run, Task
+from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
 from stepwell.store.sqlite.sql import columns, position, sql
@@ -253,6 +253,17 @@ class SqliteSession:
         groups = self._groups(pool)
         return len(groups) >= GROUPS or any(group[2] == scope for group in groups)
 
+    def entries_of(self, run_no: int, kinds: Collection[str], until: int) -> list[Entry]:
+        rows = self._all("find/entries_of", run_no, _json(list(kinds)).decode(), until)
+        with TOLD:
+            return resolve_entries(self._db, [Entry(*row) for row in rows])
+
+    def blobs(self, keys: Collection[tuple[int, str]]) -> list[Blob]:
+        return [Blob(*row) for row in self._keyed("load/blobs", keys)]
+
+    def late(self, now: int, limit: int) -> list[Task]:
+        return [Task(*row) for row in self._all("find/late", now, limit)]
+
     def expired(self, now: int, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/expired", now, limit)]
 
@@ -395,10 +406,14 @@ class SqliteSession:
         if reading.what == "event":
             row = self._db.execute(sql("list/event_by_no"), (reading.event_no,)).fetchone()
             return None if row is None else resolve_event(self._db, Event(*row))
+        if reading.what == "at":
+            return self._db.execute(sql("find/time_of"), (reading.run_no, reading.until)).fetchone()[0]
         bounds = (reading.run_no, reading.after, reading.until + (reading.what == "journal"))
         rows = self._db.execute(sql("list/entries_until"), bounds).fetchall()
         entries = resolve_entries(self._db, [Entry(*row) for row in rows])
-        return kept(entries) if reading.what == "journal" else [one for one in entries if one.kind in DELIVERABLE]
+        if reading.what == "journal":
+            return kept(entries)
+        return [one for one in entries if (one.n if reading.what == "own" else one.kind in DELIVERABLE)]
 
 
 def _stays(run: Run) -> bool:
