@@ -356,7 +356,7 @@ async def test_a_worker_that_stops_hands_the_action_back(tmp_path: Path) -> None
             await asyncio.sleep(60)
         return "done"
 
-    async with hall(tmp_path) as it:
+    async with hall(tmp_path, settings=msgspec.structs.replace(QUICK, poll_ms=5_000)) as it:
         worker = it.work()
         run_id = await called(it, act)
         await begun.wait()

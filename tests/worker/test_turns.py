@@ -23,7 +23,7 @@ from stepwell.workflow.turn import Turn
 from .hall import QUICK, Hall, hall, true
 from .loops import on_a_loop
 
-SLOW = msgspec.structs.replace(QUICK, poll_ms=5_000, linger_ms=5_000)
+SLOW = msgspec.structs.replace(QUICK, poll_ms=5_000, linger_ms=60_000)
 NEVER_PARKS = msgspec.structs.replace(QUICK, linger_ms=60_000)
 
 
@@ -336,7 +336,7 @@ async def test_who_hands_back_writes_what_is_done_and_begins_nothing_new(tmp_pat
         runs.append("first")
         it.away = (c.Record,)
 
-    async def second() -> None:
+    def second() -> None:
         runs.append("second")
 
     async def flow(ctx: Context) -> None:
