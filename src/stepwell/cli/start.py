@@ -13,6 +13,7 @@ from stepwell.cli.completion import complete_pools, complete_workflows
 from stepwell.cli.follow import JsonLines, follow, tellers
 from stepwell.flows.jsonvalue import Bounds, parse_json
 from stepwell.flows.package import APP_PREFIX, Flow
+from stepwell.flows.views import run_view
 from stepwell.flows.workflows import needs_workflow, restored
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, Unknown
@@ -73,8 +74,10 @@ def start(place: Place, name: str, given: str, app: str | None, as_json: bool, w
             return started, await follow(local.engine, [started.run_id], told) if wait else []
 
     _, runs = run_async(work())
-    if any(run.status != "completed" for run in runs):
-        raise click.exceptions.Exit(1)
+    for run in runs:
+        if run.status != "completed":
+            click.echo(clean(run_view(run).get("error", f"run {run.id} was {run.status}")), err=True)
+            raise click.exceptions.Exit(1)
 
 
 def _span(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -96,6 +99,7 @@ async def _workflow(local: Local, name: str, version: str | None, value: dict[st
         found = local.app.registry.workflow(name, version)
         signature = found.signature
         pool = found.options.get("pool")
+        signature.bind((), value)  # refuses names that there are not
         bound = signature.bind((), signature.arguments(text))
         return _Workflow(found.path, found.version, bound, "default" if pool is None else pool.name)
     apps = restored(await local.engine.read(lambda reader: reader.manifests("main")), APP_PREFIX)
