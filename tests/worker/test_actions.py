@@ -113,6 +113,24 @@ async def test_who_is_tried_again(tmp_path: Path, error: BaseException, retry: R
 
 
 @on_a_loop
+async def test_an_interrupt_is_no_failure_and_no_reason_to_spin(tmp_path: Path) -> None:
+    def act(ctx: ActionContext) -> str:
+        if ctx.attempt == 1:
+            raise KeyboardInterrupt
+        return "again"
+
+    async with hall(tmp_path) as it:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stepwell.worker.actions.BROKEN_HANDLER_MS", 100)
+            it.work()
+            run_id = await called(it, act)
+            assert await it.result(run_id) == "again"
+        (ended,) = await it.entries(run_id, "attempt.ended")
+        assert '"released"' in ended.data
+        assert "next_at" in ended.data
+
+
+@on_a_loop
 async def test_no_policy_is_one_attempt(tmp_path: Path) -> None:
     def act() -> None:
         raise ValueError("once")

@@ -76,7 +76,9 @@ class ActionHandler:
             await self._completed(held, action, value)
         elif isinstance(error, Stopped) and held.asked_to_cancel:
             await held.finish(c.Canceled("the action was asked to stop"))
-        elif isinstance(error, Stopped | KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt):  # in a thread; one on the loop ends the program
+            await held.release(BROKEN_HANDLER_MS, broken=True)
+        elif isinstance(error, Stopped):
             await held.tell_details()
             await held.release()
         elif isinstance(error, TimedOut):
