@@ -133,6 +133,42 @@ def test_each_part_of_a_run_is_written_when_only_it_changed(store: Store, sessio
         assert getattr(s.runs([1])[0], name) == value
 
 
+@pytest.mark.parametrize("count", [1, 3, 4, 21, 86])
+def test_many_rows_of_a_commit_are_each_written_as_one_would_be(store: Store, session: Session, count: int) -> None:
+    """Eighty-six: at least one chunk of each size, and some that are left over."""
+    numbers = range(1, count + 1)
+    fill(session, *(run(no) for no in numbers), *(task(no, 7, args=f'"{no}"') for no in numbers), event(1))
+    with loading(session) as s:
+        runs, tasks = s.runs(numbers), s.tasks([(no, 7) for no in numbers])
+    with writing(session) as unit:
+        for one in runs:
+            unit.runs.seed(one.no, one)
+            unit.runs.edit(one.no).head_seq = one.no * 10
+            put(
+                unit,
+                entry(one.no, 2, key=f"k{one.no}"),
+                Message(0, "main", one.no, 1, one.no, "cancel", None, NOW, "1"),
+            )
+        for todo in tasks:
+            unit.tasks.seed((todo.run_no, todo.k), todo)
+            unit.tasks.edit((todo.run_no, todo.k)).state = f"s{todo.run_no}"
+    for part, value in (("waits", '["{no}"]'), ("hold", "h{no}")):
+        with loading(session) as s:
+            runs = s.runs(numbers)
+        with writing(session) as unit:
+            for one in runs:
+                unit.runs.seed(one.no, one)
+                setattr(unit.runs.edit(one.no), part, value.replace("{no}", str(one.no)))
+    shown = snapshot(store)
+    for no in numbers:
+        row, entries, its_tasks = shown[f"run {no}"][:3]
+        assert (row["head_seq"], row["waits"], row["hold"]) == (no * 10, f'["{no}"]', f"h{no}")
+        assert [(one["seq"], one["key"]) for one in entries] == [(2, f"k{no}")]
+        assert [(one["k"], one["state"], one["args"]) for one in its_tasks] == [(7, f"s{no}", f'"{no}"')]
+    with loading(session) as s:
+        assert [message.to_no for message in s.messages(1_000)] == list(numbers)
+
+
 def test_every_commit_has_one_change_row_that_says_what_it_touched(store: Store, session: Session) -> None:
     fill(session, run(1), entry(1, 1))
     with writing(session, NOW + 5) as unit:

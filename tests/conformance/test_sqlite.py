@@ -16,14 +16,14 @@ from stepwell.model import commands as c
 from stepwell.model.entries import ActionScheduled
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import Settings
-from stepwell.store.port import RunFilter
+from stepwell.store.port import Refused, RunFilter
 from stepwell.store.sqlite.reader import runs_statement
 from stepwell.store.sqlite.session import SqliteSession
-from stepwell.store.sqlite.sql import ROWS, columns, migrations, sql
+from stepwell.store.sqlite.sql import ROWS, bulk, columns, migrations, sql
 from stepwell.store.sqlite.store import SqliteStore
 from tests.support import Bench, snapshot
 
-from .filling import NOW, fill, loading, put, run
+from .filling import NOW, entry, fill, loading, put, run
 
 SQL = Path(sys.modules[SqliteStore.__module__].__file__ or "").parent / "sql"
 
@@ -264,6 +264,28 @@ def test_every_statement_uses_an_index(grown: sqlite3.Connection, act: str) -> N
 def test_it_is_the_index_that_was_made_for_it(grown: sqlite3.Connection, act: str, index: str) -> None:
     steps = plan(grown, sql(act))
     assert any(f"INDEX {index}" in step for step in steps), steps
+
+
+@pytest.mark.parametrize("act", ["advance_run", "update_run_status", "update_run", "update_task", "update_event"])
+def test_many_rows_are_changed_by_their_numbers(grown: sqlite3.Connection, act: str) -> None:
+    statement = bulk(f"flush/{act}", 4)
+    steps = plan(grown, statement, [1] * statement.count("?"))
+    assert any("USING INTEGER PRIMARY KEY" in step for step in steps), steps
+
+
+def test_one_bad_row_among_many_refuses_them_all(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    session = store.session("lane")
+    fill(session, run(1), entry(1, 50))
+    before = snapshot(store)
+    session.begin()
+    unit = Unit(Settings())
+    unit.runs.seed(1, run(1))
+    put(unit, *(entry(1, seq) for seq in range(1, 70)))
+    with pytest.raises(Refused, match="UNIQUE"):
+        session.flush(unit, NOW)
+    session.rollback()
+    assert snapshot(store) == before
 
 
 @pytest.mark.parametrize("act", ["find/ready", "find/blocked", "find/due", "list/entries", "list/output"])

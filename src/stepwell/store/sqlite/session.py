@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
-from stepwell.store.sqlite.sql import columns, position, sql
+from stepwell.store.sqlite.sql import bulk, columns, position, sql
 from stepwell.store.sqlite.told import TOLD, TOLD_OF_COMMIT
 
 log = logging.getLogger("stepwell.sqlite")
@@ -27,6 +28,8 @@ CACHED_CHARS = 4_096
 #: How many (pool, requires, scope) a claim looks at.
 GROUPS = 100
 LANE_KEPT_MS = 7 * 86_400_000
+#: Rows that are written in one statement. A step of SQLite lets other threads run, and may wait for them long.
+CHUNKS = (64, 16, 4)
 
 _COLUMNS = columns("run")
 _SELDOM, _STATUS, _OFTEN = (_COLUMNS.index(name) for name in ("generation", "status", "head_seq"))
@@ -338,7 +341,18 @@ class SqliteSession:
 
     def _many(self, act: str, rows: Sequence[Any]) -> None:
         if rows:
-            self._db.executemany(sql(act), map(astuple, rows))
+            self._write(act, list(map(astuple, rows)))
+
+    def _write(self, act: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Inserts or updates rows, as few statements as can be."""
+        done = 0
+        for size in CHUNKS:
+            while len(rows) - done >= size:
+                values = tuple(chain.from_iterable(rows[done : done + size]))
+                self._db.execute(bulk(act, size), values)
+                done += size
+        for row in rows[done:]:
+            self._db.execute(sql(act), row)
 
     def _keys(self, act: str, keys: Sequence[tuple[Any, ...]]) -> None:
         if keys:
@@ -357,22 +371,22 @@ class SqliteSession:
                 status.append(_from_status(run))
             else:
                 often.append(_from_often(run))
-        self._keys("flush/insert_run", new)
-        self._keys("flush/advance_run", often)
-        self._keys("flush/update_run_status", status)
-        self._keys("flush/update_run", seldom)
+        self._write("flush/insert_run", new)
+        self._write("flush/advance_run", often)
+        self._write("flush/update_run_status", status)
+        self._write("flush/update_run", seldom)
 
     def _flush_tasks(self, unit: Unit) -> None:
         self._many("flush/insert_task", [row for _, row in unit.tasks.written(NEW)])
         changed = unit.tasks.written(CHANGED)
-        self._keys("flush/update_task", [(no << 20 | k, *astuple(row)[_TASK_TAIL:]) for (no, k), row in changed])
+        self._write("flush/update_task", [(no << 20 | k, *astuple(row)[_TASK_TAIL:]) for (no, k), row in changed])
 
     def _flush_events(self, unit: Unit) -> None:
         if not unit.events.dirty:
             return
         self._many("flush/insert_event", [row for _, row in unit.events.written(NEW)])
         changed = [(row.no, *astuple(row)[_EVENT_TAIL:]) for _, row in unit.events.written(CHANGED)]
-        self._keys("flush/update_event", changed)
+        self._write("flush/update_event", changed)
         gone = unit.events.gone()
         self._keys("flush/delete_event_blobs", gone)
         self._keys("flush/delete_event", gone)
@@ -383,7 +397,7 @@ class SqliteSession:
                 self._many(f"flush/put_{name}", [row for _, row in table.written(NEW, CHANGED)])
                 self._keys(f"flush/delete_{name}", table.gone())
         for floors, prefix in ((unit.floors, "floor:"), (unit.revisions, "revision:")):
-            self._keys("flush/put_meta", [(prefix + key, value) for key, value in floors.written(NEW, CHANGED)])
+            self._write("flush/put_meta", [(prefix + key, value) for key, value in floors.written(NEW, CHANGED)])
 
     def _prune(self, unit: Unit, now: int) -> None:
         runs = [(number,) for number in unit.pruned_runs]

@@ -24,6 +24,8 @@ ROWS: dict[str, type[msgspec.Struct]] = {
     "change": rows.Change,
 }
 _HOLE = re.compile(r"\{(?:(\w+)\.)?(\w+)(\?|=\w+)?\}")
+_PARAMETER = re.compile(r"\?(\d+)")
+_VALUES = re.compile(r"\bvalues \((.*)\)$")
 
 
 def columns(row: str) -> list[str]:
@@ -53,6 +55,25 @@ def sql(act: str) -> str:
     """The statement of an act, for example `load/runs`."""
     text = files("stepwell.store.sqlite").joinpath("sql", f"{act}.sql").read_text("utf-8")
     return _HOLE.sub(_fill, text).strip()
+
+
+@cache
+def bulk(act: str, count: int) -> str:
+    """The same act for `count` rows in one statement: its parameters are columns of a table of values.
+
+    An insert of the act's row becomes an insert of a selection, an update one from that table.
+    """
+    text = sql(act)
+    width = max(int(number) for number in _PARAMETER.findall(text))
+    names = ", ".join(f"c{number}" for number in range(1, width + 1))
+    row = f"({', '.join('?' * width)})"
+    one = _PARAMETER.sub(r"new.c\1", text)
+    many = (
+        _VALUES.sub(r"select \1 from new", one)
+        if one.startswith("insert")
+        else one.replace(" where ", " from new where ")
+    )
+    return f"with new({names}) as (values {', '.join([row] * count)}) {many}"
 
 
 def migrations() -> list[tuple[int, str, str]]:
