@@ -20,7 +20,7 @@ from tests.workflow.driver import Driver
 from tests.workflow.effects import Effects, prepare, tokens
 from tests.workflow.lives import ENDS, Bad, Life, replayed
 from tests.workflow.player import Seen, effect, play
-from tests.workflow.programs import Node, operations, program, size, smaller
+from tests.workflow.programs import Node, changed, operations, program, size, smaller
 from tests.workflow.world import SETTINGS
 
 #: How many prefixes of a journal are replayed.
@@ -40,15 +40,21 @@ def program_of(chance: Random) -> Node:
     return program(chance, chance.choice([1, 2, 3, 3, 4, 4, 5]))
 
 
-def live(seed: int, store: Store, given: Node | None = None, last: "list[str] | None" = None) -> Outcome:
-    """Lives the program of a seed and checks all that must hold. `last` gets the last moves."""
+def live(
+    seed: int, store: Store, given: Node | None = None, last: "list[str] | None" = None, *, change: bool = False
+) -> Outcome:
+    """Lives the program of a seed and checks all that must hold. `last` gets the last moves.
+
+    `change`: the code changes on the way, by a step behind a patch.
+    """
     chance = Random(f"program {seed}")
     node = program_of(chance) if given is None else given
     if operations(node) & {"mutation", "bad_mutation"}:
         prepare(store)
     driver = Driver(store, node, f"moves {seed}", Effects())
     try:
-        driver.live(moves=chance.choice([10, 50, 100, 200, 400]))
+        moves = chance.choice([10, 50, 100, 200, 400])
+        driver.live(moves, changed(chance, node) if change else None)
         return _checked(driver, chance)
     finally:
         if last is not None:
@@ -86,7 +92,7 @@ def _replays(driver: Driver, run_id: str, journal: list[Entry], chance: Random) 
     story = whole.close()
     told.learn(*story, f"a replay of {run_id}")
     for _ in range(PREFIXES):
-        part = replayed(first, journal[: chance.randrange(len(journal) + 1)])
+        part = replayed(first, journal[: chance.randint(driver.older if run_id == "r" else 0, len(journal))])
         told.learn(*part.close(), f"a replay of the beginning of {run_id}")
     if len(told.seen) != len(story[0]):
         raise Bad(f"a life of {run_id} saw more than the journal tells: {told.seen[len(story[0]) :]}")
@@ -183,6 +189,12 @@ def on_memory(seed: int, node: Node | None, last: list[str]) -> Counter[str]:
     store = open_store("memory", Path())
     with closing(store):
         return live(seed, store, node, last).moves
+
+
+def on_change(seed: int, node: Node | None, last: list[str]) -> Counter[str]:
+    """One program whose code changes on the way."""
+    with closing(open_store("memory", Path())) as store:
+        return live(seed, store, node, last, change=True).moves
 
 
 def on_both(seed: int, node: Node | None, last: list[str]) -> Counter[str]:

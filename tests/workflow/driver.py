@@ -52,19 +52,34 @@ class Driver(Hosts, Others):
         super().__init__(store, seed, mutations)
         self.program = program
 
-    def live(self, moves: int) -> None:
-        """Starts the run, makes so many moves, then lets everything come to its end."""
+    def live(self, moves: int, newer: Node | None = None) -> None:
+        """Starts the run, makes so many moves, then lets everything come to its end. `newer` is the program that the
+        code has become after some of the moves.
+        """
         self._begin()
         names, weights = list(MOVES), list(MOVES.values())
         for move in range(moves):
             if move % 16 == 0 and not self.open_runs():
                 break
+            if newer is not None and self.newer is None and self.rng.random() < 0.05:
+                self._deploy(newer)
             for name in self.rng.choices(names, weights, k=TRIES):
                 if getattr(self, name)():
                     self.counts[name] += 1
                     break
         self.log.append("── calm ──")
         self._calm()
+
+    def _deploy(self, newer: Node) -> None:
+        """New code: every life begins anew, and that of the first run is another story from here on."""
+        self.note("── new code ──")
+        for life in list(self.lives):
+            self.end_life(life)
+        self.newer = encode({"program": newer, "root": "r"})
+        self.older = len(self.bench.journal())
+        self.told.pop("r", None)
+        if "r" in self.first:
+            self.first["r"].input = self.newer
 
     def _begin(self) -> None:
         text = encode({"program": self.program, "root": "r"})

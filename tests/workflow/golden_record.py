@@ -1,4 +1,4 @@
-"""Records journals for `golden`: `python -m tests.workflow.golden_record [FILE] [COUNT]`; every operation is in them."""
+"""Records journals for `golden`: `python -m tests.workflow.golden_record [FILE] [COUNT]`, of every operation."""
 
 import platform
 import sys

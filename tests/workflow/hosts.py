@@ -34,6 +34,8 @@ class Hosts(World):
 
     def embody(self, leased: c.Leased, worker: str) -> None:
         run_id = leased.run.id
+        if self.newer is not None and run_id == "r":
+            leased.input = self.newer
         self.note("life of", run_id, "epoch", leased.lease.epoch, "with", len(leased.journal), "entries")
         self.first.setdefault(run_id, leased)
         self.epochs[run_id] = leased.lease.epoch

@@ -222,6 +222,11 @@ class Player:
 
     # ── around one program ───────────────────────────────────────────────────────────────────────────────────────
 
+    async def on_patch(self, node: Node) -> Any:
+        if self.ctx.patched("a change"):
+            await self.mark("inserted")
+        return await self.run(node)
+
     async def on_timeout(self, node: Node, seconds: float) -> Any:
         async with asyncio.timeout(seconds):
             return await self.run(node)

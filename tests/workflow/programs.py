@@ -46,6 +46,7 @@ AROUND: dict[str, tuple[int, Callable[[Random], Node]]] = {
     "cancel": (3, lambda rng: [rng.choice(SECONDS)]),
     "child": (2, lambda rng: []),
     "start": (2, lambda rng: [rng.choice(["result", "cancel", "leave", "detached", "give_up"])]),
+    "patch": (0, lambda rng: []),  # only as a change of a program that is there
 }
 #: Operations with several programs in them: how often.
 SEVERAL: dict[str, int] = {
@@ -67,7 +68,7 @@ SEVERAL: dict[str, int] = {
     "generator": 3,
     "abandoned": 2,
 }
-OPERATIONS = frozenset((*LEAVES, *AROUND, *SEVERAL))
+OPERATIONS = frozenset((*LEAVES, *AROUND, *SEVERAL)) - {"patch"}
 #: How many operations a program may have: what is beyond becomes steps.
 MAX_NODES = 60
 
@@ -102,6 +103,15 @@ def inner(node: Node) -> list[Node]:
     if op in AROUND:
         return [node[1]]
     return list(node[1]) if op in SEVERAL else []
+
+
+def changed(rng: Random, node: Node) -> Node:
+    """The program with a step that is new, behind a patch, somewhere in it."""
+    within = inner(node)
+    if not within or rng.random() < 0.3:
+        return ["patch", node]
+    at = rng.randrange(len(within))
+    return _with(node, at, changed(rng, within[at]))
 
 
 def size(node: Node) -> int:

@@ -35,6 +35,8 @@ class World:
         self.log: deque[str] = deque(maxlen=60)
         self.revision, self.nonce, self.sent_signals = 0, 0, 0
         self.junk: list[object] = []
+        self.newer: str | None = None  # the input that new code gives run `r`, once it is there
+        self.older = 0  # entries of `r` that old code had a part in
 
     def close(self) -> None:
         """Takes out of memory what a failure left there."""
