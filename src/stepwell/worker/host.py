@@ -24,6 +24,7 @@ from stepwell.worker.actions import ActionHandler
 from stepwell.worker.claims import Handler, Requires
 from stepwell.worker.held import Held
 from stepwell.worker.inline import Inline
+from stepwell.worker.mended import release_mended
 from stepwell.worker.steps import StepHandler
 from stepwell.worker.threads import Threads
 from stepwell.worker.turns import TurnHandler
@@ -87,6 +88,7 @@ class AppHost:
         try:
             await limit_pools(engine, self.registry)
             self._revision = await flows.sync()
+            await release_mended(engine, self.registry, self._turns.code)
             yield
         finally:
             threads.close()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from stepwell.engine.engine import Engine
@@ -29,6 +30,7 @@ from stepwell.workflow.instance import Instance
 from stepwell.workflow.loop import WorkflowLoop
 from stepwell.workflow.ops import TimerOp
 from stepwell.workflow.turn import Failed, Turn, Work
+from stepwell.workflow.versions import code_digest
 
 log = logging.getLogger("stepwell.worker")
 Logger = Callable[[str, Instance], Any]
@@ -47,6 +49,7 @@ class TurnHandler:
         self._registry, self._logger, self._retry = registry, logger, retry
         self._counted, self._needs = 0, tuple[str, ...]()
         self._prepared: set[Any] = set()
+        self.code = code_digest(registry)
         self._curious: dict[Held, None] = {}
 
     def requires(self) -> tuple[str, ...]:
@@ -97,9 +100,9 @@ class TurnHandler:
         if workflow not in self._prepared:
             self._prepared.add(workflow)
             self.environment.prepare(workflow.fn)
-        facts = Facts(run.id, run.name, run.version, run.generation, leased.attempt, self._retry)
-        given = None if leased.event is None else event_input(leased.event, workflow.signature)
-        return Turn(leased, workflow, facts=facts, logger=self._logger, input_json=given)
+        facts = Facts(run.id, run.name, run.version, run.generation, leased.attempt, self._retry, self.code)
+        given = None if leased.event is None else partial(event_input, leased.event, workflow.signature)
+        return Turn(leased, workflow, facts=facts, logger=self._logger, given=given)
 
     def ask_news(self, held: Held) -> None:
         """Others wrote to its journal: asks what, together with all that are told in the same moment."""

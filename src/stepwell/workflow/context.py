@@ -61,7 +61,7 @@ CALL_OPTIONS = frozenset(ContextOptions.__annotations__)
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a body may know of its run, and the app's policies."""
+    """What a body may know of its run, the app's policy, and a name for the code (see `versions`)."""
 
     run_id: str
     name: str
@@ -69,6 +69,7 @@ class Facts(msgspec.Struct, frozen=True):
     generation: int = 1
     attempt: int = 1
     retry: Retry | None = None
+    code: str = ""
 
 
 class Context:

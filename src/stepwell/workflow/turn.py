@@ -33,6 +33,7 @@ from stepwell.model.rows import Entry
 from stepwell.workflow.context import Context, Facts
 from stepwell.workflow.instance import RETRY, SEEN, Instance
 from stepwell.workflow.ops import ActionOp, CancelOp, ChildOp, EventOp, MutationOp, Op, PatchOp, StepOp, TimerOp
+from stepwell.workflow.versions import MARK
 
 #: How many entries one write brings at the most; the rest follows.
 MAX_DRAFTS = 1_000
@@ -82,7 +83,9 @@ class Matched(Struct, frozen=True):
 
 
 class Turn:
-    """`logger(name, instance)` makes the log of a body, `input_json` the arguments of a run that an event started."""
+    """`logger(name, instance)` makes the log of a body, `given` the arguments of a run that an event started:
+    what does not fit is the body's error, so the run fails.
+    """
 
     def __init__(
         self,
@@ -91,14 +94,14 @@ class Turn:
         *,
         facts: Facts,
         logger: Callable[[str, Instance], Any],
-        input_json: str | None = None,
+        given: Callable[[], str] | None = None,
     ) -> None:
         self.leased, self.workflow, self.facts = leased, workflow, facts
         self.state: State = "open"
         self.seen = leased.seen
         self.n = 0
         self.dropped: list[str] = []  # work that nobody wants any more
-        self._input = leased.input if input_json is None else input_json
+        self._given = given
         self._now = 0
         self._command: Any = None
         self._sent: tuple[c.Draft, ...] = ()
@@ -121,7 +124,8 @@ class Turn:
         return Instance(self._body, run_id=run.id, generation=run.generation, now_s=self._began_ms() / 1_000)
 
     async def _body(self, instance: Instance) -> Any:
-        arguments = self.workflow.signature.arguments(self._input or "{}")
+        given = self.leased.input if self._given is None else self._given()
+        arguments = self.workflow.signature.arguments(given or "{}")
         ctx = Context(instance, self.facts, self._logger(self.facts.name, instance))
         return await self.workflow.fn(ctx, **arguments)
 
@@ -168,7 +172,8 @@ class Turn:
         self._now = max(now, self._now)
         instance = self.instance
         if instance.mismatch is not None:
-            return self._send(c.Release(self.leased.lease, self.n + 1, hold="mismatch", diff=instance.mismatch))
+            diff = f"{instance.mismatch}\n{MARK}{self.facts.code}"
+            return self._send(c.Release(self.leased.lease, self.n + 1, hold="mismatch", diff=diff))
         if instance.violation is not None or self._failure is not None:
             return self._send(self._fail(instance.violation or self._failure))
         if instance.root.done():
