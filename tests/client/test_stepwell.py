@@ -146,8 +146,9 @@ def test_cancel_asks_and_terminate_does_not(url: str) -> None:
         await killed.terminate("now")
         await refused(killed.result(timeout=5), RunTerminated, "terminated: now")
         assert await killed.get(progress) is None
-        for late in (asked.cancel(), killed.terminate(), asked.signal(approval, Decision(True))):
-            await refused(late, Conflict, "canceled")
+        await refused(asked.cancel(), Conflict, "canceled")
+        await refused(killed.terminate(), Conflict, "canceled")
+        await refused(asked.signal(approval, Decision(True)), Conflict, "canceled")
 
     within(url, test)
 
@@ -174,13 +175,13 @@ def test_signals_are_typed_and_deduplicated(url: str) -> None:
         run = await sw.start(approve, "1")
         wrong: Any = {"approved": "perhaps"}
         await refused(run.signal(approval, wrong), NotJson)
+        await run.signal("unknown", [1])
         await run.signal(approval, Decision(True), key="k")
         await run.signal(approval, Decision(True), key="k")
         await refused(run.signal(approval, Decision(False), key="k"), Conflict, "k")
-        await run.signal("unknown", [1])
         await run.result(timeout=5)
         names = [entry.body["name"] async for entry in run.journal() if entry.kind == "signal.received"]
-        assert names == ["approval", "unknown"]
+        assert names == ["unknown", "approval"]
 
     within(url, test)
 

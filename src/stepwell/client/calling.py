@@ -7,6 +7,8 @@ from stepwell.client.connection import BY, Connection
 from stepwell.client.handle import Handle
 from stepwell.client.starting import scope_of
 from stepwell.functions.define import Action, Function
+from stepwell.functions.failures import step_error
+from stepwell.functions.retry import Retry
 from stepwell.functions.starts import start_command
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid
@@ -36,8 +38,14 @@ async def _action(connection: Connection, action: Action[Any, Any], args: str, o
     command = start_command(
         action, args, options, run_id=engine.new_id(), scope=scope_of(options), now=engine.clock_ms(), by=BY
     )
-    if action.options.get("retry") in (None, True) and connection.app is not None and connection.app.retry is not None:
-        command.retry = connection.app.retry.policy_json()
+    policy = None if connection.app is None else connection.app.retry
+    if action.options.get("retry") is True:
+        policy = policy or Retry()
+    if action.options.get("retry") in (None, True) and policy is not None:
+        command.retry = policy.policy_json()
     started: c.Started = await engine.submit(command)
     handle: Handle[Any] = Handle(connection, started.run_id, None, scope=command.scope)
-    return action.signature.decode_result(await handle.outcome(None))
+    run = await handle.ended()
+    if run.status == "failed" and run.error is not None:
+        raise step_error(run.error)
+    return action.signature.decode_result(await handle.outcome())
