@@ -1,0 +1,219 @@
+"""Holds what a workflow storm left in the app's tables and in its log against the journals that the kernel kept."""
+
+import asyncio
+import sqlite3
+import subprocess
+from collections import Counter, defaultdict
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.model.rows import Entry, Run
+from stepwell.model.settings import Settings
+from stepwell.store.port import scan_all
+from stepwell.store.sqlite.store import SqliteStore
+from tests.crash.workflow_app import ATTEMPTS, DOOMED_ATTEMPTS, Line
+from tests.crash.workflow_storm import Plan, Report, Storm
+from tests.server.support import environ, stepwell
+from tests.support import offences
+
+#: The mutations of each workflow, by the names of their rows.
+MUTATIONS = {"sea:voyage": ("begin", "log", "order", "end"), "sea:boat": ("fish",), "sea:errand": ("begin", "end")}
+ACTIONS = {
+    "sea:voyage": ("cargo", "left", "doomed", "rope", "sail", "oar"),
+    "sea:boat": ("catch",),
+    "sea:errand": ("bread", "milk"),
+}
+STEPS = {
+    "sea:voyage": ("token", "course", "watch", "time", "ahead", "pump", "last"),
+    "sea:boat": ("home",),
+    "sea:errand": ("token", "watch", "road"),
+}
+_ONCE = ("step.completed", "step.failed", "action.scheduled", "child.started", "timer.fired", "state.set")
+_decode = msgspec.json.Decoder(Line).decode
+
+
+class Told(Struct):
+    """One run's journal, read for what a storm may break."""
+
+    run: Run
+    entries: list[Entry]
+
+    def keys(self, *kinds: str) -> Counter[str]:
+        """How often each key stands at entries of these kinds."""
+        return Counter(one.key for one in self.entries if one.kind in kinds and one.key is not None)
+
+    def body(self, entry: Entry) -> dict[str, Any]:
+        body: dict[str, Any] = msgspec.json.decode(entry.data)
+        return body
+
+    def result(self, name: str) -> Any:
+        """What was recorded of the step of a name."""
+        return next(
+            self.body(one)["result"] for one in self.entries if one.kind == "step.completed" and name_of(one) == name
+        )
+
+
+class Sea:
+    """All that is left of a storm, or of one run: journals, rows, lines."""
+
+    def __init__(self, path: Path, log: Path) -> None:
+        with closing(SqliteStore(path).reader()) as reader:
+            self.told = {run.id: Told(run, reader.entries(run.no, limit=100_000)) for run in scan_all(reader)}
+        with closing(sqlite3.connect(path)) as db:
+            self.rows = Counter(db.execute("select run, name, value from effect").fetchall())
+        self.lines: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
+        for text in log.read_bytes().splitlines():
+            line = _decode(text)
+            self.lines[line.what, line.run, line.name].append(line)
+
+
+def run_storm(folder: Path, plan: Plan) -> Report:
+    """A storm, and all that must be true after it."""
+    storm = Storm(folder, plan)
+    try:
+        asyncio.run(storm.rage())
+        judge(storm)
+    finally:
+        left = storm.leftovers()
+        storm.clear()
+    print(f"\nseed {plan.seed}: {storm.report}")
+    assert left == []
+    return storm.report
+
+
+def judge(storm: Storm) -> None:
+    """Everything that must be true after a storm."""
+    sea, plan = Sea(storm.path, storm.log), storm.plan
+    voyages = {f"voyage-{number}" for number in range(plan.voyages)}
+    assert storm.acknowledged() == voyages
+    assert sea.told.keys() == voyages | {f"{one}.boat" for one in voyages}
+    judge_all(sea, storm.report)
+    for run_id in voyages:
+        check_voyage(sea.told[run_id], sea.told[f"{run_id}.boat"])
+    lawful(storm.path)
+    assert "Traceback" not in storm.logs(), storm.logs()
+
+
+def judge_all(sea: Sea, report: Report) -> None:
+    """What must be true of every run, whatever it does."""
+    for told in sea.told.values():
+        assert told.run.status == "completed", (told.run.id, told.run.error, told.run.hold)
+        report.entries += len(told.entries)
+        check_once(told)
+        check_attempts(told, report)
+        check_mutations(told, sea, report)
+        check_actions(told, sea, report)
+        check_steps(told, sea, report)
+    assert sea.rows.total() == report.mutations, "a row of nobody"
+    assert sum(map(len, sea.lines.values())) == report.action_calls + report.step_calls, "a line of nobody"
+
+
+def lawful(path: Path) -> None:
+    """The doctor finds nothing, here and as a command."""
+    assert offences(SqliteStore(path), Settings(lost_leases=1_000)) == []
+    command = stepwell("doctor", "--db", str(path))
+    said = subprocess.run(
+        command, env=environ(STEPWELL_LOST_LEASES="1000"), capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def name_of(entry: Entry) -> str:
+    """The name of the step that an entry is of."""
+    return (entry.key or "").rpartition("/")[2].partition("#")[0]
+
+
+def check_once(told: Told) -> None:
+    """Nothing is recorded twice: one result a step, one end an action, one start and one end a child and a run."""
+    once = told.keys(*_ONCE) | told.keys("action.completed", "action.failed") | told.keys("child.ended")
+    assert set(once.values()) == {1}, (told.run.id, once.most_common(3))
+    assert sum(one.kind.startswith("run.c") and one.kind != "run.created" for one in told.entries) == 1
+
+
+def check_attempts(told: Told, report: Report) -> None:
+    """No attempt and no epoch of a task twice; each attempt of a task follows the end of the one before."""
+    last: dict[int, tuple[int, int]] = {}
+    open_: dict[int, str] = {}
+    for entry in told.entries:
+        body = told.body(entry)
+        if entry.kind == "attempt.started":
+            task, now = body["task"], (body["attempt"], body["epoch"])
+            assert task not in open_, f"{told.run.id}: two attempts of task {task} at once"
+            before = last.get(task, (0, 0))
+            assert now == (before[0] + 1, before[1] + 1), (told.run.id, task, before, now)
+            last[task], open_[task] = now, body["task_kind"]
+        elif entry.kind == "attempt.ended":
+            report.attempts[f"{open_.pop(body['task'])} {body['reason']}"] += 1
+        elif entry.kind in ("action.completed", "action.failed"):
+            report.attempts[f"{open_.pop(body['task'])} ended"] += 1
+        elif entry.kind == "run.parked":
+            report.attempts[f"{open_.pop(1)} parked"] += 1
+
+
+def check_mutations(told: Told, sea: Sea, report: Report) -> None:
+    """Each mutation's row is there once, with what the run knows of it."""
+    names = MUTATIONS[told.run.name]
+    rows = {name: value for (run, name, value) in sea.rows if run == told.run.id}
+    assert sorted(rows) == sorted(names), (told.run.id, rows)
+    for name, value in rows.items():
+        assert sea.rows[told.run.id, name, value] == 1, f"{told.run.id}: the row of {name} is there twice"
+        assert told.result(name) == f"{name} stowed"
+    report.mutations += len(rows)
+
+
+def check_actions(told: Told, sea: Sea, report: Report) -> None:
+    """Each action began at least once, no attempt of it twice, none that the journal does not know."""
+    scheduled = {name_of(one): one.seq for one in told.entries if one.kind == "action.scheduled"}
+    assert sorted(scheduled) == sorted(ACTIONS[told.run.name])
+    for name, task in scheduled.items():
+        bodies = [told.body(one) for one in told.entries if one.kind.startswith("attempt.")]
+        started = {body["attempt"] for body in bodies if body["task"] == task and "reason" not in body}
+        failed = [body for body in bodies if body["task"] == task and body.get("reason") == "failed"]
+        lines = [line.attempt for line in sea.lines["action", told.run.id, name]]
+        assert lines, f"{told.run.id}: {name} never began"
+        assert len(set(lines)) == len(lines), f"{told.run.id}: an attempt of {name} began twice: {lines}"
+        assert set(lines) <= started, (told.run.id, name, lines, started)
+        assert max(started) in lines, f"{told.run.id}: the attempt of {name} that ended never began"
+        most = DOOMED_ATTEMPTS if name == "doomed" else ATTEMPTS
+        assert len(failed) < most, (told.run.id, name, failed)
+        report.actions, report.action_calls = report.actions + 1, report.action_calls + len(lines)
+
+
+def check_steps(told: Told, sea: Sea, report: Report) -> None:
+    """Each step ran, and not again once its result was recorded."""
+    recorded = {name_of(one): one for one in told.entries if one.kind == "step.completed"}
+    for name in STEPS[told.run.name]:
+        lines = sea.lines["step", told.run.id, name]
+        assert lines, f"{told.run.id}: {name} never ran"
+        late = [line for line in lines if line.at > recorded[name].at]
+        assert not late, f"{told.run.id}: {name} ran after it was recorded: {late} {recorded[name]}"
+        report.steps, report.step_calls = report.steps + 1, report.step_calls + len(lines)
+
+
+def check_voyage(told: Told, boat: Told) -> None:
+    """The result is that of a voyage that nobody disturbed."""
+    run = told.run
+    number = run.id.removeprefix("voyage-")
+    assert msgspec.json.decode(run.result or "") == {
+        "number": number,
+        "token": told.result("token"),
+        "cargo": "cargo traded",
+        "watch": "watch watched",
+        "left": "left traded",
+        "ahead": "land",
+        "log": "log stowed",
+        "boat": f"boat {number} home",
+        "order": f"order of {run.id}",
+        "doomed": "OSError after 2",
+        "pump": "pump pumped",
+        "gear": "rope weighed, sail weighed, oar weighed",
+        "stowed": "3",
+        "last": told.result("last"),
+    }
+    assert boat.run.parent_no == run.no
+    assert told.result("token") != told.result("last")
+    assert sum(one.kind == "signal.received" for one in told.entries) == 1

@@ -1,0 +1,155 @@
+"""The workflow storm as its parent sees it: processes that work on one file and are killed at random moments."""
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from stepwell.engine.engine import Engine
+from stepwell.model import commands as c
+from stepwell.store.sqlite.store import SqliteStore
+from tests.crash.flow_processes import MARK, marked
+from tests.crash.flow_storm import Keeper
+from tests.crash.workflow_app import LOG, PAUSE
+from tests.server.support import environ
+
+#: One kill in so many meets a process that has not opened the database yet, one in so many the one that starts.
+EARLY, STARTER = 10, 8
+
+
+class Plan(Struct, frozen=True):
+    """So many voyages, started over the time of `kills` kills of workers that have the database open.
+
+    One kill every `every_s` on the average; a step or an action takes up to `pause_s`.
+    """
+
+    seed: int
+    voyages: int
+    kills: int
+    limit_s: float
+    every_s: float = 0.3
+    pause_s: float = 0.1
+    workers: int = 4
+
+
+class Report(Struct):
+    """What a storm was like."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    attempts: Counter[str] = field(default_factory=Counter)  # by kind of task and how they ended
+    entries: int = 0
+    mutations: int = 0
+    actions: int = 0
+    action_calls: int = 0
+    steps: int = 0
+    step_calls: int = 0
+    calm_s: float = 0.0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"kills {dict(self.kills)} in {self.seconds:.0f} s, {self.calm_s:.0f} s from the last one to the last end; "
+            f"{self.entries:,} entries; {self.mutations} mutations; {self.actions} actions, begun {self.action_calls} "
+            f"times; {self.steps} steps, begun {self.step_calls} times; leases {dict(sorted(self.attempts.items()))}"
+        )
+
+
+class Storm:
+    """One storm in a folder of its own."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan, self.report = folder, plan, Report()
+        self.path, self.log = folder / "sea.sqlite", folder / "log"
+        self.rng = random.Random(plan.seed)
+        self.mark = f"{os.getpid()}-{plan.seed}-{os.urandom(4).hex()}"
+        (folder / "open").mkdir()
+        env = environ(**{LOG: str(self.log), PAUSE: str(plan.pause_s), MARK: self.mark})
+        env["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parents[2]}"
+        run = [sys.executable, "-m", "tests.crash.workflow_process"]
+        start = [*run, "start", str(folder), str(plan.voyages), str(plan.kills * plan.every_s)]
+        self.starter = Keeper(folder, "starter", start, env)
+        work = [*run, "work", str(folder)]
+        self.workers = [Keeper(folder, f"worker{n}", work, env) for n in range(plan.workers)]
+
+    async def rage(self) -> Report:
+        """All of it: starts, signals, kills, calm, the last ends, the stop."""
+        began = time.monotonic()
+        places = [self.starter, *self.workers]
+        keeping = [asyncio.create_task(place.keep()) for place in places]
+        try:
+            async with asyncio.timeout(self.plan.limit_s):
+                await asyncio.gather(self._strike(), self._order_all())
+                await self._all_ended()
+        finally:
+            for place in places:
+                place.end()
+            await asyncio.gather(*keeping)
+        self.report.seconds = time.monotonic() - began
+        faults = [fault for place in places for fault in place.faults]
+        assert not faults, (faults, self.logs())
+        return self.report
+
+    def logs(self) -> str:
+        """The end of what the processes said."""
+        return "\n".join(path.read_text()[-4_000:] for path in sorted(self.folder.glob("*.log")))
+
+    async def _strike(self) -> None:
+        kills, plan = self.report.kills, self.plan
+        while kills["worker"] < plan.kills:
+            await asyncio.sleep(self.rng.uniform(0, 2 * plan.every_s))
+            victim = self.starter if self.rng.randrange(STARTER) == 0 else self.rng.choice(self.workers)
+            is_open = victim.process is not None and (self.folder / "open" / str(victim.process.pid)).exists()
+            if (is_open or self.rng.randrange(EARLY) == 0) and victim.kill():
+                kills["early" if not is_open else "starter" if victim is self.starter else "worker"] += 1
+        self._calm = time.monotonic()
+
+    async def _order_all(self) -> None:
+        """Gives each voyage its order, some time after its start was acknowledged; some get it twice.
+
+        Without roles, so that nothing but the processes that get killed keeps house.
+        """
+        rng, left = random.Random(f"{self.plan.seed} orders"), self.plan.voyages
+        ordered: set[str] = set()
+        async with Engine(SqliteStore(self.path), roles=False) as engine:
+            while left:
+                await asyncio.sleep(rng.uniform(0, 0.2))
+                for run_id in sorted(self.acknowledged() - ordered):
+                    if rng.random() < 0.2:
+                        signal_ = c.Signal(run_id, "order", f'"order of {run_id}"', dedup="first")
+                        for _ in range(rng.choice((1, 1, 2))):
+                            await engine.submit(signal_)
+                        ordered.add(run_id)
+                        left -= 1
+
+    def acknowledged(self) -> set[str]:
+        """The runs whose start was acknowledged; a line that a kill cut short is none."""
+        path = self.folder / "acknowledged"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return {line.strip() for line in lines if line.endswith("\n")}
+
+    async def _all_ended(self) -> None:
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+            query = "select id, status, hold from run where status not in ('completed', 'failed', 'canceled')"
+            while left := db.execute(query).fetchall():  # rows of other processes, no event of ours
+                held = [one for one in left if one[2] is not None]
+                assert not held, held
+                await asyncio.sleep(0.1)
+        self.report.calm_s = time.monotonic() - self._calm
+
+    def leftovers(self) -> list[int]:
+        """The processes of this storm that still live."""
+        return [pid for pid, _ in marked(MARK, {self.mark})]
+
+    def clear(self) -> None:
+        """Kills whoever is left, so that a storm that fails leaves nobody either."""
+        for pid in self.leftovers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

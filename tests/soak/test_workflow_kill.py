@@ -1,0 +1,31 @@
+"""Workflow storms of 100 voyages and 200 kills each, with seeds from SOAK_SEED on.
+
+They go on for SOAK_SECONDS; one there is in any case (source: spec orchestrator E.8 no. 140).
+"""
+
+import os
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.crash.workflow_judge import run_storm
+from tests.crash.workflow_storm import Plan
+
+#: How long a storm takes; no other is begun when less is left.
+STORM_S = 110
+
+
+@pytest.mark.soak
+def test_storms_of_100_workflows_and_200_kills(tmp_path: Path) -> None:
+    until = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
+    first = int(os.environ.get("SOAK_SEED", "1"))
+    for seed in count(first):
+        if seed > first and time.monotonic() + STORM_S > until:
+            return
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        report = run_storm(folder, Plan(seed, voyages=100, kills=200, limit_s=170))
+        assert report.kills["worker"] == 200
+        assert report.attempts["turn expired"] >= 50, "too few kills met a workflow"
