@@ -1,5 +1,7 @@
 """An app in a process: its mutations in the engine, its workflows and actions in the worker (source: API, clients)."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,9 +17,11 @@ from stepwell.functions.failures import failure_json, step_error
 from stepwell.functions.mutations import AppMutations
 from stepwell.functions.queries import AppQueries
 from stepwell.functions.registry import Registry
+from stepwell.kernel.calls import Call, Called
+from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
 from stepwell.model import rows
-from stepwell.model.errors import Invalid, MutationFailed, Unavailable, UnknownFunction
+from stepwell.model.errors import Invalid, MutationFailed, Outdated, StepwellError, Unavailable, UnknownFunction
 from stepwell.model.settings import Settings
 from stepwell.store.port import Store
 from stepwell.worker.actions import ActionHandler
@@ -31,6 +35,7 @@ from stepwell.worker.turns import TurnHandler
 from stepwell.workflow.app import App
 from stepwell.workflow.said import workflow_logger
 
+log = logging.getLogger("stepwell.worker")
 #: `def` steps and actions that run at once.
 THREADS = 64
 
@@ -43,10 +48,11 @@ class AppHost:
         self.app, self.registry = app, app.registry
         workflows = [function for function in app.registry if isinstance(function, Workflow)]
         self.triggers = AppWorkflows(app.name, workflows)
-        self._mutations: AppMutations | None = None
+        self._mutations: _Mutations | None = None
         self._queries: AppQueries | None = None
         self._flows: FlowBackend | None = None
         self._revision = 0
+        self._catching_up: asyncio.Task[None] | None = None
         self._calling: Calls | None = None
         self._turns: TurnHandler | None = None
         self._actions: ActionHandler | None = None
@@ -54,7 +60,7 @@ class AppHost:
     def engine(self, store: Store, *, settings: Settings, roles: bool) -> Engine:
         """An engine that has the app's mutations, and brings its tables up to date when it opens."""
         self._queries = AppQueries(self.registry, settings=settings)
-        self._mutations = AppMutations(
+        self._mutations = _Mutations(
             self.registry,
             app=self.app.name,
             migrations=self.app.migrations,
@@ -80,18 +86,36 @@ class AppHost:
         """While the engine is open: the app's tables and pools are as its code says, and its triggers are known."""
         assert self._queries is not None, "the engine is made by this host"
         self._flows = flows
+        if self._mutations is not None:
+            loop = asyncio.get_running_loop()
+            self._mutations.outdated = lambda: loop.call_soon_threadsafe(self._catch_up)
         threads, calling = Threads(THREADS), Calls(engine, self._queries, self._sent)
         inline = Inline(threads, calling, _matching(flows), grace_s=engine.settings.kill_grace_ms / 1_000)
         self._calling = calling
         self._turns = TurnHandler(engine, self.registry, inline, logger=workflow_logger, retry=self.app.retry)
-        self._actions = ActionHandler(engine, self.registry, threads, calling, retry=self.app.retry)
+        self._actions = ActionHandler(engine, self.registry, threads, calling)
         try:
             await limit_pools(engine, self.registry)
             self._revision = await flows.sync()
             await release_mended(engine, self.registry, self._turns.code)
             yield
         finally:
+            if self._catching_up is not None:
+                self._catching_up.cancel()
+                await asyncio.gather(self._catching_up, return_exceptions=True)
             threads.close()
+
+    def _catch_up(self) -> None:
+        """The flows have changed: a workflow's mutation that sends an event is called again, and matched on the new."""
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self._sync(), name="stepwell-catch-up")
+
+    async def _sync(self) -> None:
+        assert self._flows is not None, "mutations run while the app is open"
+        try:
+            self._revision = await self._flows.sync(force=True)
+        except StepwellError as error:
+            log.warning("the flows cannot be looked at: %s", error)
 
     async def _sent(self, command: c.Invoke) -> c.Invoked:
         """Sends a call of a mutation; again, on the present flows, if it sends an event and they have changed."""
@@ -134,6 +158,19 @@ class AppHost:
     def turns(self) -> TurnHandler | None:
         """What runs its workflows."""
         return self._turns
+
+
+class _Mutations(AppMutations):
+    """Tells when the flows that an event was matched on have changed. Who called is refused, and calls again."""
+
+    outdated: Callable[[], object] = staticmethod(lambda: None)
+
+    def call(self, unit: Unit, call: Call, now: int) -> Called:
+        try:
+            return super().call(unit, call, now)
+        except Outdated:
+            self.outdated()
+            raise
 
 
 class Calls:
