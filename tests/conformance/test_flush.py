@@ -151,7 +151,7 @@ def test_many_rows_of_a_commit_are_each_written_as_one_would_be(store: Store, se
             )
         for todo in tasks:
             unit.tasks.seed((todo.run_no, todo.k), todo)
-            unit.tasks.edit((todo.run_no, todo.k)).state = f"s{todo.run_no}"
+            unit.tasks.edit((todo.run_no, todo.k)).worker = f"w{todo.run_no}"
     for part, value in (("waits", '["{no}"]'), ("hold", "h{no}")):
         with loading(session) as s:
             runs = s.runs(numbers)
@@ -164,7 +164,7 @@ def test_many_rows_of_a_commit_are_each_written_as_one_would_be(store: Store, se
         row, entries, its_tasks = shown[f"run {no}"][:3]
         assert (row["head_seq"], row["waits"], row["hold"]) == (no * 10, f'["{no}"]', f"h{no}")
         assert [(one["seq"], one["key"]) for one in entries] == [(2, f"k{no}")]
-        assert [(one["k"], one["state"], one["args"]) for one in its_tasks] == [(7, f"s{no}", f'"{no}"')]
+        assert [(one["k"], one["worker"], one["args"]) for one in its_tasks] == [(7, f"w{no}", f'"{no}"')]
     with loading(session) as s:
         assert [message.to_no for message in s.messages(1_000)] == list(numbers)
 

@@ -33,14 +33,25 @@ class ResultTimeout(Timeout, TimeoutError):
 
 
 class Handle(Generic[R]):
-    """A run by its id. Nothing is kept here: two handles of one run, in any process, see the same."""
+    """A run by its id. Nothing of its state is kept here: two handles of one run, in any process, see the same.
 
-    def __init__(self, connection: Connection, run_id: str, workflow: Workflow[..., R] | None, *, scope: str) -> None:
+    `new`: its number, and the steady clock in seconds before it was started here.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        run_id: str,
+        workflow: Workflow[..., R] | None,
+        *,
+        scope: str,
+        new: tuple[int, float] | None = None,
+    ) -> None:
         given: object = run_id
         if not isinstance(given, str) or not given:
             raise Invalid(f"a run has no id like {run_id!r:.80}", hint="Give the id of a run, a text.", field="run_id")
         self.id = run_id
-        self._connection, self._workflow, self._scope = connection, workflow, scope
+        self._connection, self._workflow, self._scope, self._new = connection, workflow, scope, new
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
@@ -72,11 +83,11 @@ class Handle(Generic[R]):
     async def ended(self, timeout: Duration | None = None) -> rows.Run:
         """The row of the run when it has ended; of the last one if it continues."""
         limit_s = None if timeout is None else duration_ms(timeout, "timeout") / 1_000
-        number = (await self._known()).no
+        number, since = self._new or ((await self._known()).no, None)
         try:
             async with asyncio.timeout(limit_s) as limit:
                 while True:
-                    run = await self._connection.engine.wait_end(number)
+                    run = await self._connection.engine.wait_end(number, since=since)
                     if run is None:
                         raise Unknown(f"run {self.id} was deleted", run_id=self.id)
                     if run.next_no is None:

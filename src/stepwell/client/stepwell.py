@@ -14,6 +14,7 @@ from stepwell.client.listing import Wanted, list_runs
 from stepwell.client.paged import Paged
 from stepwell.client.run import Run
 from stepwell.client.starting import SCOPE, check_options, merged, need_workflow, scope_of
+from stepwell.engine.clock import steady_s
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.events import parse_event
 from stepwell.functions.define import (
@@ -113,8 +114,10 @@ class Stepwell:
             now=engine.clock_ms(),
             by=BY,
         )
+        since = steady_s()
         started = await engine.submit(command)
-        return Handle(self._connection, started.run_id, workflow, scope=command.scope)
+        new = (started.run_no, since) if started.created else None
+        return Handle(self._connection, started.run_id, workflow, scope=command.scope, new=new)
 
     @overload
     def handle(self, run_id: str) -> Handle[Any]: ...

@@ -1,18 +1,22 @@
 """The engine: one async object over a store. Commands go in, replies come out, waiters are told of commits."""
 
 import asyncio
-import os
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from stepwell.engine.clock import wall_ms
+from stepwell.engine.ends import Ends
+from stepwell.engine.entropy import Entropy
 from stepwell.engine.inside import refuse_inside
-from stepwell.engine.lane import Committed, Lane, no_fault
+from stepwell.engine.lane import Committed, Hint, Lane, no_fault
 from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
+from stepwell.engine.switching import SWITCHING
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
@@ -39,7 +43,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         *,
         settings: Settings | None = None,
         clock_ms: Callable[[], int] = wall_ms,
-        entropy: Callable[[int], bytes] = os.urandom,
+        entropy: Callable[[int], bytes] | None = None,
         mutations: Mutations | None = None,
         fault: Callable[[str], None] = no_fault,
         roles: bool = True,
@@ -47,13 +51,14 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     ) -> None:
         self.store = store
         self.settings = settings or Settings()
-        self.clock_ms, self._entropy = clock_ms, entropy
+        self.clock_ms, self._entropy = clock_ms, entropy or Entropy()
         self._prepare, self._mutations, self._fault, self._with_roles = prepare, mutations, fault, roles
         self._readers: SimpleQueue[Reader] = SimpleQueue()
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="stepwell-read")
         self._ready: set[asyncio.Event] = set()
         self._waiters: dict[int, set[asyncio.Event]] = {}
         self._enders: dict[int, set[asyncio.Event]] = {}
+        self._ends: Ends | None = Ends() if roles else None  # without a watcher, nobody says when it is out of date
         self._listeners: dict[int, Callable[[int], None]] = {}
         self._roles: list[Role] = []
         self._timekeeper: Timekeeper | None = None
@@ -61,7 +66,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._promoter: Promoter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lane: Lane | None = None
-        self._closed = False
+        self._closed = self._switches = False
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -69,6 +74,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._loop = asyncio.get_running_loop()
         await self._loop.run_in_executor(self._threads, self._open)
         self.lane.start()
+        SWITCHING.enter(self.settings.switch_us)
+        self._switches = True
         if self._with_roles:
             self._start_roles()
         return self
@@ -127,6 +134,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         loop = asyncio.get_running_loop()
         if self._lane is not None:
             await loop.run_in_executor(self._threads, self._lane.close)
+        if self._switches:
+            SWITCHING.leave()
         await loop.run_in_executor(self._threads, self._close_readers)
         self._threads.shutdown()
 
@@ -231,30 +240,41 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
         Raises TimeoutError after `timeout_s`.
         """
-        return await self._wait(number, until, self._waiters, timeout_s)
-
-    async def wait_end(self, number: int, *, timeout_s: float | None = None) -> Run | None:
-        """The run when it has ended; None when it is gone. What happens to it until then wakes nobody.
-
-        Raises TimeoutError after `timeout_s`.
-        """
-        return await self._wait(number, lambda run: run.terminal, self._enders, timeout_s)
-
-    async def _wait(
-        self, number: int, until: Callable[[Run], bool], waiters: dict[int, set[asyncio.Event]], timeout_s: float | None
-    ) -> Run | None:
-        with _waiting(waiters, number) as event:
+        with _waiting(self._waiters, number) as event:
             async with asyncio.timeout(timeout_s):
                 while True:
                     event.clear()
                     run = await self.read(lambda reader: reader.run_by_no(number))
                     if run is None or until(run):
                         return run
-                    try:
-                        async with asyncio.timeout(self.settings.poll_ms / 1_000):
-                            await event.wait()
-                    except TimeoutError:
-                        continue
+                    await self._hint(event)
+
+    async def wait_end(self, number: int, *, since: float | None = None, timeout_s: float | None = None) -> Run | None:
+        """The run when it has ended; None when it is gone. What happens to it until then wakes nobody.
+
+        Nothing is read where this process ends it. `since`: the steady clock in seconds at which the run was open.
+        Raises TimeoutError after `timeout_s`.
+        """
+        with _waiting(self._enders, number) as event:
+            async with asyncio.timeout(timeout_s):
+                quiet = since is not None and self._ends is not None and self._ends.silent_on(number, since)
+                while True:
+                    event.clear()
+                    run = None if self._ends is None else self._ends.get(number)
+                    if run is not None:
+                        return run
+                    if not quiet:
+                        run = await self.read(lambda reader: reader.run_by_no(number))
+                        if run is None or run.terminal:
+                            return run
+                    await self._hint(event)
+                    quiet = False
+
+    async def _hint(self, event: asyncio.Event) -> None:
+        """Waits for a hint, or for a poll's time: hints may be lost."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.poll_ms / 1_000):
+                await event.wait()
 
     def run_hint(self, number: int) -> AbstractContextManager[asyncio.Event]:
         """An event that is set when a commit touched a run or what it said; clear it before you read, and poll too."""
@@ -272,13 +292,13 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         if self._listeners.get(number) == told:
             del self._listeners[number]
 
-    def _committed(self, committed: Committed) -> None:
+    def _committed(self, committed: Committed) -> Hint | None:
         """Called on the lane's thread."""
-        if self._loop is not None and self._wanted(committed):
-            try:
-                self._loop.call_soon_threadsafe(self._tell, committed)
-            except RuntimeError:
-                return
+        if self._ends is not None:
+            self._ends.saw(committed.runs, committed.ended)
+        if self._loop is None or not self._wanted(committed):
+            return None
+        return self._loop, partial(self._tell, committed)
 
     def _wanted(self, committed: Committed) -> bool:
         return (
@@ -298,7 +318,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         for number in committed.runs & self._waiters.keys():
             for event in self._waiters[number]:
                 event.set()
-        for number in committed.ended & self._enders.keys():
+        for number in committed.ended.keys() & self._enders.keys():
             for event in self._enders[number]:
                 event.set()
         for number in committed.wakes.keys() & self._listeners.keys():
@@ -311,6 +331,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             self._promoter.freed(committed.freed)
 
     def _hint_all(self) -> None:
+        if self._ends is not None:
+            self._ends.forget()
         for event in self._ready:
             event.set()
         for waiters in (self._waiters, self._enders):

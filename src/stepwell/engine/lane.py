@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from stepwell.engine.clock import steady_s
+from stepwell.engine.ends import kept
 from stepwell.kernel.calls import Away, Postponed
 from stepwell.kernel.decide import decide_all, refusal
 from stepwell.kernel.needs import need_of
@@ -25,6 +26,7 @@ from stepwell.model import commands as c
 from stepwell.model.entries import DELIVERABLE, ENDS
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
 from stepwell.model.ids import unit_interval
+from stepwell.model.rows import Run
 from stepwell.model.settings import Settings
 from stepwell.store.load import load
 from stepwell.store.port import Broken, Refused, Retry, Session, Unknowable
@@ -45,6 +47,8 @@ class Answer(Protocol):
 
 
 Item = tuple[c.Command, Answer, asyncio.AbstractEventLoop | None]
+#: Something to call on an event loop, together with the answers that go there.
+Hint = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 #: A batch's order: heartbeats before anything that could end their leases, and what deletes after all who name it.
 _LAST = c.Sweep
 _ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
@@ -53,12 +57,13 @@ _ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
 class Committed(Struct, gc=False):
     """What a commit did, for those who wait: a hint, never the truth.
 
-    `wakes`: the last entry for its body that others wrote to a run. `ended`: runs that are terminal now.
+    `wakes`: the last entry for its body that others wrote to a run. `ended`: runs that are terminal now, with their
+    rows where these can be handed on.
     """
 
     runs: frozenset[int] = frozenset()
     wakes: dict[int, int] = {}
-    ended: frozenset[int] = frozenset()
+    ended: dict[int, Run | None] = {}
     ready: bool = False
     earliest_due: int | None = None
     freed: frozenset[tuple[str, str, str]] = frozenset()  # pool keys (scope, pool, key) that have a slot more
@@ -92,7 +97,7 @@ class Lane:
         *,
         settings: Settings,
         clock_ms: Callable[[], int],
-        on_commit: Callable[[Committed], None],
+        on_commit: Callable[[Committed], Hint | None],
         mutations: Mutations | None = None,
         fault: Callable[[str], None] = no_fault,
         monotonic: Callable[[], float] = steady_s,
@@ -108,6 +113,7 @@ class Lane:
         self._later: deque[Item] = deque()  # what the last batch postponed; the thread's own
         self._wake = threading.Event()
         self._limited: set[tuple[str, str]] = set()
+        self._hints: list[Hint] = []  # of the batch under way
         self._idle = self._closing = False
         self._now = 0
         self._alive_at = monotonic()
@@ -130,7 +136,7 @@ class Lane:
         """Answers those that came too late. Two threads may do this: who takes an item off the queue answers it."""
         with contextlib.suppress(IndexError):
             while True:
-                _answer([self._queue.popleft()], [Unavailable("the engine is closed", hint=STOPPED_HINT)])
+                _answer([(self._queue.popleft(), Unavailable("the engine is closed", hint=STOPPED_HINT))])
 
     @property
     def depth(self) -> int:
@@ -191,7 +197,8 @@ class Lane:
         if later:
             self._later.extendleft(reversed(later))
             pairs = [pair for pair in pairs if not isinstance(pair[1], Postponed)]
-        _answer([item for item, _ in pairs], [reply for _, reply in pairs])
+        hints, self._hints = self._hints, []
+        _answer(pairs, hints)
 
     def _wait(self) -> None:
         self._wake.clear()
@@ -297,9 +304,12 @@ class Lane:
         self.commits += 1
         self._limited |= unit.pools.rows.keys()
         try:
-            self._on_commit(summary(unit, self._limited))
+            hint = self._on_commit(summary(unit, self._limited))
         except Exception:
             log.exception("a hint was lost")
+        else:
+            if hint is not None:
+                self._hints.append(hint)
 
     def _once(self, batch: Sequence[c.Command], replies: list[Any]) -> Unit | None:
         """One try: begin, load, decide, flush, read, commit. Answers what was committed, if there was anything."""
@@ -365,7 +375,10 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     """What those who wait want to know of a unit that was committed; `limited` pools have a slot more with each end."""
     runs = frozenset(unit.runs.dirty).union(one.run_no for one in unit.outputs)
     wakes = {one.run_no: one.seq for one in unit.entries if not one.n and one.kind in DELIVERABLE}
-    ended = frozenset(one.run_no for one in unit.entries if one.kind in ENDS)
+    rows = unit.runs.rows
+    ended = {
+        one.run_no: kept(rows[one.run_no]) for one in unit.entries if one.kind in ENDS and rows[one.run_no].terminal
+    }
     committed = Committed(runs, wakes, ended, messages=bool(unit.sent))
     freed: set[tuple[str, str, str]] = set()
     for key in unit.tasks.dirty:
@@ -381,22 +394,29 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     return committed
 
 
-def _answer(items: list[Item], replies: list[Any]) -> None:
-    """Gives every caller its reply: one hop to each event loop."""
-    hops: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Any]]] = {}
-    for (_, answer, loop), reply in zip(items, replies, strict=True):
-        if loop is None:
-            _resolve([(answer, reply)])
+def _answer(answered: list[tuple[Item, Any]], hints: Sequence[Hint] = ()) -> None:
+    """Gives every caller its reply, and the hints of the commit: one hop to each event loop."""
+    hops: dict[asyncio.AbstractEventLoop, tuple[list[Callable[[], None]], list[tuple[Answer, Any]]]] = {}
+    for loop, hint in hints:
+        hops.setdefault(loop, ([], []))[0].append(hint)
+    for (_, answer, caller), reply in answered:
+        if caller is None:
+            _resolve([], [(answer, reply)])
         else:
-            hops.setdefault(loop, []).append((answer, reply))
-    for loop, pairs in hops.items():
+            hops.setdefault(caller, ([], []))[1].append((answer, reply))
+    for loop, (told, pairs) in hops.items():
         try:
-            loop.call_soon_threadsafe(_resolve, pairs)
+            loop.call_soon_threadsafe(_resolve, told, pairs)
         except RuntimeError:
             log.debug("%d answers came after their event loop was closed", len(pairs))
 
 
-def _resolve(pairs: list[tuple[Answer, Any]]) -> None:
+def _resolve(hints: list[Callable[[], None]], pairs: list[tuple[Answer, Any]]) -> None:
+    for hint in hints:
+        try:
+            hint()
+        except Exception:
+            log.exception("a hint was lost")
     for answer, reply in pairs:
         if answer.done():
             continue

@@ -12,7 +12,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Times in milliseconds, sizes in bytes. `RANGES` has the lowest and highest value of each."""
+    """Times in milliseconds and sizes in bytes, unless the name says otherwise. `RANGES` has the bounds of each."""
 
     lease_ms: int = 120_000
     heartbeat_ms: int = 0  # 0: a third of the lease
@@ -35,6 +35,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     request_retention_h: int = 24
     change_retention: int = 100_000
     claim_limit: int = 1_000
+    switch_us: int = 500  # 0: Python's own interval
     sync: Literal["full", "normal"] = "full"
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "request_retention_h": (1, 8_760),
     "change_retention": (1_000, 100_000_000),
     "claim_limit": (1, 10_000),
+    "switch_us": (0, 100_000),
 }
 
 
