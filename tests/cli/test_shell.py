@@ -79,7 +79,7 @@ def test_completion_scripts(seen: Shop, shell: str) -> None:
     [
         ("stepwell ru", {"runs"}),
         ("stepwell ", set(COMMANDS)),
-        ("stepwell runs re", {"retry"}),
+        ("stepwell runs re", {"result", "retry"}),
         ("stepwell flow n", {"new"}),
         ("stepwell events di", {"dispatch"}),
         ("stepwell runs list --sta", {"--status"}),
