@@ -1,13 +1,9 @@
 """`stepwell demo`: a real server, real steps, a real kill -9, and what is left of it: everything."""
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -18,6 +14,8 @@ from typing import Any
 import click
 
 from stepwell.cli.common import Place, clean, find_place, need_run, print_table, run_async, status_text
+from stepwell.cli.demo_approval import RUN, show_approval, unpack_app
+from stepwell.cli.demo_process import LEASE_S, Process, call
 from stepwell.cli.follow import Screen
 from stepwell.engine.engine import Engine
 from stepwell.flows.runners.base import Tools
@@ -36,7 +34,6 @@ EVENT: dict[str, Any] = {
         "items": [{"sku": "well-bucket", "quantity": 2}, {"sku": "rope-10m", "quantity": 1}],
     },
 }
-LEASE_MS = "10000"
 #: The step in whose middle the server is killed: when it has said this, however long a busy machine takes for it.
 KILLED, KILL_AT = "parcel/pack", "packed 30 %"
 LIMIT_S = 90.0
@@ -65,11 +62,12 @@ def demo(folder: Path | None) -> None:
         server.stop()
     rows = [(run.name, status_text(run), run.id) for run in runs]
     print_table(("STEP", "STATUS", "RUN"), rows, empty="no runs")
-    say("5. What the doctor says of the database that was killed under way:")
-    healthy = subprocess.run([*_stepwell(), "doctor", "--no-json", "--cwd", str(home)], check=False).returncode == 0  # noqa: S603
+    wrong = [*_wrong(runs), *show_approval(place, unpack_app(home), say)]
+    say("8. What the doctor says of the database whose processes were killed under way, twice:")
+    call(home, "doctor")
     _what_next(home, runs)
-    if not healthy or not _as_it_should(runs):
-        raise click.ClickException("the demo did not end as it should; please report what is above")
+    if wrong:
+        raise click.ClickException(f"the demo did not end as it should: {'; '.join(wrong)}. Please report it.")
 
 
 def say(text: str) -> None:
@@ -95,45 +93,15 @@ def _unpack(home: Path) -> list[str]:
     return names
 
 
-def _stepwell() -> list[str]:
-    return [sys.executable, "-m", "stepwell.cli"]
-
-
 class _Server:
-    """A `stepwell serve` of its own, with a short lease, so that a takeover can be waited for."""
+    """A `stepwell serve` of its own."""
 
     def __init__(self, home: Path) -> None:
-        self._home, self.url = home, ""
-        self._process: subprocess.Popen[str] | None = None
+        self._process, self.url = Process(home, "listening on ", "serve", "--port", "0", "--slots", "8"), ""
+        self.kill, self.stop = self._process.kill, self._process.stop
 
     def start(self) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [*_stepwell(), "serve", "--cwd", str(self._home), "--port", "0", "--drain", "5", "--slots", "8"],
-            env=os.environ | {"STEPWELL_LEASE_MS": LEASE_MS},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line.startswith("listening on "):
-            raise Unavailable("the demo's server did not start", hint=f"It said: {line!r}. Try `stepwell serve`.")
-        self.url = line.split()[2]
-        click.echo(clean(line))
-
-    def kill(self) -> None:
-        """kill -9: no warning, no cleaning up."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=20)
-            self._process.kill()
-        if self._process is not None and self._process.stdout is not None:
-            self._process.stdout.close()
+        self.url = self._process.start().split()[2]
 
     def post_event(self, event: dict[str, Any]) -> dict[str, Any]:
         headers = {"content-type": "application/json"}
@@ -197,16 +165,19 @@ def _kill_and_start(server: _Server) -> None:
     say("3. kill -9 of the server, in the middle of a step. Then start it again.")
     server.kill()
     server.start()
-    lease_s = int(LEASE_MS) // 1_000
-    click.echo(f"The dead worker's lease ends {lease_s} s after its last heartbeat; then its step is tried anew.")
+    click.echo(f"The dead worker's lease ends {LEASE_S} s after its last heartbeat; then its step is tried anew.")
 
 
-def _as_it_should(runs: list[Run]) -> bool:
-    """Every step done, the one that asks for somebody said so, and the killed one took another attempt."""
+def _wrong(runs: list[Run]) -> list[str]:
+    """What is not so: each step done, the one that asks for somebody said so, and the killed one tried again."""
     said = {run.name: run.result_status for run in runs}
     packed = next(run for run in runs if run.name == KILLED)
-    done = all(run.status == "completed" for run in runs)
-    return done and said["parcel/check-address"] == "needs_intervention" and packed.epoch > 1
+    checks = (
+        ("a step did not complete", any(run.status != "completed" for run in runs)),
+        ("nobody was asked about the address", said["parcel/check-address"] != "needs_intervention"),
+        ("the step that was killed was not tried again", packed.epoch < 2),
+    )
+    return [wrong for wrong, is_so in checks if is_so]
 
 
 def _what_next(home: Path, runs: list[Run]) -> None:
@@ -214,10 +185,14 @@ def _what_next(home: Path, runs: list[Run]) -> None:
     say("Try next:")
     for command, why in (
         (f"stepwell runs show {packed.id}", "the journal of the run that was killed: both attempts"),
+        (f"stepwell runs journal {RUN}", "all that the workflow did, and why it did it once"),
         ("stepwell runs list --attention", "what asks for somebody"),
         (f"stepwell events show '{EVENT['id']}'", "the event, its runs, and why customs did not match"),
         (f"stepwell events replay '{EVENT['id']}' --step parcel/reserve-stock", "run a step again"),
-        ("stepwell serve", "a server of your own; `curl --json @event.json` to its /events"),
+        (
+            "stepwell serve --app shop:app",
+            "a server of your own; `curl --json @event.json` to its /events",
+        ),
     ):
         click.echo(f"  {command}\n      {why}")
     click.echo(f"They all want to be run in {home}, or with --cwd {home}.")
