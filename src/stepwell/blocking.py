@@ -3,7 +3,7 @@
 The engine and the worker run on an event loop of their own, on a thread beside the program.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
@@ -14,6 +14,7 @@ from stepwell.client import stepwell as client
 from stepwell.client.background import Background
 from stepwell.client.run import Entry, Output, Run
 from stepwell.client.stepwell import DRAIN_S, SLOTS
+from stepwell.engine.clock import wall_ms
 from stepwell.functions.define import (
     Action,
     Dispatched,
@@ -54,9 +55,19 @@ class Stepwell:
         flows: Path | str | None = None,
         settings: Settings | None = None,
         drain: Duration = DRAIN_S,
+        clock_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self._background = Background()
-        self._inner = client.Stepwell(url, app, worker=worker, slots=slots, flows=flows, settings=settings, drain=drain)
+        self._inner = client.Stepwell(
+            url,
+            app,
+            worker=worker,
+            slots=slots,
+            flows=flows,
+            settings=settings,
+            drain=drain,
+            clock_ms=clock_ms,
+        )
 
     def __enter__(self) -> Self:
         self._background.start()

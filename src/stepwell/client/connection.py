@@ -34,10 +34,12 @@ class Connection:
         flows: Path | str | None,
         settings: Settings | None,
         drain_s: float,
+        clock_ms: Callable[[], int],
     ) -> None:
         self.url, self.app = checked_url(url), checked_app(app)
         self._slots = slots if worker and (app is not None or flows is not None) else 0
         self._flows, self._settings, self._drain_s = flows, settings or Settings(), drain_s
+        self._clock_ms = clock_ms
         self._local: Local | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack: AsyncExitStack | None = None
@@ -56,6 +58,7 @@ class Connection:
                     slots=self._slots,
                     drain_s=self._drain_s,
                     app=self.app,
+                    clock_ms=self._clock_ms,
                 )
             )
         except BaseException:

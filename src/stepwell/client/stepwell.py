@@ -1,7 +1,7 @@
 """`Stepwell`: workflows in any asyncio program, on a database that this process opens (source: API, clients)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from stepwell.client.listing import Wanted, list_runs
 from stepwell.client.paged import Paged
 from stepwell.client.run import Run
 from stepwell.client.starting import SCOPE, check_options, merged, need_workflow, scope_of
-from stepwell.engine.clock import steady_s
+from stepwell.engine.clock import steady_s, wall_ms
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.events import parse_event
 from stepwell.functions.define import (
@@ -47,7 +47,7 @@ class Stepwell:
     Use it as `async with Stepwell("sqlite:///app.db", app) as sw:`, or as the `lifespan` of a web app. Several
     processes may open one file; `memory:` is gone at the end. `worker=False`: others run what is started here.
     `slots`: actions and flow steps at once. `flows`: a folder whose flow packages run here, too. `drain`: what runs has
-    so long to end at the close.
+    so long to end at the close. `clock_ms`: the time, in milliseconds since 1970, which a test may put forward.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Stepwell:
         flows: Path | str | None = None,
         settings: Settings | None = None,
         drain: Duration = DRAIN_S,
+        clock_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self._options: Mapping[str, Any] = {}
         self._connection = Connection(
@@ -70,6 +71,7 @@ class Stepwell:
             flows=flows,
             settings=settings,
             drain_s=duration_ms(drain, "drain") / 1_000,
+            clock_ms=clock_ms,
         )
 
     async def __aenter__(self) -> Self:

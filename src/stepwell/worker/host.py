@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from stepwell.engine.clock import wall_ms
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import FlowBackend
 from stepwell.flows.workflows import AppWorkflows
@@ -57,7 +58,7 @@ class AppHost:
         self._turns: TurnHandler | None = None
         self._actions: ActionHandler | None = None
 
-    def engine(self, store: Store, *, settings: Settings, roles: bool) -> Engine:
+    def engine(self, store: Store, *, settings: Settings, roles: bool, clock_ms: Callable[[], int] = wall_ms) -> Engine:
         """An engine that has the app's mutations, and brings its tables up to date when it opens."""
         self._queries = AppQueries(self.registry, settings=settings)
         self._mutations = _Mutations(
@@ -67,7 +68,14 @@ class AppHost:
             settings=settings,
             match=self._match,
         )
-        return Engine(store, settings=settings, roles=roles, mutations=self._mutations, prepare=self._mutations.migrate)
+        return Engine(
+            store,
+            settings=settings,
+            clock_ms=clock_ms,
+            roles=roles,
+            mutations=self._mutations,
+            prepare=self._mutations.migrate,
+        )
 
     def close(self) -> None:
         """After the engine has closed."""

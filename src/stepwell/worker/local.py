@@ -2,13 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from stepwell.engine.clock import wall_ms
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import FlowBackend
 from stepwell.flows.export import EventFiles
@@ -64,6 +65,7 @@ async def open_local(
     pools: Sequence[str] = (),
     events_dir: Path | None = None,
     app: "App | None" = None,
+    clock_ms: Callable[[], int] = wall_ms,
 ) -> AsyncIterator[Local]:
     """Opens it, and closes it in the right order: the worker hands back before the engine ends.
 
@@ -74,10 +76,11 @@ async def open_local(
     async with AsyncExitStack() as stack:
         host = None if app is None else _host(app)
         if host is None:
-            engine = await stack.enter_async_context(Engine(store, settings=settings, roles=roles))
+            engine = await stack.enter_async_context(Engine(store, settings=settings, roles=roles, clock_ms=clock_ms))
         else:
             stack.callback(host.close)
-            engine = await stack.enter_async_context(host.engine(store, settings=settings, roles=roles))
+            opened = host.engine(store, settings=settings, roles=roles, clock_ms=clock_ms)
+            engine = await stack.enter_async_context(opened)
         flows = FlowBackend(
             engine,
             cwd or Path.cwd(),
