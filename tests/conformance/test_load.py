@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 
-from stepwell.model.rows import Manifest, Message, Pool, Request
+from stepwell.model.rows import Blob, Manifest, Message, Pool, Request
 from stepwell.model.words import STATUSES, TASK_STATES
 from stepwell.store.port import Session
 
-from .filling import NOW, ODD, event, fill, loading, run, task, writing
+from .filling import NOW, ODD, entry, event, fill, loading, run, task, writing
 
 
 def test_nothing_asked_for_is_nothing(session: Session) -> None:
@@ -221,3 +221,30 @@ def test_old_changes_may_go_so_that_so_many_stay(session: Session, keep: int, fl
     with loading(session) as s:
         assert s.prunable_changes(keep, 100) == floor
         assert s.prunable_changes(keep, 2) == min(floor, 2)
+
+
+def test_late_tasks_are_open_ones_past_their_deadline_in_its_order(session: Session) -> None:
+    states = [{"state": state, "deadline": 10 + k} for k, state in enumerate(TASK_STATES, 1)]
+    leased = {"worker": "w", "lease_until": 99, "token_hash": "t"}
+    tasks = [
+        task(1, k, **{**fields, **(leased if fields["state"] == "leased" else {})})
+        for k, fields in enumerate(states, 1)
+    ]
+    fill(session, run(1), *tasks, task(1, 20), task(1, 21, deadline=5), task(1, 22, deadline=99))
+    open_ = [one.k for one in tasks if one.state != "done"]
+    with loading(session) as s:
+        assert [one.k for one in s.late(17, 100)] == [21, *open_]
+        assert [one.k for one in s.late(17, 2)] == [21, open_[0]]
+        assert [one.k for one in s.late(4, 100)] == []
+
+
+def test_entries_of_some_kinds_come_in_full_and_with_all_restarts(session: Session) -> None:
+    kinds = ("action.scheduled", "step.completed", "action.scheduled", "run.restarted", "action.scheduled")
+    rows = [entry(1, seq, kind, data="@d" if seq == 1 else "{}") for seq, kind in enumerate(kinds, 1)]
+    fill(
+        session, run(1), run(2), *rows, entry(2, 1, "action.scheduled"), Blob(1, 0, "d", "large"), Blob(2, 0, "d", "no")
+    )
+    with loading(session) as s:
+        found = s.entries_of(1, ["action.scheduled", "run.restarted"], 3)
+        assert [(one.seq, one.data) for one in found] == [(1, "large"), (3, "{}"), (4, "{}")]
+        assert [one.data for one in s.blobs([(1, "d"), (1, "e"), (3, "d")])] == ["large"]

@@ -31,6 +31,24 @@ def test_what_is_not_there_is_none_or_empty(store: Store) -> None:
     assert look(store, lambda r: r.list_events("main", limit=5)) == Page([], None)
 
 
+def test_the_last_value_of_a_name_in_the_present_journal_counts(store: Store, session: Session) -> None:
+    values = [
+        entry(1, 1, "state.set", '{"name":"a","value":1}'),
+        entry(1, 2, "state.set", '{"name":"b"}'),
+        entry(1, 3, "state.set", "@v"),
+        entry(1, 4, "step.completed"),
+    ]
+    fill(session, run(1), *values, Blob(1, 0, "v", '{"name":"a","value":[2]}'))
+    names = ("a", "b", "c")
+    assert look(store, lambda r: [r.state(1, name) for name in names]) == ["[2]", "null", None]
+    fill(session, entry(1, 5, "run.restarted", '{"generation":2,"keep_seq":2}'))
+    assert look(store, lambda r: r.state(1, "a")) == "1"
+    fill(session, entry(1, 6, "run.restarted", '{"generation":3,"keep_seq":3}'))
+    assert look(store, lambda r: r.state(1, "a")) == "1", "what an earlier restart dropped stays dropped"
+    fill(session, entry(1, 7, "run.restarted", '{"generation":4,"keep_seq":0}'))
+    assert look(store, lambda r: r.state(1, "a")) is None
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_odd_ids_are_read(store: Store, session: Session, name: str) -> None:
     fill(session, run(1, name), event(1, name))

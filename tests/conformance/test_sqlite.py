@@ -243,6 +243,10 @@ def test_every_statement_uses_an_index(grown: sqlite3.Connection, act: str) -> N
         ("find/next_group", "task_ready"),
         ("find/due", "task_due"),
         ("find/expired", "task_leased"),
+        ("find/late", "task_deadline"),
+        ("find/entries_of", "entry_seq"),
+        ("list/state", "entry_state"),
+        ("load/blobs", "blob_hash"),
         ("find/blocked", "task_blocked"),
         ("find/next_blocked", "task_blocked"),
         ("find/leased_in_pool", "task_used"),
@@ -288,7 +292,9 @@ def test_one_bad_row_among_many_refuses_them_all(tmp_path: Path) -> None:
     assert snapshot(store) == before
 
 
-@pytest.mark.parametrize("act", ["find/ready", "find/blocked", "find/due", "list/entries", "list/output"])
+@pytest.mark.parametrize(
+    "act", ["find/ready", "find/blocked", "find/due", "find/late", "list/state", "list/entries", "list/output"]
+)
 def test_what_is_found_in_order_is_not_sorted(grown: sqlite3.Connection, act: str) -> None:
     assert not any("FOR ORDER BY" in step and "LAST" not in step for step in plan(grown, sql(act)))
 

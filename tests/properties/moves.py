@@ -8,10 +8,15 @@ from msgspec import Struct
 from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.model.entries import (
+    ActionCanceled,
     ActionScheduled,
     Body,
+    CancelSent,
     ChildStarted,
+    EventSent,
     PatchMarked,
+    SignalSent,
+    StateSet,
     StepCompleted,
     StepFailed,
     StepRetried,
@@ -51,11 +56,12 @@ class World:
         self.runs: list[tuple[str, str]] = [("main", "r0")]
         self.revisions = {"main": 0, "b": 0}
         self.secrets = 0
+        self.actions: list[str] = []
         self.sent: list[tuple[c.Command, Held | None]] = []
 
     def secret(self) -> str:
         self.secrets += 1
-        return f"secret-{self.secrets}"
+        return f"theirs-{self.secrets}"
 
     def learn(self, command: c.Command, held: Held | None, reply: Any) -> None:
         """What a caller does with its answer."""
@@ -131,15 +137,35 @@ def body(world: World, a: int, b: int) -> Body:
         ChildStarted(f"kid{world.secrets}-{a}", "wf2", input=payload, attached=b % 3 != 0),
         TimerFired(world.clock()),
         PatchMarked("p"),
+        ActionScheduled("m:h", timeout_ms=5, deadline=world.clock() + 300 * b),
+        StateSet("xyz"[b % 3], payload),
+        SignalSent(world.run(b)[1], "go", payload, dedup=f"s{a}" if b % 2 else None),
+        CancelSent(world.run(a + b)[1], "asked"),
+        EventSent(f"d{b % 5}"),
+        ActionCanceled(),
     )
-    return bodies[a % len(bodies)]
+    return bodies[(a + 3 * b) % len(bodies)]
+
+
+def draft(world: World, a: int, b: int, key: str) -> c.Draft:
+    """An entry with what goes with it."""
+    what = body(world, a, b)
+    if isinstance(what, ActionScheduled):
+        world.actions.append(key)
+    if isinstance(what, ActionCanceled) and world.actions:
+        return c.Draft(what, world.actions[-1 - b % len(world.actions)])
+    if not isinstance(what, EventSent):
+        return c.Draft(what, key)
+    new = c.NewEvent(what.id, "t", "2026", "other" if a == 7 else "h", PAYLOADS[b % 4])
+    matches = (*MATCHES[: b % 3], c.Match("app", "wf", workflow="wf"))
+    return c.Draft(what, key, c.Emission((c.Emitted(new, matches),), world.revisions["main"] + (b == 6)))
 
 
 def record(world: World, held: Held, a: int, b: int) -> c.Command:
     """Keys are never used twice, as a worker sees to."""
     n = next_n(held, b)
     stem = f"s{held.lease.run_no}.{held.lease.epoch}.{n}"
-    drafts = tuple(c.Draft(body(world, a + i, b + i), f"{stem}.{i}") for i in range(1 + a % 3))
+    drafts = tuple(draft(world, a + i, b + i, f"{stem}.{i}") for i in range(1 + a % 3))
     return c.Record(held.lease, n, held.seen, drafts)
 
 
@@ -175,7 +201,8 @@ def fail(world: World, held: Held, a: int, b: int) -> c.Command:
 
 
 def release(world: World, held: Held, a: int, b: int) -> c.Command:
-    return c.Release(held.lease, next_n(held, b), delay_ms=300 * (a % 3))
+    hold = ("mismatch", "paused")[a % 2] if b == 5 else None
+    return c.Release(held.lease, next_n(held, b), delay_ms=300 * (a % 3), hold=hold, diff="- a")
 
 
 def mutate(world: World, held: Held, a: int, b: int) -> c.Command:
@@ -254,7 +281,7 @@ def manifests(world: World, a: int, b: int) -> c.Command:
 
 def claim(world: World, a: int, b: int) -> c.Command:
     pools = ((), (), ("p",), ("default", "p"))[b % 4]
-    request = f"secret-{world.secrets}" if b == 7 else world.secret()
+    request = f"theirs-{world.secrets}" if b == 7 else world.secret()
     scope, requires = ("main" if b == 6 else None), ("", "function:m:f") if b == 5 else None
     return c.Claim(f"w{a % 3}", request, pools, requires, 1 + a, 3_000 if b == 3 else 10_000, scope)
 
@@ -283,6 +310,11 @@ def pool(world: World, a: int, b: int) -> c.Command:
     return c.SetPool(rows[b])
 
 
+def invoke(world: World, a: int, b: int) -> c.Command:
+    function = ("m:good", "m:good", "m:bad", "m:nobody")[a % 4]
+    return c.Invoke(function, PAYLOADS[b % 4], request=f"request-{a % 3}" if b > 3 else None)
+
+
 def named(kind: Callable[[str, str, int], c.Command]) -> Callable[[World, int, int], c.Command]:
     """A command on one of the runs that have been seen."""
 
@@ -307,11 +339,12 @@ MOVES: dict[str, Callable[[World, int, int], c.Command]] = {
     "sync": sync,
     "signal": signal,
     "pool": pool,
+    "invoke": invoke,
     "cancel": named(lambda run_id, scope, b: c.Cancel(run_id, scope=scope)),
     "terminate": named(lambda run_id, scope, b: c.Terminate(run_id, scope=scope)),
     "hold": named(lambda run_id, scope, b: c.HoldRun(run_id, HOLDS[b % 5], scope=scope)),
     "free": named(lambda run_id, scope, b: c.ReleaseRun(run_id, scope=scope)),
-    "restart": named(lambda run_id, scope, b: c.Restart(run_id, b % 4, scope=scope)),
+    "restart": named(lambda run_id, scope, b: c.Restart(run_id, b * b // 2, scope=scope)),
     "sweep": lambda world, a, b: c.Sweep(1 + b),
     "fire": lambda world, a, b: c.Fire(1 + b),
     "deliver": lambda world, a, b: c.Deliver(1 + b),

@@ -84,7 +84,6 @@ def _do_again(unit: Unit, entry: Entry, now: int) -> None:
         failures=0,
         lost=0,
         write_no=0,
-        token_hash=None,
     )
     unit.tasks.put(key, task)
     unit.open_tasks.put(entry.run_no, (*(unit.open_tasks.get(entry.run_no) or ()), task.k))

@@ -24,7 +24,8 @@ class Around(Struct, frozen=True):
     """What lies around a run and keeps it from moving, as far as it is known.
 
     `workers`: whether one lives; `running`: runs under way, in `pool_runs` those of its pool, in `key_runs` the ids of
-    those with its key. `held_for` and `failed_with`: the reason of the hold and of the last failure in the journal.
+    those with its key. `unread`: signals that came and that a parked run did not ask for. `held_for` and `failed_with`:
+    the reason of the hold and of the last failure in the journal.
     """
 
     workers: bool | None = None
@@ -33,6 +34,7 @@ class Around(Struct, frozen=True):
     pool_runs: int = 0
     key_runs: tuple[str, ...] = ()
     held_for: str = ""
+    unread: tuple[str, ...] = ()
     failed_with: str = ""
 
 
@@ -125,7 +127,8 @@ def _due(run: Run, task: Task, now: int, around: Around) -> str:
 
 def _parked(run: Run, task: Task, now: int, around: Around) -> str:
     waits: list[str] = msgspec.json.decode(run.waits) if run.waits else []
-    return "waits for " + (", ".join(waits) or "nothing")
+    unread = f"; unread signals: {', '.join(around.unread)}" if around.unread else ""
+    return "waits for " + (", ".join(waits) or "nothing") + unread
 
 
 def _blocked(run: Run, task: Task, now: int, around: Around) -> str:
