@@ -29,7 +29,6 @@ def test_whoever_is_killed_each_workflow_ends_with_its_effects_once(tmp_path: Pa
     report = run_storm(tmp_path, Plan(seed=1, voyages=25, kills=25, limit_s=90))
     assert report.kills["worker"] == 25
     assert report.attempts["turn expired"] > 0, "no kill met a workflow"
-    assert report.attempts["action expired"] > 0, "no kill met an action"
 
 
 @pytest.mark.parametrize("point", ["begun", "decided", "flushed", "committed", "answering"])

@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,7 @@ from stepwell import (
     StepError,
     Stepwell,
 )
+from stepwell.engine.clock import wall_ms
 from stepwell.model.settings import Settings
 
 #: The variable with the path of the file that steps and actions write to.
@@ -209,6 +211,6 @@ async def errand(ctx: Context) -> dict[str, str]:
     return said
 
 
-def open_sea(path: Path, settings: Settings, *, worker: bool = True) -> Stepwell:
+def open_sea(path: Path, settings: Settings, *, worker: bool = True, clock_ms: Callable[[], int] = wall_ms) -> Stepwell:
     """The app on a file, as any program opens it."""
-    return Stepwell(f"sqlite:///{path}", app, settings=settings, worker=worker, slots=6, drain=0)
+    return Stepwell(f"sqlite:///{path}", app, settings=settings, worker=worker, slots=6, drain=0, clock_ms=clock_ms)

@@ -184,14 +184,20 @@ def check_actions(told: Told, sea: Sea, report: Report) -> None:
 
 
 def check_steps(told: Told, sea: Sea, report: Report) -> None:
-    """Each step ran, and not again once its result was recorded."""
+    """Each step ran, and nobody began it again once its result was recorded, but who did not know for being stopped."""
     recorded = {name_of(one): one for one in told.entries if one.kind == "step.completed"}
     for name in STEPS[told.run.name]:
         lines = sea.lines["step", told.run.id, name]
         assert lines, f"{told.run.id}: {name} never ran"
-        late = [line for line in lines if line.at > recorded[name].at]
+        late = [line for line in lines if line.at > recorded[name].at and line.pid not in report.frozen]
         assert not late, f"{told.run.id}: {name} ran after it was recorded: {late} {recorded[name]}"
         report.steps, report.step_calls = report.steps + 1, report.step_calls + len(lines)
+
+
+def attempts_of(told: Told, name: str) -> int:
+    """How often an action was begun; an attempt whose lease was lost counts, though it uses up no retry."""
+    task = next(one.seq for one in told.entries if one.kind == "action.scheduled" and name_of(one) == name)
+    return sum(told.body(one)["task"] == task for one in told.entries if one.kind == "attempt.started")
 
 
 def check_voyage(told: Told, boat: Told) -> None:
@@ -208,7 +214,7 @@ def check_voyage(told: Told, boat: Told) -> None:
         "log": "log stowed",
         "boat": f"boat {number} home",
         "order": f"order of {run.id}",
-        "doomed": "OSError after 2",
+        "doomed": f"OSError after {attempts_of(told, 'doomed')}",
         "pump": "pump pumped",
         "gear": "rope weighed, sail weighed, oar weighed",
         "stowed": "3",

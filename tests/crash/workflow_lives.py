@@ -17,12 +17,12 @@ from unittest.mock import patch
 from stepwell import Conflict
 from stepwell.engine.clock import wall_ms
 from stepwell.engine.engine import Engine
+from stepwell.model.settings import Settings
 from stepwell.worker import host
 from tests.crash.puppet import Faults
 from tests.crash.support import start_child
-from tests.crash.workflow_app import LOG, errand, open_sea, order, short_leases
+from tests.crash.workflow_app import LOG, errand, open_sea, order
 
-LEASE_MS = 10_000
 AHEAD_MS = 600_000
 
 
@@ -51,9 +51,8 @@ class Lives:
 
 async def live(path: Path, faults: Faults, ahead_ms: int) -> None:
     """Starts the errand and gives it its order, as one does who does not know whether it was done before."""
-    engine = partial(Engine, fault=faults.at, clock_ms=lambda: wall_ms() + ahead_ms)
-    with patch.object(host, "Engine", engine):
-        async with open_sea(path, short_leases(LEASE_MS)) as sw:
+    with patch.object(host, "Engine", partial(Engine, fault=faults.at)):
+        async with open_sea(path, Settings(), clock_ms=lambda: wall_ms() + ahead_ms) as sw:
             run = await sw.options(id="errand").start(errand)
             with suppress(Conflict):  # it has ended: nobody heard of it
                 await run.signal(order, "bread and milk", key="first")

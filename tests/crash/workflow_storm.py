@@ -1,4 +1,7 @@
-"""The workflow storm as its parent sees it: processes that work on one file and are killed at random moments."""
+"""The workflow storm as its parent sees it: processes that work on one file and are killed at random moments.
+
+Some workers are stopped for a while instead, most often for longer than their leases last.
+"""
 
 import asyncio
 import os
@@ -7,6 +10,7 @@ import signal
 import sqlite3
 import sys
 import time
+from asyncio.subprocess import Process
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
@@ -23,6 +27,8 @@ from tests.server.support import environ
 
 #: One kill in so many meets a process that has not opened the database yet, one in so many the one that starts.
 EARLY, STARTER = 10, 8
+#: A stroke in so many stops a worker for a while, in seconds.
+FREEZE, FROZEN_S = 5, (0.5, 4.0)
 
 
 class Plan(Struct, frozen=True):
@@ -44,6 +50,7 @@ class Report(Struct):
     """What a storm was like."""
 
     kills: Counter[str] = field(default_factory=Counter)
+    frozen: set[int] = field(default_factory=set)  # the workers that were stopped for a while
     attempts: Counter[str] = field(default_factory=Counter)  # by kind of task and how they ended
     entries: int = 0
     mutations: int = 0
@@ -56,7 +63,8 @@ class Report(Struct):
 
     def __str__(self) -> str:
         return (
-            f"kills {dict(self.kills)} in {self.seconds:.0f} s, {self.calm_s:.0f} s from the last one to the last end; "
+            f"kills {dict(self.kills)}, {len(self.frozen)} workers frozen, in {self.seconds:.0f} s; "
+            f"{self.calm_s:.0f} s from the last kill to the last end; "
             f"{self.entries:,} entries; {self.mutations} mutations; {self.actions} actions, begun {self.action_calls} "
             f"times; {self.steps} steps, begun {self.step_calls} times; leases {dict(sorted(self.attempts.items()))}"
         )
@@ -69,6 +77,7 @@ class Storm:
         self.folder, self.plan, self.report = folder, plan, Report()
         self.path, self.log = folder / "sea.sqlite", folder / "log"
         self.rng = random.Random(plan.seed)
+        self._melting: list[asyncio.Task[None]] = []
         self.mark = f"{os.getpid()}-{plan.seed}-{os.urandom(4).hex()}"
         (folder / "open").mkdir()
         env = environ(**{LOG: str(self.log), PAUSE: str(plan.pause_s), MARK: self.mark})
@@ -89,6 +98,9 @@ class Storm:
                 await asyncio.gather(self._strike(), self._order_all())
                 await self._all_ended()
         finally:
+            for task in self._melting:
+                task.cancel()
+            await asyncio.gather(*self._melting, return_exceptions=True)
             for place in places:
                 place.end()
             await asyncio.gather(*keeping)
@@ -107,9 +119,25 @@ class Storm:
             await asyncio.sleep(self.rng.uniform(0, 2 * plan.every_s))
             victim = self.starter if self.rng.randrange(STARTER) == 0 else self.rng.choice(self.workers)
             is_open = victim.process is not None and (self.folder / "open" / str(victim.process.pid)).exists()
-            if (is_open or self.rng.randrange(EARLY) == 0) and victim.kill():
+            if is_open and victim is not self.starter and self.rng.randrange(FREEZE) == 0:
+                self._freeze(victim)
+            elif (is_open or self.rng.randrange(EARLY) == 0) and victim.kill():
                 kills["early" if not is_open else "starter" if victim is self.starter else "worker"] += 1
         self._calm = time.monotonic()
+
+    def _freeze(self, place: Keeper) -> None:
+        process = place.process
+        if process is not None and process.returncode is None:
+            process.send_signal(signal.SIGSTOP)
+            self.report.frozen.add(process.pid)
+            self._melting.append(asyncio.create_task(self._melt(process)))
+
+    async def _melt(self, process: Process) -> None:
+        try:
+            await asyncio.sleep(self.rng.uniform(*FROZEN_S))
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGCONT)
 
     async def _order_all(self) -> None:
         """Gives each voyage its order, some time after its start was acknowledged; some get it twice.

@@ -29,3 +29,4 @@ def test_storms_of_100_workflows_and_200_kills(tmp_path: Path) -> None:
         report = run_storm(folder, Plan(seed, voyages=100, kills=200, limit_s=170))
         assert report.kills["worker"] == 200
         assert report.attempts["turn expired"] >= 50, "too few kills met a workflow"
+        assert report.attempts["action expired"] >= 10, "too few kills met an action"
