@@ -44,7 +44,7 @@ State = Literal["open", "parked", "ended", "held", "lost"]
 #: Entries after which an earlier life of the body saw nothing more.
 _BOUNDARIES = frozenset(("run.parked", "attempt.ended"))
 #: Entries that others write under no lease of the turn, or that say nothing of how far the body was.
-_NOT_OWN = frozenset(("attempt.started", "attempt.ended", "signal.received", "cancel.requested"))
+_NOT_OWN = frozenset(("attempt.started", "attempt.ended", "run.held", "signal.received", "cancel.requested"))
 
 
 class Work(Struct, frozen=True):
@@ -277,12 +277,11 @@ class Turn:
             self._drafts.insert(0, c.Draft(StepFailed(raw(failure_json(error, attempts=1))), sent[0].key))
 
     def _match_again(self, sent: Sequence[c.Draft]) -> None:
-        for draft in sent:
-            op = self._patient.pop(draft.key or "", None)
-            if op is None:
-                self._drafts.append(draft)
-            else:
-                self._match(op)
+        """The events of a refused write are matched anew; the rest keeps its place before what came later."""
+        again = {draft.key: op for draft in sent if (op := self._patient.pop(draft.key or "", None)) is not None}
+        self._drafts[:0] = [draft for draft in sent if draft.key not in again]
+        for op in again.values():
+            self._match(op)
 
     def heard(self, entries: Iterable[Entry]) -> None:
         """What others wrote meanwhile, from a Sync. While a write is under way, its answer brings it."""
