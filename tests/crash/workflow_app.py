@@ -19,7 +19,9 @@ from msgspec import Struct
 from stepwell import (
     ActionContext,
     App,
+    Completion,
     Context,
+    Event,
     MutationContext,
     NonRetryable,
     QueryContext,
@@ -42,6 +44,7 @@ DOOMED_ATTEMPTS = 2
 
 app = App("sea", migrations=Path(__file__).parent / "workflow_migrations")
 order = Signal("order", str)
+flag = Signal("flag", str)
 place = State("place", str)
 patient = Retry(ATTEMPTS, initial=0.02, factor=1.5)
 
@@ -112,6 +115,13 @@ def stow(ctx: MutationContext, run: str, name: str, value: str) -> str:
     return f"{name} stowed"
 
 
+@app.mutation
+def arrived(ctx: MutationContext, completion: Completion) -> None:
+    """Called at the end of a voyage, in its commit."""
+    told = f"{completion.kind} of {completion.context}"
+    ctx.db.execute("insert into effect (run, name, value) values (?, 'arrived', ?)", completion.run_id, told)
+
+
 @app.query
 def stowed(ctx: QueryContext, run: str) -> int:
     return ctx.db.all("select count(*) as n from effect where run = ?", run, type=int)[0]
@@ -166,7 +176,10 @@ async def voyage(ctx: Context, number: int) -> dict[str, str]:
         ctx.sleep(0.2, name="lull"),
     )
     said["boat"] = await ctx.options(name="boat", id=f"{me}.boat").call(boat, number)
+    said["flag"] = await ctx.wait_for_signal(flag)
     await ctx.set(place, "harbour")
+    landed = await ctx.options(name="landed").dispatch(Event("sea.landed", me))
+    said["log book"] = landed.run_ids[0]
     said["order"] = await ctx.wait_for_signal(order, timeout=timedelta(hours=1))
     await ctx.options(name="order").call(stow, me, "order", said["order"])
     try:
@@ -191,7 +204,14 @@ async def boat(ctx: Context, number: int) -> str:
     me = ctx.run_id
     catch = await ctx.options(name="catch").call(trade, "catch")
     await ctx.options(name="fish").call(stow, me, "fish", catch)
+    await ctx.handle(me.removesuffix(".boat")).signal(flag, f"{number} in sight")
     return await ctx.step("home", look, me, "home", f"boat {number} home")
+
+
+@app.workflow(on="sea.landed")
+async def log_book(ctx: Context, event: Event[str]) -> str:
+    await ctx.options(name="entry").call(stow, ctx.run_id, "entry", event.payload)
+    return event.payload
 
 
 @app.workflow

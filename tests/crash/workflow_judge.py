@@ -20,19 +20,36 @@ from tests.crash.workflow_storm import Plan, Report, Storm
 from tests.server.support import environ, stepwell
 from tests.support import offences
 
-#: The mutations of each workflow, by the names of their rows.
-MUTATIONS = {"sea:voyage": ("begin", "log", "order", "end"), "sea:boat": ("fish",), "sea:errand": ("begin", "end")}
+#: The mutations that each workflow calls, by the names of their rows; its actions; its inline steps.
+MUTATIONS = {
+    "sea:voyage": ("begin", "log", "order", "end"),
+    "sea:boat": ("fish",),
+    "sea:log_book": ("entry",),
+    "sea:errand": ("begin", "end"),
+}
 ACTIONS = {
     "sea:voyage": ("cargo", "left", "doomed", "rope", "sail", "oar"),
     "sea:boat": ("catch",),
+    "sea:log_book": (),
     "sea:errand": ("bread", "milk"),
 }
 STEPS = {
     "sea:voyage": ("token", "course", "watch", "time", "ahead", "pump", "last"),
     "sea:boat": ("home",),
+    "sea:log_book": (),
     "sea:errand": ("token", "watch", "road"),
 }
-_ONCE = ("step.completed", "step.failed", "action.scheduled", "child.started", "timer.fired", "state.set")
+#: The row of what is called at the end of a run that was started so.
+AT_END = "arrived"
+_ONCE = (
+    "step.completed",
+    "step.failed",
+    "action.scheduled",
+    "child.started",
+    "timer.fired",
+    "state.set",
+    "signal.sent",
+)
 _decode = msgspec.json.Decoder(Line).decode
 
 
@@ -90,10 +107,13 @@ def judge(storm: Storm) -> None:
     sea, plan = Sea(storm.path, storm.log), storm.plan
     voyages = {f"voyage-{number}" for number in range(plan.voyages)}
     assert storm.acknowledged() == voyages
-    assert sea.told.keys() == voyages | {f"{one}.boat" for one in voyages}
+    boats = {f"{one}.boat" for one in voyages}
+    books = {one.run.id for one in sea.told.values() if one.run.name == "sea:log_book"}
+    assert sea.told.keys() == voyages | boats | books
+    assert len(books) == len(voyages)
     judge_all(sea, storm.report)
     for run_id in voyages:
-        check_voyage(sea.told[run_id], sea.told[f"{run_id}.boat"])
+        check_voyage(sea, sea.told[run_id])
     lawful(storm.path)
     assert "Traceback" not in storm.logs(), storm.logs()
 
@@ -129,7 +149,7 @@ def name_of(entry: Entry) -> str:
 
 def check_once(told: Told) -> None:
     """Nothing is recorded twice: one result a step, one end an action, one start and one end a child and a run."""
-    once = told.keys(*_ONCE) | told.keys("action.completed", "action.failed") | told.keys("child.ended")
+    once = told.keys(*STEP_ENDS, *BEGINS) | told.keys(*ACTION_ENDS) | told.keys("child.ended")
     assert set(once.values()) == {1}, (told.run.id, once.most_common(3))
     assert sum(one.kind.startswith("run.c") and one.kind != "run.created" for one in told.entries) == 1
 
@@ -156,13 +176,13 @@ def check_attempts(told: Told, report: Report) -> None:
 
 def check_mutations(told: Told, sea: Sea, report: Report) -> None:
     """Each mutation's row is there once, with what the run knows of it."""
-    names = MUTATIONS[told.run.name]
     rows = {name: value for (run, name, value) in sea.rows if run == told.run.id}
-    assert sorted(rows) == sorted(names), (told.run.id, rows)
-    for name, value in rows.items():
-        assert sea.rows[told.run.id, name, value] == 1, f"{told.run.id}: the row of {name} is there twice"
-        assert told.result(name) == f"{name} stowed"
+    assert all(sea.rows[told.run.id, name, value] == 1 for name, value in rows.items()), f"a row is there twice: {rows}"
     report.mutations += len(rows)
+    ended = rows.pop(AT_END, None)
+    assert ended == (f"success of {number_of(told)}" if told.run.name == "sea:voyage" else None), (told.run.id, ended)
+    assert sorted(rows) == sorted(MUTATIONS[told.run.name]), (told.run.id, rows)
+    assert all(told.result(name) == f"{name} stowed" for name in rows)
 
 
 def check_actions(told: Told, sea: Sea, report: Report) -> None:
@@ -200,11 +220,16 @@ def attempts_of(told: Told, name: str) -> int:
     return sum(told.body(one)["task"] == task for one in told.entries if one.kind == "attempt.started")
 
 
-def check_voyage(told: Told, boat: Told) -> None:
+def number_of(told: Told) -> str:
+    return told.run.id.removeprefix("voyage-")
+
+
+def check_voyage(sea: Sea, told: Told) -> None:
     """The result is that of a voyage that nobody disturbed."""
-    run = told.run
-    number = run.id.removeprefix("voyage-")
-    assert msgspec.json.decode(run.result or "") == {
+    run, number, boat = told.run, number_of(told), sea.told[f"{told.run.id}.boat"]
+    result = msgspec.json.decode(run.result or "")
+    book = sea.told[result["log book"]]
+    assert result == {
         "number": number,
         "token": told.result("token"),
         "cargo": "cargo traded",
@@ -213,6 +238,8 @@ def check_voyage(told: Told, boat: Told) -> None:
         "ahead": "land",
         "log": "log stowed",
         "boat": f"boat {number} home",
+        "flag": f"{number} in sight",
+        "log book": book.run.id,
         "order": f"order of {run.id}",
         "doomed": f"OSError after {attempts_of(told, 'doomed')}",
         "pump": "pump pumped",
@@ -221,5 +248,6 @@ def check_voyage(told: Told, boat: Told) -> None:
         "last": told.result("last"),
     }
     assert boat.run.parent_no == run.no
+    assert msgspec.json.decode(book.run.result or "") == run.id
     assert told.result("token") != told.result("last")
-    assert sum(one.kind == "signal.received" for one in told.entries) == 1
+    assert sum(one.kind == "signal.received" for one in told.entries) == 2

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from stepwell import Stepwell
-from tests.crash.workflow_app import open_sea, short_leases, voyage
+from tests.crash.workflow_app import arrived, open_sea, short_leases, voyage
 
 LEASE_MS = 2_000
 
@@ -33,7 +33,8 @@ async def start(sw: Stepwell, ledger: Ledger, count: int, seconds: float) -> Non
     for number in range(count):
         if number >= ledger.known:
             await asyncio.sleep(random.uniform(0, 2 * seconds / count))
-        run = await sw.options(id=f"voyage-{number}").start(voyage, number)
+        mine = sw.options(id=f"voyage-{number}", on_complete=arrived, context=number)
+        run = await mine.start(voyage, number)
         ledger.write(run.id)
 
 
