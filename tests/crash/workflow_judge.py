@@ -41,15 +41,9 @@ STEPS = {
 }
 #: The row of what is called at the end of a run that was started so.
 AT_END = "arrived"
-_ONCE = (
-    "step.completed",
-    "step.failed",
-    "action.scheduled",
-    "child.started",
-    "timer.fired",
-    "state.set",
-    "signal.sent",
-)
+#: Kinds of entries that a key has one of; a step either completes or fails, and so does an action.
+STEP_ENDS, ACTION_ENDS = ("step.completed", "step.failed"), ("action.completed", "action.failed", "action.canceled")
+BEGINS = ("action.scheduled", "child.started", "timer.fired", "state.set", "signal.sent", "event.sent")
 _decode = msgspec.json.Decoder(Line).decode
 
 
