@@ -2,13 +2,17 @@
 
 import asyncio
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stepwell.engine.engine import Engine
 from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Unavailable
+from stepwell.model.settings import Settings
+from stepwell.store.sqlite.store import SqliteStore
 from tests.support import Clock
 
 
@@ -140,7 +144,7 @@ def test_a_role_outlives_what_is_not_ours(kind: str, error: Exception, caplog: p
             await failing(c.Fire())
             return None
 
-        async def head() -> int:
+        async def others() -> int:
             await failing(c.Fire())
             return len(failing.sent)
 
@@ -148,7 +152,7 @@ def test_a_role_outlives_what_is_not_ours(kind: str, error: Exception, caplog: p
             "repeater": Repeater("r", desk, c.Sweep(), wait_s=0.005),
             "promoter": Promoter(desk, wait_s=0.005),
             "timekeeper": Timekeeper(Desk(), next_due, clock, wait_s=0.005),
-            "watcher": Watcher(lambda: len(failing.sent), head, lambda: 0, lambda: changes.append(1), wait_s=0.005),
+            "watcher": Watcher(lambda: len(failing.sent), others, lambda: changes.append(1), wait_s=0.005),
         }
         role, seen = roles[kind], desk if kind in ("repeater", "promoter") else failing
         role.start()
@@ -165,10 +169,10 @@ def test_a_watcher_that_could_not_look_looks_again() -> None:
         heads, hints = Desk(3, sqlite3.OperationalError("disk I/O error"), 5), asyncio.Event()
         versions = [1]
 
-        async def head() -> int:
+        async def others() -> int:
             return int(await heads(c.Fire()))
 
-        watcher = Watcher(lambda: versions[0], head, lambda: 0, hints.set, wait_s=0.005)
+        watcher = Watcher(lambda: versions[0], others, hints.set, wait_s=0.005)
         watcher.start()
         await heads.have(1)
         versions[0] = 2
@@ -256,3 +260,22 @@ def test_a_role_that_keeps_failing_shows_the_stack_once_and_tries_ever_less_ofte
 
     assert 3 <= asyncio.run(main()) <= 8, "10, 20, 40, 80, 160, 320 ms"
     assert caplog.text.count("Traceback") == 1
+
+
+def test_own_commits_however_many_are_no_news_to_the_watcher(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "s.sqlite"
+        settings = Settings(poll_ms=10)
+        async with Engine(SqliteStore(path, sync="normal"), settings=settings) as engine:
+            await engine.submit(c.StartRun("first", "wf"))
+            told = asyncio.Event()
+            watcher = next(role for role in engine._roles if isinstance(role, Watcher))
+            watcher._on_change = told.set
+            for number in range(500):
+                await engine.submit(c.StartRun(f"r{number}", "wf"))
+            assert not told.is_set()
+            async with Engine(SqliteStore(path, sync="normal"), roles=False) as other:
+                await other.submit(c.StartRun("other", "wf"))
+            await asyncio.wait_for(told.wait(), 5)
+
+    asyncio.run(main())

@@ -111,8 +111,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             Repeater("pruner", self.submit, c.Prune(), wait_s=PRUNE_S),
             Watcher(
                 self.store.version,
-                lambda: self.read(lambda reader: reader.head()),
-                lambda: self.lane.commits,
+                lambda: self.read(lambda reader: reader.others(self.lane.name)),
                 self._hint_all,
                 wait_s=min(WATCH_S, poll_s),
             ),

@@ -103,7 +103,7 @@ class Lane:
         monotonic: Callable[[], float] = steady_s,
         name: str = "lane",
     ) -> None:
-        self.timings = Timings()
+        self.name, self.timings = name, Timings()
         self.stopped: str | None = None
         self.commits = 0
         self._session, self._settings = session, settings

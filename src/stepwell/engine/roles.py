@@ -149,8 +149,8 @@ class Timekeeper(Role):
 class Watcher(Role):
     """Sees what other processes commit to the same store.
 
-    `version` is a number in memory that changes with anybody's commit. Only when it has changed, the head of
-    the change log is compared with the number of own commits: what it has more is somebody else's.
+    `version` is a number in memory that changes with anybody's commit. Only when it has changed, the store is read for
+    the number of commits that are not this engine's: one that is told beside the own ones would be late or early.
     """
 
     name = "watcher"
@@ -158,23 +158,21 @@ class Watcher(Role):
     def __init__(
         self,
         version: Callable[[], int],
-        head: Callable[[], Awaitable[int]],
-        own: Callable[[], int],
+        others: Callable[[], Awaitable[int]],
         on_change: Callable[[], None],
         *,
         wait_s: float,
     ) -> None:
         super().__init__(wait_s=wait_s)
-        self._version, self._head, self._own, self._on_change = version, head, own, on_change
+        self._version, self._others, self._on_change = version, others, on_change
         self._seen: int | None = None
-        self._others: int | None = None
+        self._count: int | None = None
 
     async def work(self) -> float:
         version = self._version()
         if version != self._seen:
-            own = self._own()
-            others = await self._head() - own
-            if self._others is not None and others != self._others:
+            count = await self._others()
+            if self._count is not None and count != self._count:
                 self._on_change()
-            self._seen, self._others = version, others
+            self._seen, self._count = version, count
         return self.wait_s

@@ -37,7 +37,7 @@ class MemoryStore:
             return self.app.migrate(app, migrations)
 
     def session(self, lane: str) -> "MemorySession":
-        return MemorySession(self)
+        return MemorySession(self, lane)
 
     def reader(self) -> MemoryReader:
         return MemoryReader(self.lock, self.tables, self.app)
@@ -52,8 +52,8 @@ class MemoryStore:
 class MemorySession:
     """A transaction holds the store's lock from begin to commit or rollback."""
 
-    def __init__(self, store: MemoryStore) -> None:
-        self._store, self._t = store, store.tables
+    def __init__(self, store: MemoryStore, lane: str) -> None:
+        self._store, self._t, self._lane = store, store.tables, f"lane:{lane}"
         self.app: AppTables = MemoryTables(store.app, "write")
         self._held = False
 
@@ -218,7 +218,7 @@ class MemorySession:
 
     def flush(self, unit: Unit, now: int) -> None:
         t = self._t
-        t.put(t.meta, "lane", t.meta.get("lane", 0) + 1)
+        t.put(t.meta, self._lane, t.meta.get(self._lane, 0) + 1)
         for kind, number in unit.next_no.rows.items():
             t.put(t.next, kind, number)
         _write(t, t.runs, unit.runs)

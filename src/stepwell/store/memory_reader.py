@@ -109,6 +109,10 @@ class MemoryReader:
         with self._lock:
             return max(self._t.changes, default=0)
 
+    def others(self, lane: str) -> int:
+        with self._lock:
+            return self.head() - self._t.meta.get(f"lane:{lane}", 0)
+
     def next_due(self) -> int | None:
         with self._lock:
             times = [task.due_at for task in self._t.tasks.values() if task.state == "due"]

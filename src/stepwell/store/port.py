@@ -208,6 +208,9 @@ class Reader(Protocol):
     def head(self) -> int:
         """The position of the last change."""
 
+    def others(self, lane: str) -> int:
+        """A number that grows with each commit that is not this lane's, and with nothing else."""
+
     def next_due(self) -> int | None:
         """When the earliest timer, retry or delayed start is."""
 

@@ -160,6 +160,9 @@ class SqliteReader:
     def head(self) -> int:
         return int(self._db.execute(sql("list/head")).fetchone()[0])
 
+    def others(self, lane: str) -> int:
+        return int(self._db.execute(sql("list/others"), (lane,)).fetchone()[0])
+
     def next_due(self) -> int | None:
         at = self._db.execute(sql("list/next_due")).fetchone()[0]
         return None if at is None else int(at)
