@@ -1,19 +1,27 @@
-"""Random programs, larger ones and on both stores, until the time is over. A failure names its seed."""
+"""Random programs, larger than those of every day, until the time is over. A failure names its seed."""
 
 import os
 import time
+from collections import Counter
 from itertools import count, takewhile
 from random import SystemRandom
 
 import pytest
 
-from tests.workflow.campaign import campaign, on_both
+from tests.workflow import campaign as c
+from tests.workflow.programs import Node
 
 pytestmark = pytest.mark.soak
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
+CHECKS = (c.on_memory, c.on_both, c.on_change, c.on_wrong_code)
+
+
+def checked(seed: int, node: Node | None, last: list[str]) -> Counter[str]:
+    """One program, large or not, in one of the ways."""
+    return CHECKS[seed % len(CHECKS)](seed, c.large_program(seed) if node is None and seed % 3 else node, last)
 
 
 def test_programs_without_end() -> None:
     first, until = SystemRandom().randrange(1 << 40), time.monotonic() + SECONDS
-    counts = campaign(takewhile(lambda _: time.monotonic() < until, count(first)), on_both)
+    counts = c.campaign(takewhile(lambda _: time.monotonic() < until, count(first)), checked)
     assert counts["crash"]

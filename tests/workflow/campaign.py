@@ -20,7 +20,7 @@ from tests.workflow.driver import Driver
 from tests.workflow.effects import Effects, prepare, tokens
 from tests.workflow.lives import ENDS, Bad, Life, replayed
 from tests.workflow.player import Seen, effect, play
-from tests.workflow.programs import Node, changed, operations, program, size, smaller
+from tests.workflow.programs import Node, changed, operations, program, renamed, size, smaller
 from tests.workflow.world import SETTINGS
 
 #: How many prefixes of a journal are replayed.
@@ -40,12 +40,18 @@ def program_of(chance: Random) -> Node:
     return program(chance, chance.choice([1, 2, 3, 3, 4, 4, 5]))
 
 
+def large_program(seed: int) -> Node:
+    """A program with some hundred operations."""
+    chance = Random(f"large program {seed}")
+    return program(chance, chance.choice([4, 5, 6]), most=200)
+
+
 def live(
-    seed: int, store: Store, given: Node | None = None, last: "list[str] | None" = None, *, change: bool = False
+    seed: int, store: Store, given: Node | None = None, last: "list[str] | None" = None, *, change: str = ""
 ) -> Outcome:
     """Lives the program of a seed and checks all that must hold. `last` gets the last moves.
 
-    `change`: the code changes on the way, by a step behind a patch.
+    `change`: the code changes on the way, by a step behind a `patch`, or into a `wrong` one, with other names.
     """
     chance = Random(f"program {seed}")
     node = program_of(chance) if given is None else given
@@ -54,7 +60,8 @@ def live(
     driver = Driver(store, node, f"moves {seed}", Effects())
     try:
         moves = chance.choice([10, 50, 100, 200, 400])
-        driver.live(moves, changed(chance, node) if change else None)
+        newer = {"": None, "patch": changed(chance, node), "wrong": renamed(node)}[change]
+        driver.live(moves, newer, fits=change != "wrong")
         return _checked(driver, chance)
     finally:
         if last is not None:
@@ -148,7 +155,7 @@ def campaign(seeds: Iterable[int], check: Callable[[int, Node | None, list[str]]
 
 def _story(seed: int, error: Exception, last: list[str], check: Callable[[int, Node | None, list[str]], Any]) -> str:
     chance = Random(f"program {seed}")
-    node = program_of(chance)
+    node = program_of(chance)  # the check may have taken a larger one: the smallest is what counts
     small, small_seed, why, moves = _shrunk(seed, node, error, last, check)
     return "\n".join(
         [
@@ -194,7 +201,13 @@ def on_memory(seed: int, node: Node | None, last: list[str]) -> Counter[str]:
 def on_change(seed: int, node: Node | None, last: list[str]) -> Counter[str]:
     """One program whose code changes on the way."""
     with closing(open_store("memory", Path())) as store:
-        return live(seed, store, node, last, change=True).moves
+        return live(seed, store, node, last, change="patch").moves
+
+
+def on_wrong_code(seed: int, node: Node | None, last: list[str]) -> Counter[str]:
+    """One program whose code changes on the way into one that does not fit; if that is seen, it is taken back."""
+    with closing(open_store("memory", Path())) as store:
+        return live(seed, store, node, last, change="wrong").moves
 
 
 def on_both(seed: int, node: Node | None, last: list[str]) -> Counter[str]:

@@ -42,13 +42,19 @@ class Hosts(World):
         self.junk = [object() for _ in range(self.rng.randrange(50))]
         life = Life(leased, worker)
         life.turn.begin()
-        self.stories(run_id).learn(life.trace.seen, life.asked, f"a new life of {run_id}")
         self.lives.append(life)
+        if run_id == "r" and self.before is not None:
+            life.misfit = life.turn.instance.mismatch is not None
+            self.before = self.before if life.misfit else None
+        if not life.misfit:
+            self.stories(run_id).learn(life.trace.seen, life.asked, f"a new life of {run_id}")
 
     def end_life(self, life: Life) -> None:
         self.lives.remove(life)
         self.ghosts = [*self.ghosts, life.leased][-3:]
-        self.stories(life.run_id).learn(*life.close(), f"a life of {life.run_id}")
+        story = life.close()
+        if not life.misfit:
+            self.stories(life.run_id).learn(*story, f"a life of {life.run_id}")
 
     def crash(self) -> bool:
         """A life ends without a word, whatever it was about to do."""
@@ -90,7 +96,7 @@ class Hosts(World):
         if not ready:
             return False
         life = self.rng.choice(ready)
-        return self.ask(life, self.clock.now - self.rng.choice([0, 0, 0, 1, 3]))
+        return self.ask(life, self.clock.now + self.rng.choice([0, 0, 0, -1, -3, 2]))
 
     def ask(self, life: Life, now: int) -> bool:
         life.command = life.turn.next(now)
@@ -150,6 +156,7 @@ class Hosts(World):
         repeated, life.sent = life.sent, False
         if isinstance(reply, errors.StepwellError):
             self.note(life.run_id, "is refused:", reply)
+            self.counts[type(reply).__name__] += 1
             if isinstance(reply, errors.Stale | errors.Ended):
                 self.end_life(life)
                 return
@@ -164,7 +171,7 @@ class Hosts(World):
         self._after(life)
 
     def _after(self, life: Life) -> None:
-        if life.turn.state == "held":
+        if life.turn.state == "held" and not life.misfit:
             raise Bad(f"{life.run_id} is held: {life.turn.instance.mismatch}")
         if life.turn.state == "open":
             self.begin_jobs(life)
@@ -178,6 +185,16 @@ class Hosts(World):
             return False
         life, work = self.rng.choice(ready)
         return self.finish_job(life, work, fails=self.rng.random() < 0.25)
+
+    def complete_all(self) -> bool:
+        """Everything that runs on one worker ends."""
+        ready = [life for life in self.lives if life.jobs]
+        if not ready:
+            return False
+        life = self.rng.choice(ready)
+        for work in list(life.jobs.values()):
+            self.finish_job(life, work, fails=self.rng.random() < 0.1)
+        return True
 
     def finish_job(self, life: Life, work: Work, *, fails: bool) -> bool:
         del life.jobs[work.key]

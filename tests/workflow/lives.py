@@ -38,7 +38,10 @@ def _longer(known: list[Any], mine: list[Any], what: str) -> list[Any]:
 
 
 class Life:
-    """`command` is what the turn wants sent; `sent`: it was, and the answer is lost. `jobs` run on this worker."""
+    """`command` is what the turn wants sent; `sent`: it was, and the answer is lost. `jobs` run on this worker.
+
+    `misfit`: the code is a wrong one, which does not fit the journal.
+    """
 
     def __init__(self, leased: c.Leased, worker: str) -> None:
         run = leased.run
@@ -47,7 +50,7 @@ class Life:
         self.trace = Trace()
         self.turn = Turn(leased, play, facts=facts, logger=lambda name, instance: self.trace)
         self.command: Any = None
-        self.sent = False
+        self.sent = self.misfit = False
         self.jobs: dict[str, Work] = {}
         self.over = {entry.key for entry in leased.journal if entry.kind in ENDS}
 

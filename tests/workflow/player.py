@@ -6,12 +6,12 @@ same. All operations of `programs` are methods here: `on_` and the name.
 
 import asyncio
 from asyncio import events
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from stepwell.functions.define import Action, Event, Mutation, Query, Retry, State, Workflow
+from stepwell.functions.define import Action, Event, Mutation, Query, Retry, Signal, State, Workflow
 from stepwell.functions.errors import HistoryMismatch, NondeterministicCall, StepError
 from stepwell.model.errors import StepwellError
 from stepwell.workflow.context import Context
@@ -44,6 +44,10 @@ class Price:
     tags: tuple[str, ...]
 
 
+#: More than one payload may have here.
+HUGE = "x" * 70_000
+
+
 class Boom(Exception):
     """What steps fail with."""
 
@@ -61,6 +65,10 @@ plain = lambda nonce=0: [nonce, None, {"deep": [nonce]}]  # noqa: E731 - a step 
 
 def flaky(nonce: int = 0) -> str:
     return f"at last {nonce}"
+
+
+def huge(nonce: int = 0) -> str:
+    return HUGE
 
 
 def fail(nonce: int = 0) -> str:
@@ -202,6 +210,35 @@ class Player:
     async def on_signal_within(self, name: str, seconds: float) -> Any:
         return await self.ctx.wait_for_signal(name, timeout=seconds)
 
+    async def on_huge(self, what: str) -> Any:
+        """Something that is too large fails alone, and is caught like any failure."""
+        ctx = self.ctx
+        calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+            "step": lambda: ctx.step("huge", huge),
+            "action": lambda: ctx.call(act, HUGE),
+            "mutation": lambda: ctx.call(effect, HUGE),
+            "set": lambda: ctx.set(State("huge", str), HUGE),
+            "tell": lambda: ctx.handle(self.root).signal("go", HUGE),
+            "child": lambda: ctx.call(play, ["step", HUGE], self.root),
+            "dispatch": lambda: ctx.dispatch(Event("played", HUGE)),
+        }
+        try:
+            return await calls[what]()
+        except StepError as error:
+            return [error.type, error.attempts]
+
+    async def on_wide(self, nodes: list[Node]) -> Any:
+        many = await asyncio.gather(*(self.ctx.step("wide", text) for _ in range(1_100)))
+        return [len(many), [await self.safe(node) for node in nodes]]
+
+    async def on_stream(self, name: str) -> Any:
+        found: list[Any] = []
+        async for value in self.ctx.signals(Signal(name, str)):
+            found.append(value)
+            if len(found) == 2:
+                break
+        return found
+
     async def on_tell(self, whom: str, name: str) -> None:
         known = {"root": self.root, "self": self.ctx.run_id}
         await self.ctx.handle(known.get(whom, whom)).signal(name, whom)
@@ -237,6 +274,22 @@ class Player:
 
     async def on_wait_for(self, node: Node, seconds: float) -> Any:
         return await asyncio.wait_for(self.run(node), seconds)
+
+    async def on_moved_timeout(self, node: Node, seconds: float, later: float | None) -> Any:
+        """A limit that is moved on the way."""
+        async with asyncio.timeout(seconds) as limit:
+            await self.mark("moved")
+            limit.reschedule(None if later is None else asyncio.get_running_loop().time() + later)
+            return await self.run(node)
+
+    async def on_stubborn(self, node: Node, seconds: float) -> Any:
+        """Goes on when it is canceled, once."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.run(node)
+        except asyncio.CancelledError:
+            self.note("stubborn", "goes on")
+            return await self.mark("after all")
 
     async def on_shield(self, node: Node, seconds: float) -> Any:
         task = self.task(node)
@@ -315,6 +368,14 @@ class Player:
         for task in rest:
             task.cancel()
         return [*results, *[await self._end_of(task) for task in rest]]
+
+    async def on_first_error(self, nodes: list[Node]) -> Any:
+        tasks = [asyncio.create_task(self.run(node)) for node in nodes]
+        done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in rest:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        return [len(done), [told(end) if isinstance(end, BaseException) else end for end in ends]]
 
     async def on_one_by_one(self, nodes: list[Node]) -> Any:
         """Goes through sets of tasks as they come."""

@@ -3,6 +3,7 @@
 What each operation does is in `player`. Few names are used, so that occurrence numbers matter.
 """
 
+import re
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -30,6 +31,8 @@ LEAVES: dict[str, tuple[int, Callable[[Random], Node]]] = {
     "until": (2, lambda rng: [rng.choice([*SECONDS, -1])]),
     "signal": (6, lambda rng: [rng.choice(SIGNALS)]),
     "signal_within": (5, lambda rng: [rng.choice(SIGNALS), rng.choice(SECONDS)]),
+    "huge": (2, lambda rng: [rng.choice(["step", "action", "mutation", "set", "tell", "child", "dispatch"])]),
+    "stream": (2, lambda rng: [rng.choice(SIGNALS)]),
     "tell": (4, lambda rng: [rng.choice(["root", "self", "nobody"]), rng.choice(SIGNALS)]),
     "set": (3, lambda rng: [rng.choice(["progress", "state"])]),
     "patched": (3, lambda rng: [f"change{rng.randrange(2)}"]),
@@ -43,6 +46,8 @@ AROUND: dict[str, tuple[int, Callable[[Random], Node]]] = {
     "wait_for": (3, lambda rng: [rng.choice([*SECONDS, -1])]),
     "shield": (3, lambda rng: [rng.choice(SECONDS)]),
     "cleanup": (4, lambda rng: [rng.choice(SECONDS)]),
+    "stubborn": (3, lambda rng: [rng.choice(SECONDS)]),
+    "moved_timeout": (2, lambda rng: [rng.choice(SECONDS), rng.choice([*SECONDS, None])]),
     "cancel": (3, lambda rng: [rng.choice(SECONDS)]),
     "child": (2, lambda rng: []),
     "start": (2, lambda rng: [rng.choice(["result", "cancel", "leave", "detached", "give_up"])]),
@@ -56,9 +61,11 @@ SEVERAL: dict[str, int] = {
     "group": 4,
     "named": 3,
     "race": 3,
+    "first_error": 2,
     "as_done": 2,
     "as_done_raw": 2,
     "one_by_one": 3,
+    "wide": 0,  # too many steps for one write
     "promises": 3,
     "queue": 2,
     "locks": 2,
@@ -68,7 +75,7 @@ SEVERAL: dict[str, int] = {
     "generator": 3,
     "abandoned": 2,
 }
-OPERATIONS = frozenset((*LEAVES, *AROUND, *SEVERAL)) - {"patch"}
+OPERATIONS = frozenset((*LEAVES, *AROUND, *SEVERAL)) - {"patch", "wide"}
 #: How many operations a program may have: what is beyond becomes steps.
 MAX_NODES = 60
 
@@ -77,9 +84,9 @@ def _name(rng: Random) -> str:
     return f"s{rng.randrange(4)}"
 
 
-def program(rng: Random, depth: int) -> Node:
-    """A random program, at most `depth` deep."""
-    return _node(rng, depth, [MAX_NODES], leaf=0.0)
+def program(rng: Random, depth: int, most: int = MAX_NODES) -> Node:
+    """A random program, at most `depth` deep, of about `most` operations."""
+    return _node(rng, depth, [most], leaf=0.0)
 
 
 def _node(rng: Random, depth: int, left: list[int], leaf: float = 0.12) -> Node:
@@ -112,6 +119,15 @@ def changed(rng: Random, node: Node) -> Node:
         return ["patch", node]
     at = rng.randrange(len(within))
     return _with(node, at, changed(rng, within[at]))
+
+
+def renamed(node: Node) -> Node:
+    """The program with other names for its steps."""
+    if node[0] in AROUND:
+        return [node[0], renamed(node[1]), *node[2:]]
+    if node[0] in SEVERAL:
+        return [node[0], [renamed(one) for one in node[1]]]
+    return [f"other {part}" if re.fullmatch(r"s[0-9]", str(part)) else part for part in node]
 
 
 def size(node: Node) -> int:

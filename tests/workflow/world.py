@@ -15,7 +15,7 @@ from tests.support import Bench, Clock
 from tests.workflow.lives import Bad, Life, Told
 from tests.workflow.programs import SIGNALS
 
-SETTINGS = Settings(lease_ms=10_000, lost_leases=1_000)
+SETTINGS = Settings(lease_ms=10_000, lost_leases=1_000, payload_bytes=65_536)
 LEASE_MS = 10_000
 
 
@@ -36,6 +36,7 @@ class World:
         self.revision, self.nonce, self.sent_signals = 0, 0, 0
         self.junk: list[object] = []
         self.newer: str | None = None  # the input that new code gives run `r`, once it is there
+        self.before: tuple[str, Told] | None = None  # input and story of `r` before a wrong program came
         self.older = 0  # entries of `r` that old code had a part in
 
     def close(self) -> None:
