@@ -286,3 +286,23 @@ def test_a_fused_start_repeated_with_its_secret_gets_its_lease_again(bench: Benc
     assert bench.kinds() == ["run.created", "attempt.started"]
     bench.do(c.Release(first.lease, 1))
     assert bench.do(start).claim is None, "it is over"
+
+
+def test_a_heartbeat_that_gains_little_writes_nothing(bench: Bench) -> None:
+    lease = bench.turn().lease
+    before = bench.task().lease_until
+    bench.clock.tick(LEASE_MS // 10)
+    (told,) = bench.do(c.Sync("w", (c.Beat(lease),), LEASE_MS)).tasks
+    assert (told.lease_until, bench.task().lease_until) == (before, before)
+    bench.clock.tick(LEASE_MS // 10)
+    (told,) = bench.do(c.Sync("w", (c.Beat(lease),), LEASE_MS)).tasks
+    assert told.lease_until == bench.task().lease_until == bench.clock.now + LEASE_MS
+
+
+def test_a_claim_brings_a_bounded_number_of_entries(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepwell.kernel.leases.MAX_ENTRIES", 30)
+    for name in ("a", "b", "c"):
+        lease = bench.turn(name).lease
+        bench.record(lease, 1, *[StepCompleted() for _ in range(20)])
+        bench.do(c.Release(lease, 2))
+    assert [len(bench.claim()), len(bench.claim())] == [2, 1]

@@ -19,6 +19,10 @@ from stepwell.model.ids import lease_token, token_hash, unit_interval
 from stepwell.model.rows import Request, Run, Task
 
 _Answer = list[tuple[int, int, int]]
+#: A heartbeat that would make a lease longer by less than this part of it writes nothing: a worker sends many.
+WORTH_WRITING = 8
+#: A claim that brings so many entries of journals brings no more runs: the lane reads them.
+MAX_ENTRIES = 20_000
 
 
 def claim(unit: Unit, command: Claim, now: int) -> Claimed:
@@ -28,9 +32,9 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
     before = unit.requests.get(key)
     if before is not None:
         return _again(unit, command, before, now)
-    claimed = Claimed([], now)
+    claimed, entries = Claimed([], now), 0
     queue = _queue(unit, command)
-    while queue and len(claimed.tasks) < command.limit:
+    while queue and len(claimed.tasks) < command.limit and entries < MAX_ENTRIES:
         task_key = queue.popleft()
         task = unit.tasks.rows[task_key]
         if task.state != "ready" or (task.deadline is not None and task.deadline <= now):
@@ -41,6 +45,7 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
                 unit, task_key, command.worker, command.lease_ms, command.request, command.version, now, via=command.via
             )
             claimed.tasks.append(leased)
+            entries += leased.seen if leased.kind == "turn" else 0
         elif verdict == "key_full":
             move(unit, task_key, "blocked", now)
             claimed.more = True
@@ -279,15 +284,18 @@ def sync(unit: Unit, command: Sync, now: int) -> Beats:
         if not is_live(task, lease):
             one.error = gone(run, lease).code
             continue
-        mine = unit.tasks.edit((lease.run_no, lease.k))
-        mine.lease_until = max(mine.lease_until or 0, now + command.lease_ms)
+        mine, until = task, now + command.lease_ms
+        if beat.details is not None or until - (task.lease_until or 0) > command.lease_ms // WORTH_WRITING:
+            mine = unit.tasks.edit((lease.run_no, lease.k))
+            mine.lease_until = max(mine.lease_until or 0, until)
         try:
             check.json(unit.settings, "details", beat.details)
         except errors.StepwellError as refusal:
             one.dropped = refusal.message
         else:
-            mine.details = mine.details if beat.details is None else beat.details
-        one.lease_until, one.cancel = mine.lease_until, _told_to_stop(run, mine)
+            if beat.details is not None:
+                mine.details = beat.details
+        one.lease_until, one.cancel = mine.lease_until or now, _told_to_stop(run, mine)
         if task.kind == "turn" and run.wake_seq > beat.seen:
             unit.readings.append(Reading(one, "missed", "missed", run.no, beat.seen, run.head_seq + 1))
     return Beats(synced, now)

@@ -59,7 +59,7 @@ def _around(reader: Reader, run: Run, running: list[Run], workers: bool | None) 
     if run.status == "running":
         return Around(workers=workers)
     if run.status != "queued":
-        return Around(failed_with=_last(reader, run, "attempt.ended", "error"))
+        return Around(failed_with=_last(reader, run, "attempt.ended", "error"), unread=_unread(reader, run))
     beside = [one for one in running if one.pool == run.pool]
     return Around(
         workers=workers,
@@ -77,6 +77,14 @@ def _workers(engine: Engine) -> bool | None:
 
 def _pool(reader: Reader, run: Run) -> Pool | None:
     return next((pool for pool in reader.pools(run.scope) if pool.name == run.pool), None)
+
+
+def _unread(reader: Reader, run: Run) -> tuple[str, ...]:
+    """Signals that came and that the run, as it was parked, did not ask for."""
+    for entry in reversed(reader.entries(run.no, after=max(0, run.head_seq - LAST))):
+        if entry.kind == "run.parked":
+            return tuple(msgspec.json.decode(entry.data).get("unread", ()))
+    return ()
 
 
 def _last(reader: Reader, run: Run, kind: str, field: str) -> str:
