@@ -97,6 +97,7 @@ class Storm:
             async with asyncio.timeout(self.plan.limit_s):
                 await asyncio.gather(self._strike(), self._order_all())
                 await self._all_ended()
+                await self._all_open()
         finally:
             for task in self._melting:
                 task.cancel()
@@ -118,7 +119,7 @@ class Storm:
         while kills["worker"] < plan.kills:
             await asyncio.sleep(self.rng.uniform(0, 2 * plan.every_s))
             victim = self.starter if self.rng.randrange(STARTER) == 0 else self.rng.choice(self.workers)
-            is_open = victim.process is not None and (self.folder / "open" / str(victim.process.pid)).exists()
+            is_open = self._is_open(victim)
             if is_open and victim is not self.starter and self.rng.randrange(FREEZE) == 0:
                 self._freeze(victim)
             elif (is_open or self.rng.randrange(EARLY) == 0) and victim.kill():
@@ -171,6 +172,17 @@ class Storm:
                 assert not held, held
                 await asyncio.sleep(0.1)
         self.report.calm_s = time.monotonic() - self._calm
+
+    async def _all_open(self) -> None:
+        """Whoever was started last can be told to end, too."""
+        while not all(map(self._is_open, (self.starter, *self.workers))):  # noqa: ASYNC110 - files of other processes
+            await asyncio.sleep(0.05)
+
+    def _is_open(self, place: Keeper) -> bool:
+        process = place.process
+        if process is None or process.returncode is not None:
+            return False
+        return (self.folder / "open" / str(process.pid)).exists()
 
     def leftovers(self) -> list[int]:
         """The processes of this storm that still live."""
