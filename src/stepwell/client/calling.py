@@ -8,7 +8,6 @@ from stepwell.client.handle import Handle
 from stepwell.client.starting import scope_of
 from stepwell.functions.define import Action, Function
 from stepwell.functions.failures import step_error
-from stepwell.functions.retry import Retry
 from stepwell.functions.starts import start_command
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid
@@ -36,13 +35,15 @@ async def call(
 async def _action(connection: Connection, action: Action[Any, Any], args: str, options: Mapping[str, Any]) -> Any:
     engine = connection.engine
     command = start_command(
-        action, args, options, run_id=engine.new_id(), scope=scope_of(options), now=engine.clock_ms(), by=BY
+        action,
+        args,
+        options,
+        run_id=engine.new_id(),
+        scope=scope_of(options),
+        now=engine.clock_ms(),
+        by=BY,
+        retry=None if connection.app is None else connection.app.retry,
     )
-    policy = None if connection.app is None else connection.app.retry
-    if action.options.get("retry") is True:
-        policy = policy or Retry()
-    if action.options.get("retry") in (None, True) and policy is not None:
-        command.retry = policy.policy_json()
     started: c.Started = await engine.submit(command)
     handle: Handle[Any] = Handle(connection, started.run_id, None, scope=command.scope)
     run = await handle.ended()

@@ -21,6 +21,7 @@ from stepwell.functions.define import (
     Mutation,
     Principal,
     Query,
+    Retry,
     Signal,
     StartOptions,
     Workflow,
@@ -54,6 +55,7 @@ class Transaction(Struct):
     watched: Watched
     entropy: Callable[[int], bytes]
     match: Matcher | None
+    retry: Retry | None = None
     commands: int = 0
     closed: bool = False
 
@@ -158,7 +160,14 @@ class MutationContext(QueryContext):
             raise Invalid(f"a mutation of scope {call.scope!r} starts nothing in {scope!r}", field="scope")
         by = call.by or call.function
         command = start_command(
-            function, input_json, given, run_id=self._new_id("run_"), scope=call.scope, now=self._in.now, by=by
+            function,
+            input_json,
+            given,
+            run_id=self._new_id("run_"),
+            scope=call.scope,
+            now=self._in.now,
+            by=by,
+            retry=self._in.retry,
         )
         started: c.Started = self._decide(command)
         return started.run_id

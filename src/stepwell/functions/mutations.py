@@ -14,6 +14,7 @@ from stepwell.functions.failures import failure_json
 from stepwell.functions.guard import Guard, Watched
 from stepwell.functions.migrations import read_migrations
 from stepwell.functions.registry import Registry
+from stepwell.functions.retry import Retry
 from stepwell.kernel import check
 from stepwell.kernel.calls import Away, Call, Called
 from stepwell.kernel.unit import Unit
@@ -27,7 +28,7 @@ log = logging.getLogger("stepwell.functions")
 class AppMutations:
     """What an engine is opened with, so that the mutations of an app run in its lane.
 
-    `match` finds what an event starts. Close it after the engine.
+    `match` finds what an event starts, `retry` is the app's policy of actions. Close it after the engine.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class AppMutations:
         settings: Settings | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         match: Matcher | None = None,
+        retry: Retry | None = None,
     ) -> None:
         self._registry, self._app, self._migrations = registry, app, migrations
         self._settings, self._entropy, self._match = settings or Settings(), entropy, match
+        self._retry = retry
         self.guard = Guard(self._settings.mutation_limit_ms)
         self._known: tuple[int, frozenset[str]] = (0, frozenset())
 
@@ -80,7 +83,7 @@ class AppMutations:
             signature = function.signature
             given = signature.arguments(_arguments(function, call))
             db = Database(tables, self.guard, watched)
-            inside = Transaction(unit, call, now, self.guard, watched, self._entropy, self._match)
+            inside = Transaction(unit, call, now, self.guard, watched, self._entropy, self._match, self._retry)
             extra = {"function": call.function, "run_no": call.run_no}
             context = MutationContext(db, Principal(), logging.LoggerAdapter(log, extra), inside)
             try:

@@ -6,6 +6,8 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+
 from stepwell.functions.errors import NonRetryable
 from stepwell.kernel.tasks import RetryPolicy
 from stepwell.model.errors import Invalid
@@ -70,18 +72,59 @@ class Retry:
         )
 
     def policy_json(self) -> str:
-        """What an action carries across the queue: max_attempts, initial_ms, factor, max_ms."""
-        policy = self.policy
+        """What an action carries across the queue: max_attempts, initial_ms, factor, max_ms, and the names of the
+        exception classes, if there are any, for the worker that meets one."""
+        policy, classes = self.policy, _names("only", self.only) + _names("never", self.never)
         return (
             f'{{"max_attempts":{policy.max_attempts},"initial_ms":{policy.initial_ms},'
-            f'"factor":{policy.factor!r},"max_ms":{policy.max_ms}}}'
+            f'"factor":{policy.factor!r},"max_ms":{policy.max_ms}{classes}}}'
         )
 
     def allows(self, error: BaseException) -> bool:
         """Whether an error may be tried again, attempts left or not. A group is judged by what is in it."""
-        if not isinstance(error, Exception | asyncio.CancelledError) or _holds(error, (NonRetryable,)):
-            return False
-        return not _holds(error, self.never) and (not self.only or _holds(error, self.only))
+        return _may_ever(error) and not _holds(error, self.never) and (not self.only or _holds(error, self.only))
+
+
+def policy_of(said: Retry | bool | None, app: Retry | None) -> Retry | None:
+    """The policy of a call that says nothing, True (the app's), False (none), or one of its own. Raises Invalid."""
+    if said is not None and not isinstance(said, bool | Retry):
+        raise Invalid(
+            f"retry must be a Retry, True or False, not {said!r:.80}", field="retry", hint="See stepwell.Retry."
+        )
+    if said is None or said is False:
+        return app if said is None else None
+    return said if isinstance(said, Retry) else app or Retry()
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """What a policy that crossed the queue says of exceptions: the names of their classes."""
+
+    only: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+
+
+def allowed_by(policy_json: str | None, error: BaseException) -> bool:
+    """As `Retry.allows`, for the policy that a call carries; a class is known by its name, as in a StepError."""
+    policy = _Named() if policy_json is None else msgspec.json.decode(policy_json, type=_Named)
+    return (
+        _may_ever(error) and not _is_named(error, policy.never) and (not policy.only or _is_named(error, policy.only))
+    )
+
+
+def _may_ever(error: BaseException) -> bool:
+    return isinstance(error, Exception | asyncio.CancelledError) and not _holds(error, (NonRetryable,))
+
+
+def _names(what: str, classes: tuple[type[BaseException], ...]) -> str:
+    if not classes:
+        return ""
+    return f',"{what}":{msgspec.json.encode([one.__name__ for one in classes]).decode()}'
+
+
+def _is_named(error: BaseException, names: frozenset[str]) -> bool:
+    if any(one.__name__ in names for one in type(error).__mro__):
+        return True
+    return isinstance(error, BaseExceptionGroup) and any(_is_named(one, names) for one in error.exceptions)
 
 
 def _exceptions(value: Any) -> bool:

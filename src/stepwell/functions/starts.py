@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from stepwell.functions.define import Action, Completion, Mutation, Workflow
-from stepwell.functions.retry import Retry, duration_ms
+from stepwell.functions.retry import Retry, duration_ms, policy_of
 from stepwell.functions.values import encode
 from stepwell.model.commands import StartRun
 from stepwell.model.errors import Invalid
@@ -25,8 +25,12 @@ def start_command(
     scope: str,
     now: int,
     by: str = "",
+    retry: Retry | None = None,
 ) -> StartRun:
-    """The start of a workflow, or of a run that is one action. `options` are StartOptions over the function's own."""
+    """The start of a workflow, or of a run that is one action. `options` are StartOptions over the function's own.
+
+    `retry` is the app's policy: that of actions which say nothing, or True.
+    """
     given = {**function.options, **options}
     pool = given.get("pool")
     command = StartRun(
@@ -47,9 +51,9 @@ def start_command(
     if isinstance(function, Workflow):
         command.version, command.requires = function.version, f"workflow:{function.path}"
     else:
-        retry = given.get("retry")
         command.kind, command.requires = "step", f"function:{function.path}"
-        command.retry = retry.policy_json() if isinstance(retry, Retry) else None
+        policy = policy_of(given.get("retry"), retry)
+        command.retry = None if policy is None else policy.policy_json()
     return command
 
 

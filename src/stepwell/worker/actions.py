@@ -16,10 +16,11 @@ from typing import Any
 
 from stepwell.engine.engine import Engine
 from stepwell.functions.action_context import ActionContext, ActionHost, OutputStream
-from stepwell.functions.define import Action, Retry
+from stepwell.functions.define import Action
 from stepwell.functions.errors import StepTimeout
 from stepwell.functions.failures import failure_json
 from stepwell.functions.registry import Registry
+from stepwell.functions.retry import allowed_by, duration_ms
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, StepwellError, TooLarge, UnknownFunction
 from stepwell.worker.attempt import Attempt, Stopped, TimedOut, is_async
@@ -35,13 +36,10 @@ SAID_CHARS = 1_000
 
 
 class ActionHandler:
-    """Handles tasks of kind action. `retry` is the app's policy, for actions that ask for it by `retry=True`."""
+    """Handles tasks of kind action."""
 
-    def __init__(
-        self, engine: Engine, registry: Registry, threads: Threads, calling: Calling, *, retry: Retry | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, registry: Registry, threads: Threads, calling: Calling) -> None:
         self._engine, self._registry, self._threads, self._calling = engine, registry, threads, calling
-        self._retry = retry
         self._counted, self._needs = 0, tuple[str, ...]()
         self._context = contextvars.copy_context()
 
@@ -66,6 +64,9 @@ class ActionHandler:
         except StepwellError as wrong:
             await held.fail(failure_json(wrong), retry=False)
             return
+        own = action.options.get("timeout")
+        if leased.timeout_ms is None and own is not None:  # a run that is one action carries none
+            leased.timeout_ms = duration_ms(own, "timeout")
         running = _Running(self._engine, held, action, self._calling, self._threads)
         value, error = await running.attempt(arguments, self._context.copy())
         if not held.lost:
@@ -83,9 +84,11 @@ class ActionHandler:
             await held.release()
         elif isinstance(error, TimedOut):
             late = StepTimeout(f"the action took longer than {error.limit_ms / 1_000:g} s")
-            await self._failed(held, late, retry=self._allows(action, late) and not _past_deadline(held, error))
+            await self._failed(
+                held, late, retry=allowed_by(held.leased.retry, late) and not _past_deadline(held, error)
+            )
         else:
-            await self._failed(held, error, retry=self._allows(action, error))
+            await self._failed(held, error, retry=allowed_by(held.leased.retry, error))
 
     async def _completed(self, held: Held, action: Action[Any, Any], value: Any) -> None:
         try:
@@ -104,12 +107,6 @@ class ActionHandler:
         except (TooLarge, Invalid):  # rather the reason without its data than neither
             short = StepwellError(f"{type(error).__name__}: {error}"[:SAID_CHARS])
             await held.fail(failure_json(short), retry=retry)
-
-    def _allows(self, action: Action[Any, Any], error: BaseException) -> bool:
-        """Whether its policy lets this error be tried again; how often is the kernel's to count."""
-        given = action.options.get("retry")
-        policy = given if isinstance(given, Retry) else self._retry
-        return (policy or Retry()).allows(error)
 
 
 class _Running:

@@ -67,6 +67,7 @@ class AppHost:
             migrations=self.app.migrations,
             settings=settings,
             match=self._match,
+            retry=self.app.retry,
         )
         return Engine(
             store,

@@ -31,6 +31,7 @@ from stepwell.functions.define import (
 )
 from stepwell.functions.errors import NondeterministicCall, SignalTimeout
 from stepwell.functions.failures import step_error
+from stepwell.functions.retry import policy_of
 from stepwell.functions.signature import results_of
 from stepwell.functions.values import decode, encode, through
 from stepwell.model.entries import (
@@ -148,7 +149,7 @@ class Context:
         self, fn: Function[Any, Any], args: Any, kwargs: Any, name: str, options: Mapping[str, Any]
     ) -> Any:
         key, now_ms = self._instance.key(plain(name)), self._now_ms()
-        pool, policy = options.get("pool"), self._policy(options, default=self._facts.retry)
+        pool, policy = options.get("pool"), policy_of(options.get("retry"), self._facts.retry)
         body = ActionScheduled(
             function=fn.path,
             args=raw(fn.signature.bind(args, kwargs)),
@@ -205,7 +206,7 @@ class Context:
             args,
             kwargs,
             results,
-            retry=self._policy(options, default=None),
+            retry=policy_of(options.get("retry") or False, self._facts.retry),
             timeout_ms=None if timeout is None else duration_ms(timeout, "timeout"),
             deadline_ms=None if deadline is None else self._now_ms() + duration_ms(deadline, "deadline"),
         )
@@ -220,14 +221,6 @@ class Context:
             due_ms = _due_ms(options, self._now_ms())
             assert due_ms is not None
             await self._until(plain(name) + "~delay", due_ms)
-
-    def _policy(self, options: Mapping[str, Any], *, default: Retry | None) -> Retry | None:
-        retry = options.get("retry")
-        if retry is None:
-            return default
-        if retry is True:
-            return self._facts.retry or Retry()
-        return retry or None
 
     # ── children and other runs ──────────────────────────────────────────────────────────────────────────────────
 
