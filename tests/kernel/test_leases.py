@@ -301,8 +301,7 @@ def test_a_heartbeat_that_gains_little_writes_nothing(bench: Bench) -> None:
 
 def test_a_claim_brings_a_bounded_number_of_entries(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stepwell.kernel.leases.MAX_ENTRIES", 30)
-    for name in ("a", "b", "c"):
-        lease = bench.turn(name).lease
+    for lease in [bench.turn(name).lease for name in ("a", "b", "c")]:
         bench.record(lease, 1, *[StepCompleted() for _ in range(20)])
         bench.do(c.Release(lease, 2))
     assert [len(bench.claim()), len(bench.claim())] == [2, 1]
