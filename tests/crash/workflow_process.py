@@ -1,6 +1,6 @@
 """The processes of a workflow storm: one that works, and one that starts voyages until all are acknowledged.
 
-Each leaves a file named by its pid when it has opened the database, and ends in order at SIGTERM.
+From when it has opened the database, it ends in order at SIGTERM; that it catches the signal tells that it has.
 """
 
 import asyncio
@@ -40,9 +40,8 @@ async def start(sw: Stepwell, ledger: Ledger, count: int, seconds: float) -> Non
 
 async def main(verb: str, folder: Path, *rest: str) -> None:
     told = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with open_sea(folder / "sea.sqlite", short_leases(LEASE_MS), worker=verb == "work") as sw:
-        (folder / "open" / str(os.getpid())).touch()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
         if verb == "start":
             await start(sw, Ledger(folder / "acknowledged"), int(rest[0]), float(rest[1]))
         await told.wait()

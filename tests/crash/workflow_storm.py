@@ -1,6 +1,7 @@
 """The workflow storm as its parent sees it: processes that work on one file and are killed at random moments.
 
-Some workers are stopped for a while instead, most often for longer than their leases last.
+One is a server that has the app, the others have it open as any program does. Some workers are stopped for a while
+instead, most often for longer than their leases last.
 """
 
 import asyncio
@@ -23,12 +24,15 @@ from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.flow_processes import MARK, marked
 from tests.crash.flow_storm import Keeper
 from tests.crash.workflow_app import LOG, PAUSE
-from tests.server.support import environ
+from tests.server.support import environ, stepwell
 
 #: One kill in so many meets a process that has not opened the database yet, one in so many the one that starts.
 EARLY, STARTER = 10, 8
 #: A stroke in so many stops a worker for a while, in seconds.
 FREEZE, FROZEN_S = 5, (0.5, 4.0)
+
+#: The server's settings, which has none but those that users have: its leases are the shortest that there are.
+SERVER = {"STEPWELL_LEASE_MS": "10000", "STEPWELL_POLL_MS": "100", "STEPWELL_LOST_LEASES": "1000"}
 
 
 class Plan(Struct, frozen=True):
@@ -43,7 +47,7 @@ class Plan(Struct, frozen=True):
     limit_s: float
     every_s: float = 0.3
     pause_s: float = 0.1
-    workers: int = 4
+    workers: int = 3
 
 
 class Report(Struct):
@@ -79,14 +83,16 @@ class Storm:
         self.rng = random.Random(plan.seed)
         self._melting: list[asyncio.Task[None]] = []
         self.mark = f"{os.getpid()}-{plan.seed}-{os.urandom(4).hex()}"
-        (folder / "open").mkdir()
-        env = environ(**{LOG: str(self.log), PAUSE: str(plan.pause_s), MARK: self.mark})
+        env = environ(**{LOG: str(self.log), PAUSE: str(plan.pause_s), MARK: self.mark}, **SERVER)
         env["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parents[2]}"
         run = [sys.executable, "-m", "tests.crash.workflow_process"]
         start = [*run, "start", str(folder), str(plan.voyages), str(plan.kills * plan.every_s)]
         self.starter = Keeper(folder, "starter", start, env)
         work = [*run, "work", str(folder)]
+        where = ("--cwd", str(folder), "--db", str(self.path), "--app", "tests.crash.workflow_app:app")
+        serve = stepwell("serve", *where, "--port", "0", "--slots", "6")
         self.workers = [Keeper(folder, f"worker{n}", work, env) for n in range(plan.workers)]
+        self.workers.append(Keeper(folder, "server", serve, env))
 
     async def rage(self) -> Report:
         """All of it: starts, signals, kills, calm, the last ends, the stop."""
@@ -116,14 +122,14 @@ class Storm:
 
     async def _strike(self) -> None:
         kills, plan = self.report.kills, self.plan
-        while kills["worker"] < plan.kills:
+        while kills["worker"] + kills["server"] < plan.kills:
             await asyncio.sleep(self.rng.uniform(0, 2 * plan.every_s))
             victim = self.starter if self.rng.randrange(STARTER) == 0 else self.rng.choice(self.workers)
             is_open = self._is_open(victim)
             if is_open and victim is not self.starter and self.rng.randrange(FREEZE) == 0:
                 self._freeze(victim)
             elif (is_open or self.rng.randrange(EARLY) == 0) and victim.kill():
-                kills["early" if not is_open else "starter" if victim is self.starter else "worker"] += 1
+                kills[victim.name.rstrip("0123456789") if is_open else "early"] += 1
         self._calm = time.monotonic()
 
     def _freeze(self, place: Keeper) -> None:
@@ -179,10 +185,15 @@ class Storm:
             await asyncio.sleep(0.05)
 
     def _is_open(self, place: Keeper) -> bool:
+        """Whether it has opened the database: from then on it catches SIGTERM."""
         process = place.process
         if process is None or process.returncode is not None:
             return False
-        return (self.folder / "open" / str(process.pid)).exists()
+        with suppress(OSError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+            return bool(caught & 1 << (signal.SIGTERM - 1))
+        return False
 
     def leftovers(self) -> list[int]:
         """The processes of this storm that still live."""

@@ -14,7 +14,7 @@ from tests.crash.workflow_judge import run_storm
 from tests.crash.workflow_storm import Plan
 
 #: How long a storm takes; no other is begun when less is left.
-STORM_S = 110
+STORM_S = 120
 
 
 @pytest.mark.soak
@@ -27,6 +27,6 @@ def test_storms_of_100_workflows_and_200_kills(tmp_path: Path) -> None:
         folder = tmp_path / str(seed)
         folder.mkdir()
         report = run_storm(folder, Plan(seed, voyages=100, kills=200, limit_s=170))
-        assert report.kills["worker"] == 200
+        assert report.kills["worker"] + report.kills["server"] == 200
         assert report.attempts["turn expired"] >= 50, "too few kills met a workflow"
         assert report.attempts["action expired"] >= 10, "too few kills met an action"
