@@ -1,7 +1,6 @@
 """The engine: one async object over a store. Commands go in, replies come out, waiters are told of commits."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
@@ -240,7 +239,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         Raises TimeoutError after `timeout_s`.
         """
         with _waiting(self._waiters, number) as event:
-            async with asyncio.timeout(timeout_s):
+            async with nullcontext() if timeout_s is None else asyncio.timeout(timeout_s):
                 while True:
                     event.clear()
                     run = await self.read(lambda reader: reader.run_by_no(number))
@@ -255,7 +254,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         Raises TimeoutError after `timeout_s`.
         """
         with _waiting(self._enders, number) as event:
-            async with asyncio.timeout(timeout_s):
+            async with nullcontext() if timeout_s is None else asyncio.timeout(timeout_s):
                 quiet = since is not None and self._ends is not None and self._ends.silent_on(number, since)
                 while True:
                     event.clear()
@@ -271,9 +270,11 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     async def _hint(self, event: asyncio.Event) -> None:
         """Waits for a hint, or for a poll's time: hints may be lost."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.poll_ms / 1_000):
-                await event.wait()
+        poll = asyncio.get_running_loop().call_later(self.settings.poll_ms / 1_000, event.set)
+        try:
+            await event.wait()
+        finally:
+            poll.cancel()
 
     def run_hint(self, number: int) -> AbstractContextManager[asyncio.Event]:
         """An event that is set when a commit touched a run or what it said; clear it before you read, and poll too."""
