@@ -271,6 +271,14 @@ def test_pools_read_their_rate() -> None:
         wrong: Any = options
         with pytest.raises(Invalid):
             Pool("gpu", **wrong)
+    with pytest.raises(Invalid, match="1,000,000"):
+        Pool("gpu", rate="1000001/s")
+
+
+def test_a_pool_that_would_never_run_anything_is_refused_and_says_what_to_do() -> None:
+    with pytest.raises(Invalid, match="never run anything") as caught:
+        Pool("gpu", limit=0)
+    assert "stepwell pools pause gpu" in caught.value.hint
 
 
 def test_an_event_is_read_as_it_is_sent() -> None:

@@ -27,9 +27,10 @@ def test_a_mutation_that_calls_the_engine_fails_and_its_call_is_refused(tmp_path
     async def scenario() -> None:
         engine = Engine(open_store(name, tmp_path), settings=settings, mutations=hook, prepare=hook.migrate)
         async with engine:
-            loop, over = asyncio.get_running_loop(), asyncio.Event()
+            loop, failed_first, over = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
             async def start() -> None:
+                await failed_first.wait()  # so the mutation waits, however the threads take turns
                 try:
                     await engine.submit(c.StartRun("never", "wf"))
                 except errors.Nested as error:
@@ -43,6 +44,7 @@ def test_a_mutation_that_calls_the_engine_fails_and_its_call_is_refused(tmp_path
             with pytest.raises(errors.MutationFailed) as failed:
                 await engine.submit(c.Invoke(path))
             assert msgspec.json.decode(failed.value.fields["failure"])["type"] == "NotAllowed"
+            failed_first.set()
             await over.wait()
             assert len(told) == 1
             invoked = await engine.submit(c.Invoke("shop:pay", '{"order_id":"a"}'))

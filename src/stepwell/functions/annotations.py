@@ -63,7 +63,7 @@ def check_type(wanted: Any, what: str) -> None:
         raise _unresolved(what, error) from None
     except (TypeError, RecursionError) as error:
         raise Invalid(f"{what} has a type that cannot be read from JSON: {error}", hint=_union_hint(error)) from None
-    for part in _within(known):
+    for part in parts_of(known):
         if isinstance(part, types.CustomType) and not is_model(part.cls):
             raise Invalid(
                 f"{what} is {readable(wanted)}, and a {readable(part.cls)} cannot be read back from JSON",
@@ -75,10 +75,10 @@ def has_sets(wanted: Any) -> bool:
     """Whether values of a type may hold sets, whose order is not the same in every process."""
     if wanted is Any or wanted is object:
         return False
-    return any(isinstance(part, types.SetType | types.FrozenSetType) for part in _within(types.type_info(wanted)))
+    return any(isinstance(part, types.SetType | types.FrozenSetType) for part in parts_of(types.type_info(wanted)))
 
 
-def _within(known: Any) -> Iterator[Any]:
+def parts_of(known: Any) -> Iterator[Any]:
     """A type and all types within it, each once."""
     stack, seen = [known], set[int]()
     while stack:

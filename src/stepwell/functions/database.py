@@ -6,6 +6,7 @@ from typing import Any, TypeVar, get_origin, is_typeddict, overload
 
 import msgspec
 
+from stepwell.functions.defaults import completed, leaves_defaults
 from stepwell.functions.guard import Guard, NotAllowed, Watched
 from stepwell.kernel.calls import AppTables, Away, Forbidden, Overdue, Result
 from stepwell.model.errors import Invalid, Timeout, TooLarge
@@ -54,7 +55,7 @@ class Database:
             decoded: list[Any] = msgspec.convert(rows, list[type], strict=False)
         except msgspec.ValidationError as error:
             raise Invalid(f"a row does not fit {type!r}: {error}", hint="Correct the type, or the statement.") from None
-        return decoded
+        return completed(decoded) if leaves_defaults(type) else decoded
 
     def close(self) -> None:
         """The call is over: whoever kept this gets an error."""

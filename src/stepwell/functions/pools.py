@@ -22,7 +22,10 @@ class Pool:
         self, name: str, limit: int | None = None, *, per_key: int | None = None, rate: str | None = None
     ) -> None:
         check.name("the name of a pool", name)
-        check.whole("limit", limit, 0, MAX_LIMIT)
+        if type(limit) is int and limit == 0:
+            hint = f"To stop it for a while: `stepwell pools pause {name}`; None is no limit."
+            raise Invalid(f"pool {name} with a limit of 0 would never run anything", field="limit", hint=hint)
+        check.whole("limit", limit, 1, MAX_LIMIT)
         check.whole("per_key", per_key, 1, MAX_LIMIT)
         self.name, self.limit, self.per_key, self.rate = name, limit, per_key, rate
         self.rate_count: int | None = None
@@ -39,4 +42,5 @@ def _rate(rate: Any) -> tuple[int, int]:
     if found is None or found[2] not in _UNITS or int(found[1]) == 0:
         hint = 'A number for a time: "10/s", "600/min", "1000/hour".'
         raise Invalid(f"{rate!r:.80} is not a rate", field="rate", hint=hint)
+    check.whole("the number of a rate", int(found[1]), 1, MAX_LIMIT)
     return int(found[1]), _UNITS[found[2]]

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from stepwell.functions.defaults import completed, leaves_defaults
 from stepwell.functions.doubts import expected_of, innermost, part_at, too_deep
 from stepwell.functions.errors import NotJson, ResultMismatch
 from stepwell.functions.pydantic import dump, is_model, load
@@ -78,7 +79,8 @@ def mismatch(text: str, type: Any, error: Exception) -> ResultMismatch:  # noqa:
 @lru_cache(KNOWN_TYPES)
 def _decoder(type: Any) -> Callable[[str], Any]:  # noqa: A002
     wanted = Any if type is object else type
-    return msgspec.json.Decoder(wanted, dec_hook=_from_json).decode
+    decode = msgspec.json.Decoder(wanted, dec_hook=_from_json).decode
+    return (lambda text: completed(decode(text))) if leaves_defaults(wanted) else decode
 
 
 def _to_json(value: Any) -> Any:
