@@ -1,4 +1,6 @@
-"""Subject `peer`: DBOS on SQLite beside ours, in one run: ours, the peer, ours. Same payload, both with full sync."""
+"""Subject `peer`: DBOS on SQLite beside ours, in one run: ours, the peer, ours. Same payload, both with full sync.
+
+Both run whole workflows through their public APIs, in one process."""
 
 import asyncio
 import json
@@ -9,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import workflows
+from bench import programs
 from bench.report import Row, at_least, latencies, number
-from bench.rig import Rig, engine_on, run, turns
-from bench.workflows import fused, separate
+from bench.rig import Rig, run
+from stepwell import Stepwell
 
 REQUIREMENTS = Path(__file__).with_name("peer-requirements.txt")
 PROGRAM = Path(__file__).with_name("peer_dbos.py")
@@ -22,16 +24,18 @@ CALLERS = 100
 def measure(rig: Rig) -> Iterator[Row]:
     """The peer as it comes, and with its file switched to a write-ahead log, which is a favour to it."""
     python = _environment(rig.folder / "peer-venv")
-    ours = run(_ours(rig, "before"))
+    loop = rig.loops()[-1]
+    ours = run(_ours(rig, "before"), loop)
     told = {journal: _told(rig, python, journal) for journal in ("delete", "wal")}
-    for name, samples in run(_ours(rig, "after")).items():
+    for name, samples in run(_ours(rig, "after"), loop).items():
         ours[name] += samples
     for journal, peer in told.items():
         yield from _theirs(journal, peer)
     yield Row("ours: 1 workflow", "steps/s", ours["sequential"])
     yield Row(f"ours: {CALLERS} workflows at once", "steps/s", ours["many"])
-    yield Row(f"ours: {CALLERS} at once, separate commands", "wf/s", ours["separate"])
-    yield Row(f"ours: {CALLERS} at once, fused", "wf/s", ours["fused"])
+    yield Row("ours: trivial workflows at once, through the queue", "wf/s", ours["queued"])
+    yield latencies("ours: start to result", ours["start_to_result"])
+    yield latencies("ours: signal to resumed", ours["signal"])
     for journal, peer in told.items():
         yield from _ratios(f"ours / peer ({journal})", ours, peer)
 
@@ -42,8 +46,7 @@ def _ratios(what: str, ours: dict[str, list[float]], peer: dict[str, Any]) -> It
     shares = (
         ("1 workflow", "sequential", _median(peer["sequential"]), None),
         ("steps/s, each at its best", "many", steps, at_least(50)),
-        ("wf/s through the queue", "separate", _median(peer["queued"]), at_least(50)),
-        ("wf/s started directly", "fused", _median(peer["direct"]), None),
+        ("wf/s through the queue", "queued", _median(peer["queued"]), at_least(50)),
     )
     for name, key, theirs, budget in shares:
         note = f"the peer's {number(theirs)}"
@@ -90,18 +93,30 @@ def _theirs(journal: str, peer: dict[str, Any]) -> Iterator[Row]:
 
 
 async def _ours(rig: Rig, when: str) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {"sequential": [], "many": []}
-    steps, each = rig.pick((400, 60), (2_000, 200))
-    async with engine_on(rig.fresh(f"ours-{when}")) as engine:
-        (alone,) = await turns(engine, 1, "alone")
-        leased = await turns(engine, CALLERS, "many")
+    """The same workflows as the peer's: a chain of steps alone, many chains at once, trivial ones, a signal."""
+    ours: dict[str, list[float]] = {name: [] for name in ("sequential", "many", "queued", "start_to_result", "signal")}
+    steps, each, trivial = rig.pick((400, 30, 500), (2_000, 100, 3_000))
+    async with programs.opened(rig.fresh(f"ours-{when}")) as sw:
         for _ in range(3):
+            ours["sequential"].append(await _rate(sw, 1, steps))
+            ours["many"].append(await _rate(sw, CALLERS, each))
             began = time.perf_counter()
-            await alone.steps(engine, steps)
-            rates["sequential"].append(steps / (time.perf_counter() - began))
+            await asyncio.gather(*(_one(sw) for _ in range(trivial)))
+            ours["queued"].append(trivial / (time.perf_counter() - began))
+        for _ in range(50):
             began = time.perf_counter()
-            await asyncio.gather(*(turn.steps(engine, each) for turn in leased))
-            rates["many"].append(CALLERS * each / (time.perf_counter() - began))
-    for name, one in (("separate", separate), ("fused", fused)):
-        rates[name] = (await workflows.closed_loop(rig, CALLERS, name, one)).samples
-    return rates
+            await (await sw.start(programs.chain, 1)).result()
+            ours["start_to_result"].append(time.perf_counter() - began)
+            ours["signal"].append(await programs.resumed(sw, 0, "waiting"))
+    return ours
+
+
+async def _rate(sw: Stepwell, at_once: int, steps: int) -> float:
+    began = time.perf_counter()
+    runs = await asyncio.gather(*(sw.start(programs.chain, steps) for _ in range(at_once)))
+    await asyncio.gather(*(one.result() for one in runs))
+    return at_once * steps / (time.perf_counter() - began)
+
+
+async def _one(sw: Stepwell) -> None:
+    await (await sw.start(programs.trivial)).result()

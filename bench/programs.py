@@ -159,9 +159,9 @@ async def _latency(rig: Rig, loop: str) -> list[Row]:
             started = time.perf_counter()
             await (await sw.start(chain, 1)).result()
             took.append(time.perf_counter() - started)
-        resident = [await _resumed(sw, 1, "waiting") for _ in range(count)]
+        resident = [await resumed(sw, 1, "waiting") for _ in range(count)]
     async with opened(rig.fresh(f"programs-parked-{loop}"), linger_ms=0) as sw:
-        parked = [await _resumed(sw, 10, "waiting") for _ in range(count)]
+        parked = [await resumed(sw, 10, "waiting") for _ in range(count)]
     return [
         latencies(f"start to result, one step, {loop}", took, "", at_most(1.5)),
         latencies(f"signal to resumed, resident, {loop}", resident, "", at_most(1)),
@@ -169,7 +169,8 @@ async def _latency(rig: Rig, loop: str) -> list[Row]:
     ]
 
 
-async def _resumed(sw: Stepwell, steps: int, status: str) -> float:
+async def resumed(sw: Stepwell, steps: int, status: str) -> float:
+    """Seconds from the send of a signal until the body that waits for it goes on, after `steps` steps before."""
     run = await sw.start(resumes, steps)
     async for seen in run.watch():
         if seen.status == status or (seen.status == "running" and await _waits(run, steps)):
@@ -190,5 +191,5 @@ async def _long(rig: Rig) -> list[Row]:
     """A run of 10,000 steps that was parked is resumed: its journal is read and replayed, then it ends."""
     steps, rounds = rig.pick(2_000, 10_000), rig.pick(3, 5)
     async with opened(rig.fresh("programs-long"), linger_ms=0) as sw:
-        took = [await _resumed(sw, steps, "waiting") for _ in range(rounds)]
+        took = [await resumed(sw, steps, "waiting") for _ in range(rounds)]
     return [latencies(f"resume of a run of {steps:,} steps, warm", took, "", at_most(300))]
