@@ -1,15 +1,16 @@
-"""A trip: what was booked is given back in reverse order when something fails, or when the run is canceled.
+"""A trip: what was booked is given back in reverse order when a step fails, nobody pays in time, or it is canceled.
 
 Run it: `python examples/apps/saga.py`.
 """
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
-from stepwell import App, Context, Retry, RunError, Stepwell
+from stepwell import App, Context, Retry, RunError, Signal, Stepwell
 
 app = App("travel", retry=Retry(5))
-given_back: list[str] = []
+paid = Signal("paid", bool)
 
 
 @app.action
@@ -19,7 +20,7 @@ async def book_flight(trip: str) -> str:
 
 @app.action
 async def cancel_flight(booking: str) -> None:
-    given_back.append(booking)
+    print("given back:", booking)
 
 
 @app.action
@@ -29,7 +30,7 @@ async def book_hotel(trip: str) -> str:
 
 @app.action
 async def cancel_hotel(booking: str) -> None:
-    given_back.append(booking)
+    print("given back:", booking)
 
 
 @app.workflow
@@ -39,6 +40,7 @@ async def book(ctx: Context, trip: str) -> tuple[str, str]:
         undo.push_async_callback(ctx.call, cancel_flight, flight)
         hotel = await ctx.call(book_hotel, trip)
         undo.push_async_callback(ctx.call, cancel_hotel, hotel)
+        await ctx.wait_for_signal(paid, timeout=timedelta(hours=1))
         await ctx.step("invoice", invoice, flight, hotel)
         undo.pop_all()  # all went well: keep everything
     return flight, hotel
@@ -51,11 +53,19 @@ async def invoice(flight: str, hotel: str) -> None:
 
 async def main() -> None:
     async with Stepwell("sqlite:///travel.sqlite", app) as sw:
-        print(await (await sw.start(book, "rome")).result())
+        rome, moon, mars = [await sw.start(book, trip) for trip in ("rome", "moon", "mars")]
+        await rome.signal(paid, True)
+        print(await rome.result())
+        await moon.signal(paid, True)
         try:
-            await (await sw.start(book, "moon")).result()
-        except RunError as error:
-            print(f"{error.type}: {error}; given back: {given_back}")
+            await moon.result()
+        except RunError as error:  # of the step, as its type and message
+            print(f"{error.type}: {error}")
+        await mars.cancel("we have changed our mind")
+        try:
+            await mars.result()
+        except RunError as error:  # RunCanceled
+            print(error)
 
 
 if __name__ == "__main__":

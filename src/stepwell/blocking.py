@@ -24,7 +24,6 @@ from stepwell.functions.define import (
     Query,
     Signal,
     StartOptions,
-    State,
     Workflow,
 )
 from stepwell.model.settings import Settings
@@ -163,7 +162,7 @@ class Handle(Generic[RC]):
         else:
             self._background.do(self._inner.signal(signal, value, key=key))
 
-    def get(self, state: State[T]) -> T | None:
+    def get(self, state: handles.Readable[T]) -> T | None:
         """See `stepwell.Handle.get`."""
         reading = self._inner.get(state)
         return self._background.do(reading)

@@ -1,9 +1,11 @@
 """An order that waits for an approval, is paid once, and is packed line by line.
 
-Run it: `python examples/apps/checkout/checkout.py`. Kill it while it waits and run it again: it goes on where it was.
+`python examples/apps/checkout/checkout.py` waits for somebody. Kill it, as hard as you like; then run it with a name,
+`checkout.py ann`: Ann says yes, and the order goes on where it was.
 """
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -89,16 +91,20 @@ def make_note(order: Order) -> str:
 
 async def bank_charge(amount: int, *, idempotency_key: str) -> str:
     """Stands for a bank that takes the same key once."""
-    return f"r-{amount}-{len(idempotency_key)}"
+    return f"r-{amount}"
 
 
-async def main() -> None:
+async def main(approver: str | None) -> None:
     async with Stepwell("sqlite:///shop.sqlite", app) as sw:
-        run = await sw.options(id="order-7").start(checkout, Order("7", ["tea", "cup"], 2_000_00))
-        await run.signal(approval, Decision(True, "ann"), key="ann")
+        order = Order("7", ["tea", "cup"], 2_000_00)
+        run = await sw.options(id="order-7").start(checkout, order)  # a second time: the same run
+        if approver is None:
+            print("order-7 waits for an approval", flush=True)
+        else:
+            await run.signal(approval, Decision(True, approver), key=approver)
         print(await run.result())
-        print(await sw.call(receipts, "7"))
+        print("receipts:", await sw.call(receipts, order.id))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else None))

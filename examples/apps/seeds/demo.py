@@ -36,7 +36,7 @@ async def greet(ctx: Context, name: str) -> dict[str, str]:
 
 @app.workflow(name="order")
 async def order(ctx: Context, user_id: str, items: list[Item], email: str) -> dict[str, str | float]:
-    await ctx.step("fetch-user", asyncio.sleep, 0.03, result=None)
+    await ctx.step("fetch-user", fetch_user, user_id)
     total = sum(item.price for item in items)
     transaction = await ctx.step("process-payment", lambda: f"txn-{user_id}")
     async with asyncio.TaskGroup() as group:
@@ -47,7 +47,7 @@ async def order(ctx: Context, user_id: str, items: list[Item], email: str) -> di
 
 @app.workflow(name="stress")
 async def stress(ctx: Context, count: int = 100) -> dict[str, int]:
-    results = [await ctx.step(f"step-{n:03}", lambda n=n: n) for n in range(1, count + 1)]
+    results = [await ctx.step(f"step-{n:03}", count_to, n) for n in range(1, count + 1)]
     return {"totalSteps": len(results), "firstStep": results[0], "lastStep": results[-1], "sum": sum(results)}
 
 
@@ -64,6 +64,16 @@ async def approval(ctx: Context, request_id: str, requester: str) -> dict[str, s
     answer = await ctx.wait_for_signal(decision)
     status = await ctx.step("apply-decision", lambda: "approved" if answer.approved else "rejected")
     return {"requestId": request_id, "status": status}
+
+
+def count_to(n: int) -> int:
+    return n
+
+
+async def fetch_user(user_id: str) -> dict[str, str]:
+    """Stands for a service that takes its time."""
+    await asyncio.sleep(0.03)
+    return {"id": user_id}
 
 
 async def send_mail(to: str, text: str) -> str:

@@ -1,12 +1,10 @@
-"""A workflow in a workflow, how one ends, and what is called then (seed: convex-workflow)."""
+"""A workflow in a workflow, how one ends, and what is called in the very commit of its end (seed: convex-workflow)."""
 
 import asyncio
-from typing import Any
 
-from stepwell import App, Completion, Context, MutationContext, RunError, Stepwell
+from stepwell import App, Completion, Context, MutationContext, QueryContext, RunError, Stepwell
 
-app = App("nested")
-ends: list[str] = []
+app = App("nested", migrations="migrations")
 
 
 @app.workflow
@@ -31,14 +29,19 @@ async def careful(ctx: Context, n: int) -> str:
 
 @app.mutation
 def handle_on_complete(ctx: MutationContext, completion: Completion) -> None:
-    ends.append(f"{completion.context}: {completion.kind} {completion.value}")
+    told = f"{completion.context['name']}: {completion.kind} {completion.value}"
+    ctx.db.execute("insert into completion (told) values (?)", told)
+
+
+@app.query
+def completions(ctx: QueryContext) -> list[str]:
+    return ctx.db.all("select told from completion", type=str)
 
 
 async def main() -> None:
     async with Stepwell("sqlite:///nested.sqlite", app) as sw:
-        context: Any = {"name": "James"}
-        run = await sw.options(on_complete=handle_on_complete, context=context).start(parent, [1, 2, 3])
-        print(await run.result(), ends)
+        run = await sw.options(on_complete=handle_on_complete, context={"name": "James"}).start(parent, [1, 2, 3])
+        print(await run.result(), await sw.call(completions))
         print(await (await sw.start(careful, -1)).result())
 
 

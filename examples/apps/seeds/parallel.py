@@ -23,7 +23,7 @@ async def fickle(ctx: ActionContext, good_from: int) -> int:
 
 
 @app.workflow
-async def both(ctx: Context, n: int) -> list[int]:
+async def both(ctx: Context, n: int) -> tuple[int, int]:
     return await asyncio.gather(ctx.call(double, n), ctx.call(double, n + 1))
 
 

@@ -31,9 +31,12 @@ async def example(ctx: Context, storage_id: str) -> list[float]:
 
 async def main() -> None:
     async with Stepwell("sqlite:///index.sqlite", app) as sw:
-        run = await sw.start(example, "talk.mp3")
-        await asyncio.sleep(1)
-        print(await run.status())
+        run = await sw.options(id="talk.mp3").start(example, "talk.mp3")  # again, a month later: the same run
+        async for seen in run.watch():
+            if seen.status in ("sleeping", "waiting"):  # soon: then it is in the file, and in no memory
+                print(f"{seen.id} is {seen.status}, for {seen.waiting_for}")
+                return
+        print(await run.result())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One opened database in this process, shared by a `Stepwell`, its views and its handles."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TypeVar
 from stepwell.engine.engine import Engine
 from stepwell.model.errors import Invalid, Unavailable, Unknown, UnknownFunction
 from stepwell.model.rows import Run
-from stepwell.model.settings import Settings
+from stepwell.model.settings import Settings, settings_from
 from stepwell.store.port import Reader
 from stepwell.worker.host import AppHost
 from stepwell.worker.local import Local, open_local
@@ -38,7 +39,8 @@ class Connection:
     ) -> None:
         self.url, self.app = checked_url(url), checked_app(app)
         self._slots = slots if worker and (app is not None or flows is not None) else 0
-        self._flows, self._settings, self._drain_s = flows, settings or Settings(), drain_s
+        self._flows, self._drain_s = flows, drain_s
+        self._settings = settings_from(os.environ) if settings is None else settings
         self._clock_ms = clock_ms
         self._local: Local | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

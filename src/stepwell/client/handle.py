@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import msgspec
 
 from stepwell.client.connection import BY, Connection, known
 from stepwell.client.run import Entry, Output, Run, entry_of, output_of, run_of
 from stepwell.functions import values
-from stepwell.functions.define import Duration, Signal, State, Workflow, duration_ms
+from stepwell.functions.define import Duration, Signal, Workflow, duration_ms
 from stepwell.functions.errors import RunError
 from stepwell.functions.failures import run_error
 from stepwell.model import commands as c
@@ -24,6 +24,15 @@ T = TypeVar("T")
 AT_ONCE = 500
 #: The end of a run is among so many last entries of its journal.
 _LAST = 20
+
+
+class Readable(Protocol[R]):
+    """A `State` as a reader needs it: one of int will do where any value will, as in `print(await run.get(done))`."""
+
+    name: str
+
+    @property
+    def type(self) -> type[R]: ...
 
 
 class ResultTimeout(Timeout, TimeoutError):
@@ -121,7 +130,7 @@ class Handle(Generic[R]):
         """The run as it is now. Raises NotFound."""
         return run_of(await self._connection.run(self._scope, self.id))
 
-    async def get(self, state: State[T]) -> T | None:
+    async def get(self, state: Readable[T]) -> T | None:
         """What the run last said by `ctx.set(state, ...)`; None if it has not."""
 
         def look(reader: Reader) -> str | None:

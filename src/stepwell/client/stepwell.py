@@ -46,8 +46,9 @@ class Stepwell:
 
     Use it as `async with Stepwell("sqlite:///app.db", app) as sw:`, or as the `lifespan` of a web app. Several
     processes may open one file; `memory:` is gone at the end. `worker=False`: others run what is started here.
-    `slots`: actions and flow steps at once. `flows`: a folder whose flow packages run here, too. `drain`: what runs has
-    so long to end at the close. `clock_ms`: the time, in milliseconds since 1970, which a test may put forward.
+    `slots`: actions and flow steps at once. `flows`: a folder whose flow packages run here, too. `settings`: the
+    `STEPWELL_` variables unless they are given. `drain`: what runs has so long to end at the close. `clock_ms`: the
+    time, in milliseconds since 1970, which a test may put forward.
     """
 
     def __init__(

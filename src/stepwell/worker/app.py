@@ -1,13 +1,14 @@
 """`Worker`: a process that runs an app's workflows and actions, and starts nothing itself (source: API, clients)."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from stepwell.functions.define import Duration, duration_ms
 from stepwell.model.errors import Invalid
-from stepwell.model.settings import Settings
+from stepwell.model.settings import Settings, settings_from
 from stepwell.worker.ending import when_told_to_end
 from stepwell.worker.local import open_local
 from stepwell.workflow.app import App
@@ -36,7 +37,8 @@ class Worker:
         if not isinstance(given, App):
             raise Invalid(f"a worker needs an App, not {type(given).__name__}", hint="Worker(app, 'sqlite:///app.db').")
         self._app, self._url, self._slots, self._pools = app, url, slots, tuple(pools)
-        self._flows, self._settings = None if flows is None else Path(flows), settings or Settings()
+        self._flows = None if flows is None else Path(flows)
+        self._settings = settings_from(os.environ) if settings is None else settings
         self._told, self._over = asyncio.Event(), asyncio.Event()
         self._drain_s = DRAIN_S
         self._runs = False
