@@ -9,8 +9,21 @@ from typing import Any
 
 import pytest
 
-from stepwell import Conflict, Context, Event, Invalid, MutationContext, StepError, Stepwell, Worker, blocking
+from stepwell import (
+    Conflict,
+    Context,
+    Event,
+    Invalid,
+    MutationContext,
+    RunError,
+    StepError,
+    Stepwell,
+    Unavailable,
+    Worker,
+    blocking,
+)
 from stepwell.model.settings import Settings
+from stepwell.worker import turns
 from stepwell.workflow.app import App
 from tests.client.shop import Order, app, bakery, checkout, receipts
 from tests.server.support import ROOT, environ
@@ -129,6 +142,54 @@ def test_a_mutation_dispatches_on_the_flows_as_they_are_now(tmp_path: Path) -> N
             async with Stepwell(url, third, settings=SETTINGS) as two:
                 runs = await (await one.start(sending, "e2")).result(timeout=10)
                 assert len(runs) == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_mutation_whose_flows_cannot_be_looked_at_is_called_again_with_pauses_and_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    monkeypatch.setattr(turns, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(turns, "LONGEST_PAUSE_S", 0.01)
+    url = f"sqlite:///{tmp_path}/shop.db"
+    first, second = App("first"), App("second")
+    asked: list[bool] = []
+
+    @first.mutation
+    def send(ctx: MutationContext) -> list[str]:
+        return ctx.dispatch(Event("order.paid", {})).run_ids
+
+    @first.workflow
+    async def sending(ctx: Context) -> list[str]:
+        return await ctx.call(send)
+
+    @second.workflow(on="order.shipped")
+    async def heard(ctx: Context, event: Event[Any]) -> None: ...
+
+    async def main() -> None:
+        async with Stepwell(url, first, settings=SETTINGS) as sw:
+            local = sw._connection.local
+            sync = local.flows.sync
+
+            async def away(*, force: bool = False) -> int:
+                asked.append(force)
+                if comes_back and len(asked) == 3:
+                    monkeypatch.setattr(local.flows, "sync", sync)
+                    return await sync(force=force)
+                raise Unavailable("the folder is away")
+
+            monkeypatch.setattr(local.flows, "sync", away)
+            async with Stepwell(url, second, worker=False, settings=SETTINGS):  # another process changes the flows
+                pass
+            run = await sw.start(sending)
+            if comes_back:
+                assert await run.result(timeout=5) == []
+            else:
+                with pytest.raises(RunError) as caught:
+                    await run.result(timeout=5)
+                assert caught.value.type == "Outdated"
+            assert 3 <= len(asked) <= turns.MATCHES + 1
 
     asyncio.run(main())
 

@@ -16,7 +16,16 @@ from stepwell.flows.workflows import event_input, needs_workflow
 from stepwell.functions.define import Retry
 from stepwell.functions.registry import Registry
 from stepwell.model import commands as c
-from stepwell.model.errors import Ended, OutOfStep, Stale, StepwellError, Unavailable, Unknown, UnknownFunction
+from stepwell.model.errors import (
+    Ended,
+    Outdated,
+    OutOfStep,
+    Stale,
+    StepwellError,
+    Unavailable,
+    Unknown,
+    UnknownFunction,
+)
 from stepwell.model.rows import Entry
 from stepwell.worker.attempt import Attempt
 from stepwell.worker.claims import BROKEN_HANDLER_MS
@@ -34,6 +43,8 @@ from stepwell.workflow.versions import code_digest
 
 log = logging.getLogger("stepwell.worker")
 Logger = Callable[[str, Instance], Any]
+#: How often a mutation that sends an event is called again since the flows changed, with a pause before each.
+MATCHES = 20
 
 
 class TurnHandler:
@@ -154,7 +165,7 @@ class Hosted:
         self._matched: set[str] = set()
         self._command: Any = None
         self._woken = 0
-        self._pause_s = FIRST_PAUSE_S
+        self._pause_s, self._outdated = FIRST_PAUSE_S, 0
         self._again: asyncio.TimerHandle | None = None
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,7 +239,7 @@ class Hosted:
         self._guarded(self._answered, reply)
 
     def _answered(self, reply: Any) -> None:
-        self._held.n, self._command, self._pause_s = self._command.n, None, FIRST_PAUSE_S
+        self._held.n, self._command, self._pause_s, self._outdated = self._command.n, None, FIRST_PAUSE_S, 0
         now = getattr(reply, "now", None)
         if now is not None:
             self._handler.clock.tell(now)
@@ -241,7 +252,7 @@ class Hosted:
         self._guarded(self._refused, error)
 
     def _refused(self, error: BaseException) -> None:
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable) or self._is_matched_soon(error):
             self._repeat()
         elif isinstance(error, Stale | Ended | Unknown):
             self._held.lose()
@@ -255,6 +266,13 @@ class Hosted:
             self._turn.refused(error)
             self._held.seen = self._turn.seen
             self._go()
+
+    def _is_matched_soon(self, error: BaseException) -> bool:
+        """Whether a mutation sent an event on flows that have changed: whoever has the flows looks at them now."""
+        if not isinstance(error, Outdated) or not isinstance(self._command, c.Mutate):
+            return False
+        self._outdated += 1
+        return self._outdated <= MATCHES
 
     def _repeat(self) -> None:
         """The same command again, in a while: it is refused or done, never guessed. Until the lease is over."""

@@ -248,13 +248,13 @@ class Turn:
         sent, self._sent = self._sent, ()
         if isinstance(error, errors.Unseen):
             self.heard(error.entries)
-        elif isinstance(error, errors.Outdated):
+        elif isinstance(error, errors.Outdated) and isinstance(command, c.Record):
             self._match_again(sent)
         elif isinstance(error, errors.UnknownFunction) and isinstance(command, c.Mutate):
             self.instance.mismatch = f"{error.message}\n{error.hint}"
         elif isinstance(error, errors.TooLarge | errors.Invalid | errors.Exists) and isinstance(command, c.Record):
             self._refuse_drafts(sent, error)
-        elif isinstance(error, errors.TooLarge | errors.Invalid) and isinstance(command, c.Mutate):
+        elif isinstance(error, errors.TooLarge | errors.Invalid | errors.Outdated) and isinstance(command, c.Mutate):
             self._mutations.pop(command.key, None)
             self._drafts.append(c.Draft(StepFailed(raw(failure_json(error, attempts=1))), command.key))
         elif isinstance(error, errors.TooLarge | errors.Invalid) and isinstance(command, c.Finish | c.Park):
