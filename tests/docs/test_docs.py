@@ -15,8 +15,10 @@ import msgspec
 
 from stepwell.model.settings import RANGES, Settings
 from stepwell.model.words import TRANSITIONS
+from stepwell.store.sqlite.store import SqliteStore
 from tests.cli.support import on_terminal, shell_environ
 from tests.flows.originals import OriginalFile, fill
+from tests.support import assert_lawful
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +61,23 @@ def test_the_program_in_the_readme_runs_as_it_is_written(tmp_path: Path) -> None
     assert "hello/greet completed" in said
 
 
+def test_the_workflow_in_the_readme_runs_as_it_is_written(tmp_path: Path) -> None:
+    """And a second time, when all is done already."""
+    program = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "shop.py").write_text(program)
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "shop.py"], cwd=tmp_path, env=shell_environ(), capture_output=True, text=True, check=False
+        )
+        assert (done.stdout, done.stderr) == ("order 7, approved by Ada: 10.00 for tea, 10.00 for cup\n", "")
+    store = SqliteStore(tmp_path / "shop.db")
+    assert_lawful(store)
+    with closing(store.reader()) as reader:
+        kinds = [entry.kind for entry in reader.entries(1)]
+        assert reader.run_by_no(2) is None, "the same id is the same run"
+    assert kinds.count("action.completed") == 2
+
+
 def test_every_block_of_the_readme_runs_one_after_the_other(tmp_path: Path) -> None:
     """In one folder and one shell, on ports of our own; the servers in its background are ended."""
     with closing(
@@ -83,6 +102,7 @@ def test_every_block_of_the_readme_runs_one_after_the_other(tmp_path: Path) -> N
     said = (tmp_path / "said").read_text()
     assert code == 0, said
     assert "hello greet completed" in said
+    assert "Dear Ada, it is time." in said
     assert '"events": 11' in said
 
 
