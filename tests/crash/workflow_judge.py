@@ -198,14 +198,28 @@ def check_actions(told: Told, sea: Sea, report: Report) -> None:
 
 
 def check_steps(told: Told, sea: Sea, report: Report) -> None:
-    """Each step ran, and nobody began it again once its result was recorded, but who did not know for being stopped."""
+    """Each step ran; once its result was recorded, nobody began it again who had the lease."""
     recorded = {name_of(one): one for one in told.entries if one.kind == "step.completed"}
+    lost = lost_at(told)
     for name in STEPS[told.run.name]:
         lines = sea.lines["step", told.run.id, name]
         assert lines, f"{told.run.id}: {name} never ran"
-        late = [line for line in lines if line.at > recorded[name].at and line.pid not in report.frozen]
+        late = [line for line in lines if line.at > recorded[name].at and line.at < lost.get(line.pid, line.at + 1)]
         assert not late, f"{told.run.id}: {name} ran after it was recorded: {late} {recorded[name]}"
         report.steps, report.step_calls = report.steps + 1, report.step_calls + len(lines)
+
+
+def lost_at(told: Told) -> dict[int, int]:
+    """When a process lost the run's lease, by its pid: one that was stopped, or starved, learns of it too late."""
+    lost: dict[int, int] = {}
+    holder = 0
+    for entry in told.entries:
+        body = told.body(entry)
+        if entry.kind == "attempt.started" and body["task_kind"] == "turn":
+            holder = int(body["worker"].split(":")[-2])
+        elif entry.kind == "attempt.ended" and body["task_kind"] == "turn" and body["reason"] == "expired":
+            lost.setdefault(holder, entry.at)
+    return lost
 
 
 def attempts_of(told: Told, name: str) -> int:

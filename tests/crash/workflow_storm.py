@@ -54,7 +54,7 @@ class Report(Struct):
     """What a storm was like."""
 
     kills: Counter[str] = field(default_factory=Counter)
-    frozen: set[int] = field(default_factory=set)  # the workers that were stopped for a while
+    frozen: int = 0
     attempts: Counter[str] = field(default_factory=Counter)  # by kind of task and how they ended
     entries: int = 0
     mutations: int = 0
@@ -67,7 +67,7 @@ class Report(Struct):
 
     def __str__(self) -> str:
         return (
-            f"kills {dict(self.kills)}, {len(self.frozen)} workers frozen, in {self.seconds:.0f} s; "
+            f"kills {dict(self.kills)}, {self.frozen} workers frozen, in {self.seconds:.0f} s; "
             f"{self.calm_s:.0f} s from the last kill to the last end; "
             f"{self.entries:,} entries; {self.mutations} mutations; {self.actions} actions, begun {self.action_calls} "
             f"times; {self.steps} steps, begun {self.step_calls} times; leases {dict(sorted(self.attempts.items()))}"
@@ -136,7 +136,7 @@ class Storm:
         process = place.process
         if process is not None and process.returncode is None:
             process.send_signal(signal.SIGSTOP)
-            self.report.frozen.add(process.pid)
+            self.report.frozen += 1
             self._melting.append(asyncio.create_task(self._melt(process)))
 
     async def _melt(self, process: Process) -> None:
