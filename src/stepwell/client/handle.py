@@ -91,22 +91,27 @@ class Handle(Generic[R]):
 
     async def ended(self, timeout: Duration | None = None) -> rows.Run:
         """The row of the run when it has ended; of the last one if it continues."""
-        limit_s = None if timeout is None else duration_ms(timeout, "timeout") / 1_000
-        number, since = self._new or ((await self._known()).no, None)
+        if timeout is None:
+            return await self._last()
+        limit_s = duration_ms(timeout, "timeout") / 1_000
         try:
             async with asyncio.timeout(limit_s) as limit:
-                while True:
-                    run = await self._connection.engine.wait_end(number, since=since)
-                    if run is None:
-                        raise Unknown(f"run {self.id} was deleted", run_id=self.id)
-                    if run.next_no is None:
-                        return run
-                    number = run.next_no
+                return await self._last()
         except TimeoutError:
             if not limit.expired():
                 raise
             run_now = await self.status()
             raise ResultTimeout(f"run {self.id} is {run_now.status} after {limit_s:g} s", run_id=self.id) from None
+
+    async def _last(self) -> rows.Run:
+        number, since = self._new or ((await self._known()).no, None)
+        while True:
+            run = await self._connection.engine.wait_end(number, since=since)
+            if run is None:
+                raise Unknown(f"run {self.id} was deleted", run_id=self.id)
+            if run.next_no is None:
+                return run
+            number = run.next_no
 
     async def _known(self) -> rows.Run:
         run = await self._connection.run(self._scope, self.id)
