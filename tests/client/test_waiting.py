@@ -1,7 +1,6 @@
 """Waiting for a run that was started here: nothing is read, and it is the right life of the run that is told."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ async def large(ctx: Context, size: int) -> str:
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One for each read of a query on a thread."""
     told: list[int] = []
     read = Engine._with_reader
@@ -34,7 +33,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return read(self, *args)
 
     monkeypatch.setattr(Engine, "_with_reader", counted)
-    yield told
+    return told
 
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:///{}/s.sqlite"])
