@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from stepwell import (
     Action,
@@ -11,19 +11,28 @@ from stepwell import (
     App,
     Completion,
     Context,
+    Dispatched,
+    Entry,
     Event,
+    Handle,
     Module,
     Mutation,
     MutationContext,
     NonRetryable,
+    Output,
+    Paged,
     Pool,
     Query,
     QueryContext,
     Retry,
+    Run,
     Signal,
     State,
     StepError,
+    Stepwell,
+    Worker,
     Workflow,
+    blocking,
 )
 
 admin = Module("admin")
@@ -148,6 +157,52 @@ def note(order: Order) -> str:
 
 async def fetch(n: int) -> int:
     return n
+
+
+async def program() -> None:
+    sw = Stepwell("sqlite:///shop.db", app, slots=4, drain=timedelta(seconds=5))
+    async with sw:
+        run = await sw.start(checkout, Order("1", [], 1))
+        assert_type(run, Handle[str])
+        assert_type(await run.result(timeout=3), str)
+        mine = sw.options(id="mine", if_exists="raise", tags={"a": "b"}, on_complete=told, context={"a": 1}, pool=gpu)
+        assert_type(await mine.start(nested, n=3), Handle[tuple[int, str]])
+        assert_type(sw.handle("mine"), Handle[Any])
+        assert_type(await sw.handle("mine", nested).result(), tuple[int, str])
+        await run.signal(approval, Decision(True), key="k")
+        await run.signal("anything", [1])
+        assert_type(await run.get(progress), str | None)
+        await run.cancel("why")
+        await run.terminate()
+        assert_type([one async for one in run.watch()], list[Run])
+        assert_type([one async for one in run.output(after=1, follow=True)], list[Output])
+        assert_type([one async for one in run.journal()], list[Entry])
+        assert_type(sw.runs(status="failed", tags={"a": "b"}), Paged[Run])
+        assert_type(await sw.runs().page(limit=3), tuple[list[Run], str | None])
+        assert_type(await sw.call(charge, Order("1", [], 1)), str)
+        assert_type(await sw.call(save, "1", receipt="r"), int)
+        assert_type(await sw.call(receipts, "1"), list[str])
+        assert_type(await sw.dispatch(Event("a", {"b": 1}), wait=3), Dispatched)
+        assert_type((await sw.replay("e", flows=["a"])).run_ids, list[str])
+    await Worker(app, "sqlite:///shop.db", slots=2, pools=["gpu"]).run()
+
+
+def script() -> None:
+    with blocking.Stepwell("sqlite:///shop.db", app) as sw:
+        run = sw.options(delay=3).start(checkout, Order("1", [], 1))
+        assert_type(run, blocking.Handle[str])
+        assert_type(run.result(timeout=3), str)
+        assert_type(sw.handle("mine", nested).result(), tuple[int, str])
+        run.signal(approval, Decision(True))
+        run.signal("anything")
+        assert_type(run.get(progress), str | None)
+        assert_type(list(run.watch()), list[Run])
+        assert_type(list(run.output()), list[Output])
+        assert_type(list(run.journal()), list[Entry])
+        assert_type(list(sw.runs()), list[Run])
+        assert_type(sw.runs().page(), tuple[list[Run], str | None])
+        assert_type(sw.call(charge, Order("1", [], 1)), str)
+        assert_type(sw.dispatch(Event("a", 1)), Dispatched)
 
 
 an_action: Action[[Order], str] = charge
