@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from stepwell import Invalid, Stepwell, Worker, blocking
+from stepwell.client import open_flow_client
 from stepwell.model.settings import Settings
 from tests.client.shop import app
 
@@ -14,6 +16,17 @@ MAKERS: dict[str, Callable[[], object]] = {
     "blocking": lambda: blocking.Stepwell("memory:", app),
     "Worker": lambda: Worker(app, "memory:"),
 }
+
+
+def test_a_wrong_variable_is_an_error_of_the_embedded_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPWELL_POLL_MS", "0")
+
+    async def main() -> None:
+        async with open_flow_client(tmp_path):
+            pass
+
+    with pytest.raises(Invalid, match="poll_ms must be"):
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize("maker", MAKERS)

@@ -1,6 +1,7 @@
 """The same calls on an engine in this process: the local mode (source: spec codex-flows 6.1; fault 33)."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from stepwell.flows.views import accepted_view, event_id_of, full_run_view, outp
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, Unavailable, Unknown
 from stepwell.model.rows import Run
-from stepwell.model.settings import Settings
+from stepwell.model.settings import Settings, settings_from
 from stepwell.model.words import RESULT_STATUSES, STATUSES
 from stepwell.store.port import Reader, RunFilter
 from stepwell.worker.local import Local, open_local
@@ -46,10 +47,12 @@ async def open_flow_client(
     """An engine, the flows of a folder, and a worker for them, as a flow client.
 
     `db`: `memory:` is gone at the end; a file, or `sqlite:///FILE`, is kept, and other processes may use it, too.
-    `slots`: steps at once; 0 to leave them to the others. At the end, steps have `drain_s` seconds to finish.
+    `slots`: steps at once; 0 to leave them to the others. `settings`: the `STEPWELL_` variables unless they are
+    given. At the end, steps have `drain_s` seconds to finish.
     """
+    settings = settings_from(os.environ) if settings is None else settings
     async with open_local(
-        _url(db), Path(cwd), settings=settings or Settings(), options=options, slots=slots, roots=roots, drain_s=drain_s
+        _url(db), Path(cwd), settings=settings, options=options, slots=slots, roots=roots, drain_s=drain_s
     ) as local:
         client = EmbeddedFlowClient(local)
         try:
