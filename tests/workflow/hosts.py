@@ -22,6 +22,8 @@ class Hosts(World):
 
     def claim(self) -> bool:
         """A worker leases turns."""
+        if self.still("turns"):
+            return False
         worker = self.rng.choice(["w0", "w1"])
         command = c.Claim(worker, self.secret(), requires=(f"workflow:{play.path}",), lease_ms=LEASE_MS)
         command.limit = self.rng.randrange(1, 4)
@@ -30,6 +32,7 @@ class Hosts(World):
             claimed = self.bench.do(command)  # the first answer was lost
         for leased in claimed.tasks:
             self.embody(leased, worker)
+        self.still("turns", bool(claimed.tasks))
         return bool(claimed.tasks)
 
     def embody(self, leased: c.Leased, worker: str) -> None:

@@ -16,10 +16,13 @@ class Others(World):
 
     def begin_action(self) -> bool:
         """A worker leases actions."""
+        if self.still("actions"):
+            return False
         command = c.Claim("a", self.secret(), requires=(f"function:{act.path}",), lease_ms=LEASE_MS)
         command.limit = self.rng.randrange(1, 4)
         leases = self.bench.do(command).tasks
         self.actions += [(leased, self.secret()) for leased in leases]
+        self.still("actions", bool(leases))
         return bool(leases) and self.note("actions begin:", len(leases))
 
     def end_action(self) -> bool:
@@ -46,8 +49,12 @@ class Others(World):
     def role(self) -> bool:
         """One of the engine's roles does what there is to do."""
         command: Any = self.rng.choice([c.Sweep, c.Fire, c.Deliver, c.Promote])()
-        worked = self.bench.do(command)
-        return bool(worked.count) and self.note(type(command).__name__, worked.count)
+        name = type(command).__name__
+        if self.still(name):
+            return False
+        count = self.bench.do(command).count
+        self.still(name, count > 0)
+        return count > 0 and self.note(name, count)
 
     def tick(self) -> bool:
         """Time passes."""

@@ -36,6 +36,7 @@ class World:
         self.revision, self.nonce, self.sent_signals = 0, 0, 0
         self.junk: list[object] = []
         self.newer: str | None = None  # the input that new code gives run `r`, once it is there
+        self._nothing: dict[str, tuple[int, int]] = {}
         self.before: tuple[str, Told] | None = None  # input and story of `r` before a wrong program came
         self.older = 0  # entries of `r` that old code had a part in
 
@@ -54,6 +55,13 @@ class World:
         """What nobody has used before."""
         self.nonce += 1
         return f"secret {self.nonce}"
+
+    def still(self, what: str, found: bool | None = None) -> bool:
+        """Whether there can be nothing new since `what` was last asked for and nothing `found`."""
+        stand = (self.bench.lane.commits, self.clock.now)
+        if found is not None:
+            self._nothing[what] = (0, 0) if found else stand
+        return self._nothing.get(what) == stand
 
     def stories(self, run_id: str) -> Told:
         """What the lives of a run saw so far."""
