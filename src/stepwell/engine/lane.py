@@ -310,6 +310,7 @@ class Lane:
         else:
             if hint is not None:
                 self._hints.append(hint)
+        unit.close()
 
     def _once(self, batch: Sequence[c.Command], replies: list[Any]) -> Unit | None:
         """One try: begin, load, decide, flush, read, commit. Answers what was committed, if there was anything."""
@@ -336,6 +337,7 @@ class Lane:
             if unit.readings:
                 session.read(unit.readings)
             session.abandon()
+            unit.close()
             return None
         session.flush(unit, now)
         if unit.readings:

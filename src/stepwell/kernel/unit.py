@@ -36,12 +36,12 @@ class Mutations(Protocol):
 class Table(Generic[K, V]):
     """Rows by key. Every change is noted in the unit's undo log; `dirty` says what the store has to write."""
 
-    __slots__ = ("_unit", "dirty", "rows")
+    __slots__ = ("_owned", "_undo", "dirty", "rows")
 
     def __init__(self, unit: "Unit") -> None:
         self.rows: dict[K, V] = {}
         self.dirty: dict[K, str] = {}
-        self._unit = unit
+        self._undo, self._owned = unit.undo, unit.owned  # not the unit itself: see `Unit.close`
 
     def get(self, key: K) -> V | None:
         """The row, or None when it does not exist or was not loaded."""
@@ -55,25 +55,24 @@ class Table(Generic[K, V]):
         """Adds or replaces a row."""
         before = self.rows.get(key, MISSING)
         state = self.dirty.get(key)
-        self._unit.undo.append((self, key, before, state))
+        self._undo.append((self, key, before, state))
         self.rows[key] = row
         self.dirty[key] = NEW if state == NEW or (before is MISSING and state != GONE) else CHANGED
 
     def edit(self, key: K) -> V:
         """The row as this command may change it: a copy, made once a command."""
         row = self.rows[key]
-        owned = self._unit.owned
-        if id(row) in owned:
+        if id(row) in self._owned:
             return row
         mine = copy(row)
         self.put(key, mine)
-        owned.add(id(mine))
+        self._owned.add(id(mine))
         return mine
 
     def drop(self, key: K) -> None:
         """Deletes a row."""
         state = self.dirty.get(key)
-        self._unit.undo.append((self, key, self.rows.pop(key, MISSING), state))
+        self._undo.append((self, key, self.rows.pop(key, MISSING), state))
         if state == NEW:
             del self.dirty[key]
         else:
@@ -145,7 +144,7 @@ class Unit:
     ) -> None:
         self.settings = settings
         self.mutations, self.app = mutations, app
-        self.bring: Callable[[Command], None] = lambda command: None  # loads for a command inside another one
+        self.bring: Callable[[Command], None] = _nothing  # loads for a command inside another one
         self.calls = Calls(app)
         self.undo: list[Undo] = []
         self.owned: set[int] = set()
@@ -186,6 +185,11 @@ class Unit:
             self.pruned_runs,
             self.mutated,
         )
+
+    def close(self) -> None:
+        """The batch is over: lets go of what holds itself, since the collector would have to look for it every time."""
+        self.undo.clear()
+        self.bring = _nothing
 
     def mark(self) -> tuple[int, ...]:
         """From here `rollback` finds the way back. Marks nest: a part of a command may have its own."""
@@ -319,3 +323,7 @@ TABLES = ("events", "manifests", "pools")
 def claim_signature(claim: Claim) -> tuple[Any, ...]:
     """Claims with the same signature choose among the same candidates."""
     return (claim.pools, claim.requires, claim.scope)
+
+
+def _nothing(command: Command) -> None:
+    return
