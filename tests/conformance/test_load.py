@@ -155,13 +155,28 @@ def test_overdue_runs_are_past_a_deadline_or_a_cancel_that_a_lease_ignores(sessi
         run(6, cancel_at=asked),
         run(7, cancel_at=NOW - 10),
         run(8, cancel_at=asked, status="canceled", ended_at=NOW),
+        run(9, cancel_at=asked, updated_at=NOW - 40),
+        run(10, cancel_at=asked, updated_at=NOW - 10),
+        run(11, cancel_at=asked, updated_at=NOW - 40),
+        run(12, cancel_at=asked, updated_at=NOW - 40),
     ]
     late = {4: NOW - 50, 5: NOW - 10, 7: NOW - 90}
-    tasks = [task(row.no, 1, state="leased" if row.no in late else "ready", leased_at=late.get(row.no)) for row in runs]
+    rests = {9: "parked", 10: "parked", 11: "due", 12: "due"}
+    tasks = [
+        task(
+            row.no,
+            1,
+            state=rests.get(row.no, "leased" if row.no in late else "ready"),
+            leased_at=late.get(row.no),
+            due_at=NOW if rests.get(row.no) == "due" else None,
+            due_key="t#1" if row.no == 11 else None,  # 12 is given back for a while: it may not know
+        )
+        for row in runs
+    ]
     fill(session, *runs, *tasks)
     with loading(session) as s:
-        assert [row.no for row in s.overdue(NOW, NOW - 30, 10)] == [1, 4]
-        assert [row.no for row in s.overdue(NOW, NOW - 10, 10)] == [1, 4, 5, 7]
+        assert [row.no for row in s.overdue(NOW, NOW - 30, 10)] == [1, 4, 9, 11]
+        assert [row.no for row in s.overdue(NOW, NOW - 10, 10)] == [1, 4, 5, 7, 9, 10, 11]
         assert [row.no for row in s.overdue(NOW, NOW - 10, 1)] == [1]
 
 

@@ -1,5 +1,7 @@
 """From outside: signals, cancels, holds; and timers, which beat whatever comes at a later time."""
 
+from typing import Any
+
 import pytest
 
 from stepwell.model import commands as c
@@ -147,6 +149,20 @@ def test_a_cancel_past_its_grace_is_terminated_and_its_grace_counts_leased_time(
     bench.clock.tick(grace)
     bench.do(c.Sweep())
     assert bench.run("s").status == "canceled"
+
+
+@pytest.mark.parametrize("due", [{}, {"due_at": 10**15, "due_key": "t#1"}])
+def test_a_body_that_rests_after_its_cancel_has_no_more_than_the_grace(bench: Bench, due: dict[str, Any]) -> None:
+    lease = bench.turn().lease
+    bench.do(c.Cancel("r"))
+    bench.do(c.Park(lease, 1, 100, ("signal:never",), **due))
+    grace = bench.settings.cancel_grace_ms
+    bench.clock.tick(grace - 1)
+    bench.do(c.Sweep())
+    assert bench.run().status in ("waiting", "sleeping")
+    bench.clock.tick(1)
+    bench.do(c.Sweep())
+    assert bench.run().status == "canceled"
 
 
 def test_a_deadline_ends_a_run_wherever_it_is(bench: Bench) -> None:

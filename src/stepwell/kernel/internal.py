@@ -17,7 +17,7 @@ from stepwell.kernel.writes import fail_action
 from stepwell.model.commands import Deliver, Fire, Promote, Prune, Sweep, Worked
 from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, RunHeld, SignalReceived, decode_body, raw
 from stepwell.model.errors import Conflict, Outdated
-from stepwell.model.rows import Message, Run
+from stepwell.model.rows import Message, Run, Task
 
 #: The error of an action past its deadline.
 LATE = raw('{"type":"StepTimeout","message":"the action is past its deadline"}')
@@ -59,6 +59,17 @@ def _expire(unit: Unit, key: tuple[int, int], now: int) -> None:
     give_back(unit, task, now, "expired", lost_at(task, now))
 
 
+def heard_cancel(run: Run, task: Task) -> int | None:
+    """Since when at the latest the code of a run that was asked to end knows of it; None while it may not.
+
+    A body that rests after it was asked has seen it: its clean-up waits for something.
+    """
+    if task.state == "leased":
+        return task.leased_at or 0
+    rests = task.state == "parked" or (task.state == "due" and task.due_key is not None)
+    return run.updated_at if rests else None
+
+
 def _overdue(unit: Unit, run: Run, now: int) -> bool:
     """Ends a run past its deadline, or past the grace of its cancel; answers whether it was."""
     if run.deadline is not None and run.deadline <= now:
@@ -66,7 +77,8 @@ def _overdue(unit: Unit, run: Run, now: int) -> bool:
         return True
     task = unit.tasks.rows[(run.no, run.turn)]
     grace = unit.settings.cancel_grace_ms + (unit.settings.kill_grace_ms if run.kind == "step" else 0)
-    if run.cancel_at is None or task.state != "leased" or max(run.cancel_at, task.leased_at or 0) + grace > now:
+    heard = heard_cancel(run, task)
+    if run.cancel_at is None or heard is None or max(run.cancel_at, heard) + grace > now:
         return False
     end(unit, run.no, RunCanceled(by="kernel", reason="past the grace of its cancel", terminated=True), now)
     return True

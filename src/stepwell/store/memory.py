@@ -8,6 +8,7 @@ import msgspec
 
 from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
+from stepwell.kernel.internal import heard_cancel
 from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Pool, Request, Run, Task
@@ -169,7 +170,8 @@ class MemorySession:
             return True
         task = self._t.tasks[(run.no, run.turn)]
         asked = run.cancel_at is not None and run.cancel_at <= asked_before
-        return asked and task.state == "leased" and (task.leased_at or 0) <= asked_before
+        heard = heard_cancel(run, task) if asked else None
+        return heard is not None and heard <= asked_before
 
     def due(self, now: int, limit: int) -> list[Task]:
         found = self._where(lambda task: task.state == "due" and (task.due_at or 0) <= now)

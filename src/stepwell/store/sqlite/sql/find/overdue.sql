@@ -3,5 +3,6 @@ select {run} from run where no in (
     union
     select r.no from run as r join task as t on t.no = (r.no << 20 | r.turn)
     where r.cancel_at is not null and r.ended_at is null and r.cancel_at <= ?2
-        and t.state = 'leased' and t.leased_at <= ?2
+        and case when t.state = 'leased' then t.leased_at <= ?2
+            when t.state = 'parked' or t.due_key is not null then r.updated_at <= ?2 end
 ) order by no limit ?3
