@@ -59,6 +59,8 @@ T = TypeVar("T")
 CURRENT_STEP: ContextVar[str | None] = ContextVar("stepwell_step", default=None)
 #: Options of a call that its function's decorator may give, too.
 CALL_OPTIONS = frozenset(ContextOptions.__annotations__)
+#: Options of a start from outside, which are not for a child.
+_NOT_OF_CHILDREN = ("if_exists", "on_complete", "context", "scope")
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -231,6 +233,10 @@ class Context:
         return RunHandle(self, op.body.child, op)
 
     async def _child(self, fn: Function[Any, Any], args: Any, kwargs: Any, options: Mapping[str, Any]) -> ChildOp:
+        for name in _NOT_OF_CHILDREN:
+            if options.get(name) is not None:
+                hint = "Await its result; or let a mutation start it, which has this option."
+                raise Invalid(f"a child has no option {name}", field=name, hint=hint)
         version = getattr(fn, "version", "1")
         key, now_ms = self._instance.key(plain(str(options.get("name") or fn.path))), self._now_ms()
         pool, deadline = options.get("pool"), options.get("deadline")
