@@ -9,7 +9,7 @@ import pytest
 from stepwell.cli.common import Place, find_place, run_async
 from stepwell.cli.demo_approval import RUN, show_approval, unpack_app
 from stepwell.model import commands as c
-from tests.cli.support import program
+from tests.cli.support import Shop, program
 from tests.server.support import ROOT, environ
 
 
@@ -48,6 +48,17 @@ def test_the_demo_shows_a_retry_two_kills_and_what_comes_back(tmp_path: Path) ->
     assert said.count("parcel/pack | packed 10 %") == 2, "the step that was killed was tried again from its beginning"
     assert said.count("turn, by worker ") == 2, "the body of the workflow was run by two workers"
     assert "broken" not in said.partition("8. What the doctor says")[2]
+
+
+@pytest.mark.parametrize("name", ["shop.py", "migrations/0001_booking.sql"])
+def test_the_demo_writes_over_nothing(name: str, tmp_path: Path) -> None:
+    unpack_app(tmp_path)
+    unpack_app(tmp_path)
+    (tmp_path / name).write_text("mine")
+    said = Shop(tmp_path).refused("demo", "--dir", str(tmp_path))
+    assert f"{name} is not, or no longer, the demo's" in said
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "flows").exists()
 
 
 def test_the_demo_says_so_when_something_was_done_twice(place: Place) -> None:

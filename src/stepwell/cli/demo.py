@@ -45,7 +45,7 @@ def demo(folder: Path | None) -> None:
     """See it work, and survive a kill -9, in half a minute."""
     home = folder or Path(tempfile.mkdtemp(prefix="stepwell-demo-"))
     home.mkdir(parents=True, exist_ok=True)
-    names = _unpack(home)
+    source, names = unpack_app(home), _unpack(home)
     place = find_place(home, None, None)
     say(f"A shop's flows in {home}/flows: {', '.join(names)}.")
     say("1. Start a server with a worker in it, and send it the event of a paid order.")
@@ -62,7 +62,7 @@ def demo(folder: Path | None) -> None:
         server.stop()
     rows = [(run.name, status_text(run), run.id) for run in runs]
     print_table(("STEP", "STATUS", "RUN"), rows, empty="no runs")
-    wrong = [*_wrong(runs), *show_approval(place, unpack_app(home), say)]
+    wrong = [*_wrong(runs), *show_approval(place, source, say)]
     say("8. What the doctor says of the database whose processes were killed under way, twice:")
     call(home, "doctor")
     _what_next(home, runs)

@@ -13,7 +13,7 @@ import msgspec
 from stepwell.cli.common import Place, need_run, print_table, run_async
 from stepwell.cli.demo_process import Process, call
 from stepwell.flows.backend import iso_ms
-from stepwell.model.errors import Unavailable
+from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.rows import Entry, Run
 from stepwell.store.port import Reader
 
@@ -27,10 +27,22 @@ Say = Callable[[str], None]
 
 
 def unpack_app(home: Path) -> Path:
-    """Copies the app, which is one file and the SQL of its table; where the file is."""
+    """Copies the app, which is one file and the SQL of its table; where the file is.
+
+    Raises `Invalid` rather than to write over a file that somebody has made, or changed.
+    """
     with as_file(files("stepwell.cli").joinpath("demo_app")) as source:
-        shutil.copytree(source, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (one for one in source.rglob("*") if one.suffix in (".py", ".sql")):
+            _copy(path, home / path.relative_to(source))
     return home / "shop.py"
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists() and target.read_bytes() != source.read_bytes():
+        hint = "Give --dir a new folder, or leave it out."
+        raise Invalid(f"{target} is not, or no longer, the demo's: it is left as it is", hint=hint, field="dir")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
 
 
 def show_approval(place: Place, source: Path, say: Say) -> list[str]:
