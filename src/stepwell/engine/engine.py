@@ -9,13 +9,13 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from stepwell.engine.borrowed import PROCESS
 from stepwell.engine.clock import wall_ms
 from stepwell.engine.ends import Ends
 from stepwell.engine.entropy import Entropy
 from stepwell.engine.inside import refuse_inside
 from stepwell.engine.lane import Committed, Hint, Lane, no_fault
 from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
-from stepwell.engine.switching import SWITCHING
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
@@ -65,7 +65,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._promoter: Promoter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lane: Lane | None = None
-        self._closed = self._switches = False
+        self._closed = self._borrows = False
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -73,8 +73,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._loop = asyncio.get_running_loop()
         await self._loop.run_in_executor(self._threads, self._open)
         self.lane.start()
-        SWITCHING.enter(self.settings.switch_us)
-        self._switches = True
+        PROCESS.enter(self.settings.switch_us, self.settings.collect_objects)
+        self._borrows = True
         if self._with_roles:
             self._start_roles()
         return self
@@ -132,8 +132,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         loop = asyncio.get_running_loop()
         if self._lane is not None:
             await loop.run_in_executor(self._threads, self._lane.close)
-        if self._switches:
-            SWITCHING.leave()
+        if self._borrows:
+            PROCESS.leave()
         await loop.run_in_executor(self._threads, self._close_readers)
         self._threads.shutdown()
 

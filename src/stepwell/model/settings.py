@@ -36,6 +36,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     change_retention: int = 100_000
     claim_limit: int = 1_000
     switch_us: int = 500  # 0: Python's own interval
+    collect_objects: int = 20_000  # 0: Python's own threshold
     sync: Literal["full", "normal"] = "full"
 
     def __post_init__(self) -> None:
@@ -81,6 +82,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "change_retention": (1_000, 100_000_000),
     "claim_limit": (1, 10_000),
     "switch_us": (0, 100_000),
+    "collect_objects": (0, 10_000_000),
 }
 
 
