@@ -132,6 +132,8 @@ class Hosts(World):
             return False
         chosen = self.rng.sample(ready, self.rng.randrange(1, len(ready) + 1))
         outside = [self.call_from_outside()] if self.rng.random() < 0.05 else []
+        if outside:
+            self.note("in one batch with", outside[0])
         twice = [life for life in chosen if self.rng.random() < 0.05]
         commands = [*outside, *(life.command for life in chosen), *(life.command for life in twice)]
         replies = self.bench.all(*commands)[len(outside) :]

@@ -68,9 +68,7 @@ class Others(World):
             return False
         self.clock.now = max(self.clock.now, due)
         self.note("tick exactly to", self.clock.now)
-        if self.rng.random() < 0.5:
-            self.bench.all(self.call_from_outside())
-        return True
+        return self.outside() if self.rng.random() < 0.5 else True
 
     def tick_far(self) -> bool:
         """Nobody is there for a while: every lease is over."""
