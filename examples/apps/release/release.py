@@ -1,16 +1,19 @@
 """An event starts a workflow, through a flow package or by the type that the workflow listens to; it sends another.
 
 `flows/upstream-watch` beside this file has the step `review` with `runner = "workflow"`.
-Run it: `python examples/apps/release/release.py`, or, in its folder, `stepwell serve --app release:app`.
+Run it: `python examples/apps/release/release.py`; or, in its folder, `stepwell serve --app release:app`, and from another
+terminal `curl --json @event.json localhost:7345/events`.
 """
 
 import asyncio
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from stepwell import App, Context, Event, Stepwell
 
 app = App("ci")
+HERE = Path(__file__).parent
 
 
 @dataclass
@@ -42,9 +45,8 @@ async def summarise(tag: str) -> str:
 
 
 async def main() -> None:
-    async with Stepwell("sqlite:///ci.sqlite", app, flows=Path(__file__).parent) as sw:
-        release = {"repo": "openai/codex", "tag": "fixture-1.0.0"}
-        sent = await sw.dispatch(Event("upstream.release", release, id="fixture-1", source="fixture"))
+    async with Stepwell("sqlite:///ci.sqlite", app, flows=HERE) as sw:
+        sent = await sw.dispatch(Event(**json.loads((HERE / "event.json").read_text())))
         print(await sw.handle(sent.run_ids[0], review).result())
         async for run in sw.runs(name="ci:announce"):
             print(await sw.handle(run.id, announce).result())
