@@ -1,8 +1,8 @@
 """An event starts a workflow, through a flow package or by the type that the workflow listens to; it sends another.
 
 `flows/upstream-watch` beside this file has the step `review` with `runner = "workflow"`.
-Run it: `python examples/apps/release/release.py`; or, in its folder, `stepwell serve --app release:app`, and from another
-terminal `curl --json @event.json localhost:7345/events`.
+Run it: `python examples/apps/release/release.py`; or, in its folder, `stepwell serve --app release:app`, and from
+another terminal `curl --json @event.json localhost:7345/events`.
 """
 
 import asyncio
