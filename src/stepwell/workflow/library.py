@@ -1,7 +1,8 @@
-"""Two functions of asyncio that would not replay the same, made so on a workflow's loop (source: spec workflow-loop 3).
+"""Functions of asyncio that would not replay the same, made so on a workflow's loop (source: spec workflow-loop 3).
 
 `as_completed` puts coroutines into a set, so the order of their tasks depends on addresses. `wait_for` makes a task for
-what it waits for until Python 3.11 and none later, so the path of a step would depend on the version.
+what it waits for until Python 3.11 and none later, so the path of a step would depend on the version. `all_tasks` looks
+into a set of the whole process, in which the tasks of bodies are not.
 """
 
 import asyncio
@@ -20,12 +21,23 @@ def install() -> None:
     for module in modules:
         if not hasattr(module.as_completed, "stepwell"):
             module.as_completed = _as_completed(module.as_completed)
+        if not hasattr(module.all_tasks, "stepwell"):
+            module.all_tasks = _all_tasks(module.all_tasks)
         if sys.version_info < (3, 12) and not hasattr(module.wait_for, "stepwell"):
             module.wait_for = _wait_for(module.wait_for)
 
 
 def _in_workflow() -> bool:
     return type(events._get_running_loop()) is WorkflowLoop
+
+
+def _all_tasks(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def all_tasks(loop: Any = None) -> Any:
+        of = events._get_running_loop() if loop is None else loop
+        return {task for task in of.live if not task.done()} if isinstance(of, WorkflowLoop) else original(loop)
+
+    return _marked(all_tasks)
 
 
 def _as_completed(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,8 +20,10 @@ from stepwell.workflow.scope import Scope
 PUMP_BUDGET = 100_000
 #: The last time that a timer may have, in seconds since the epoch: the year 2255.
 LAST_S = (1 << 53) / 1_000
-#: Finished generators are looked for when there are so many.
+#: Finished generators are looked for when there are so many, and when twice as many as were left.
 MANY_GENERATORS = 64
+#: How often a body that leaves the memory is told so.
+MOST_REFUSALS = 100
 Ts = TypeVarTuple("Ts")
 Context = Any
 
@@ -135,9 +137,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.root = Scope("", None, 0)
         self.live: dict[WorkflowTask, None] = {}  # asyncio itself keeps weak references only
         self.evicting = False
+        self._refused = 0
         self._ready: deque[events.Handle] = deque()
         self._running = False
         self._generators: dict[int, Any] = {}
+        self._many = MANY_GENERATORS
         self._handler: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
 
     # ── what asyncio uses ────────────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +168,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, *, name: str | None = None, **more: Any) -> Any:
         if self.evicting:
             coro.close()
-            raise Evicted
+            self.refuse_evicted()
+            never: Any = WorkflowTask(coro, loop=self, name=name)
+            never._log_destroy_pending = False
+            return never
         more.pop("eager_start", None)
         return self._keep(WorkflowTask(coro, loop=self, name=name, **more))
 
@@ -175,6 +182,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return root
 
     def _keep(self, task: WorkflowTask) -> WorkflowTask:
+        """Tasks of many runs have the same hashes, so they must not be in one set: that of asyncio is left at once."""
+        _inner._unregister_task(task)
         self.live[task] = None
         task.add_done_callback(self._let_go)
         return task
@@ -232,7 +241,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready.append(timer)
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
-        if not self.evicting:
+        if handle._scheduled and not self.evicting:  # one that was due at once is no timer of the journal
             self.host.timer_cancelled(handle)
 
     def scope(self) -> Scope:
@@ -254,8 +263,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return
         if self._handler is None:
             self.host.loop_exception(context)
-        else:
+            return
+        try:
             self._handler(self, context)
+        except Exception as error:
+            self.host.loop_exception({"message": "the handler of exceptions failed", "exception": error})
 
     def get_task_factory(self) -> None:
         return None
@@ -325,9 +337,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def _generator_began(self, generator: Any) -> None:
         """Kept, so that its `finally` never runs at a moment that the garbage collector chooses."""
-        if len(self._generators) >= MANY_GENERATORS:
+        if len(self._generators) >= self._many:
             self._generators = {key: one for key, one in self._generators.items() if one.ag_frame is not None}
+            self._many = max(MANY_GENERATORS, 2 * len(self._generators))
         self._generators[id(generator)] = generator
+
+    def refuse_evicted(self) -> None:
+        """Raises Evicted; not for ever, since a body may catch all and ask again: then it waits, and is left there."""
+        self._refused += 1
+        if self._refused <= MOST_REFUSALS:
+            raise Evicted
 
     # ── leaving memory ───────────────────────────────────────────────────────────────────────────────────────────
 
