@@ -16,10 +16,11 @@ from stepwell.model.rows import Entry
 from stepwell.store.port import Store, scan_all
 from stepwell.workflow.instance import RETRY
 from tests.support import assert_lawful, open_store, plain
+from tests.workflow.called import Seen, effect
 from tests.workflow.driver import Driver
 from tests.workflow.effects import Effects, prepare, tokens
 from tests.workflow.lives import ENDS, Bad, Life, replayed
-from tests.workflow.player import Seen, effect, play
+from tests.workflow.player import play
 from tests.workflow.programs import Node, changed, operations, program, renamed, size, smaller
 from tests.workflow.world import SETTINGS
 

@@ -1,4 +1,4 @@
-"""The mutations of `player`, run in the lane's transaction on a table of their own; they take no time.
+"""The mutations of `called`, run in the lane's transaction on a table of their own; they take no time.
 
 That nothing is measured keeps the lane's batches the same on every machine.
 """
@@ -10,7 +10,7 @@ from stepwell.functions.values import encode
 from stepwell.kernel.calls import Call, Called
 from stepwell.kernel.unit import Unit
 from stepwell.store.port import AppMigration, Reader, Store
-from tests.workflow.player import broken, effect
+from tests.workflow.called import broken, effect
 
 TABLE = AppMigration(1, "effect", "CREATE TABLE effect (token TEXT NOT NULL)", "1")
 MUTATIONS = {function.path: function for function in (effect, broken)}

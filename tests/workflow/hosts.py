@@ -8,8 +8,9 @@ from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.model.entries import StepCompleted
 from stepwell.workflow.turn import Done, Failed, Matched, Work
+from tests.workflow.called import Boom, fail, flaky, look
 from tests.workflow.lives import Bad, Life
-from tests.workflow.player import Boom, fail, flaky, look, play
+from tests.workflow.player import play
 from tests.workflow.world import LEASE_MS, World, agree, said, short
 
 

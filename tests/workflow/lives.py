@@ -7,7 +7,8 @@ from stepwell.model.entries import StepCompleted, StepFailed
 from stepwell.model.rows import Entry
 from stepwell.workflow.context import Facts
 from stepwell.workflow.turn import Turn, Work
-from tests.workflow.player import Seen, Trace, play
+from tests.workflow.called import Seen, Trace
+from tests.workflow.player import play
 
 #: Entries that end what their key names.
 ENDS = frozenset(("step.completed", "step.failed", "action.completed", "action.failed", "child.ended", "timer.fired"))

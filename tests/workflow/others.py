@@ -7,7 +7,7 @@ from msgspec import json
 from stepwell.functions.values import encode
 from stepwell.model import commands as c
 from stepwell.model import errors
-from tests.workflow.player import act
+from tests.workflow.called import act
 from tests.workflow.world import LEASE_MS, World, agree, short
 
 
