@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from stepwell import (
+    App,
     ArgumentError,
     Conflict,
     Event,
     Invalid,
     NotFound,
     NotJson,
+    Pool,
     RunCanceled,
     RunError,
     StepError,
@@ -234,6 +236,9 @@ def test_options_of_a_start(url: str) -> None:
         ({"idd": "x"}, "idd"),
         ({"id": ""}, "id"),
         ({"id": 7}, "id"),
+        ({"id": "\ud800"}, "id"),
+        ({"key": ""}, "key"),
+        ({"tags": {"\ud800": "a"}}, "tags"),
         ({"if_exists": "maybe"}, "if_exists"),
         ({"delay": -1}, "delay"),
         ({"at": datetime(2026, 1, 1)}, "time zone"),  # noqa: DTZ001 - that is the mistake
@@ -291,6 +296,7 @@ def test_calls_of_each_kind(url: str) -> None:
 def test_what_is_no_function_of_the_app_is_said_clearly(url: str) -> None:
     async def test(sw: Stepwell) -> None:
         plain: Any = print
+        any_event: Any = Event
         await refused(sw.call(plain, 1), Invalid, "@app.query")
         workflow: Any = checkout
         await refused(sw.call(workflow, Order("1")), Invalid, "sw.start(checkout")
@@ -300,6 +306,23 @@ def test_what_is_no_function_of_the_app_is_said_clearly(url: str) -> None:
         nothing: Any = None
         await refused(sw.start(checkout, nothing), ArgumentError, "order")
         await refused(sw.dispatch(nothing), Invalid, "Event")
+        late: Any = any_event("order.paid", {}, occurred_at="noon")
+        await refused(sw.dispatch(late), Invalid, "occurred_at")
+        await refused(sw.dispatch(Event("order.paid", {}), wait=-1), Invalid, "wait")
+        await refused(sw.replay("e", flows="packing"), Invalid, "list of names")
+        await refused(sw.replay("e", wait=-1), Invalid, "wait")
+        bads: list[Any] = [nothing, 3, "", "\ud800"]
+        for bad in bads:
+            await refused(sw.replay(bad), Invalid, "event_id")
+            for make in (sw.handle, lambda bad: sw.runs(name=bad or ""), lambda bad: sw.runs(scope=bad or "")):
+                with pytest.raises(Invalid):
+                    make(bad)
+        with pytest.raises(Invalid, match="tags"):
+            sw.runs(tags={"a": nothing})
+        states: list[Any] = [nothing, "progress"]
+        for state in states:
+            await refused(sw.handle("nobody").get(state), Invalid, "State(")
+        assert [run.id async for run in sw.runs()] == []  # what was refused has sent nothing
         await refused(sw.handle("nobody").status(), NotFound, "nobody")
         await refused(sw.handle("nobody").result(), NotFound, "nobody")
         await refused(sw.handle("nobody").signal("x"), NotFound, "nobody")
@@ -400,3 +423,18 @@ def test_the_pools_of_the_code_are_limits_of_the_store(tmp_path: Path) -> None:
         assert [(pool.name, pool.limit, pool.key_limit) for pool in pools] == [(ovens.name, 2, 1)]
 
     within("memory:", test)
+
+
+def test_two_pools_of_one_name_with_other_limits_are_refused() -> None:
+    two = App("two")
+
+    @two.action(pool=Pool("ovens", 2))
+    async def one() -> None: ...
+
+    @two.action(pool=Pool("ovens", 3))
+    async def other() -> None: ...
+
+    async def main() -> None:
+        await refused(Stepwell("memory:", two).__aenter__(), Invalid, "ovens", "one Pool")
+
+    asyncio.run(main())

@@ -5,9 +5,9 @@ from typing import Any
 
 from stepwell.client.connection import BY, Connection
 from stepwell.client.handle import Handle
-from stepwell.client.starting import scope_of
 from stepwell.functions.define import Action, Function
 from stepwell.functions.failures import step_error
+from stepwell.functions.start_options import scope_of
 from stepwell.functions.starts import start_command
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid

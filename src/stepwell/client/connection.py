@@ -123,7 +123,7 @@ def known(reader: Reader, scope: str, run_id: str) -> Run:
     """A run's row, or `Unknown`."""
     run = reader.run(scope, run_id)
     if run is None:
-        raise Unknown(f"no run {run_id!r}", run_id=run_id)
+        raise Unknown(f"no run {run_id!r:.300}", run_id=run_id)
     return run
 
 

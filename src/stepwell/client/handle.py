@@ -12,9 +12,10 @@ from stepwell.functions import values
 from stepwell.functions.define import Duration, Signal, Workflow, duration_ms
 from stepwell.functions.errors import RunError
 from stepwell.functions.failures import run_error
+from stepwell.functions.messages import need_state, need_text, signal_json
 from stepwell.model import commands as c
 from stepwell.model import rows
-from stepwell.model.errors import Conflict, Invalid, Timeout, Unknown
+from stepwell.model.errors import Conflict, Timeout, Unknown
 from stepwell.store.port import Reader
 from stepwell.worker.said import state_text
 
@@ -56,9 +57,7 @@ class Handle(Generic[R]):
         scope: str,
         new: tuple[int, float] | None = None,
     ) -> None:
-        given: object = run_id
-        if not isinstance(given, str) or not given:
-            raise Invalid(f"a run has no id like {run_id!r:.80}", hint="Give the id of a run, a text.", field="run_id")
+        need_text("run_id", run_id, "the id of a run")
         self.id = run_id
         self._connection, self._workflow, self._scope, self._new = connection, workflow, scope, new
 
@@ -137,6 +136,7 @@ class Handle(Generic[R]):
 
     async def get(self, state: Readable[T]) -> T | None:
         """What the run last said by `ctx.set(state, ...)`; None if it has not."""
+        need_state(state)
 
         def look(reader: Reader) -> str | None:
             return state_text(reader, known(reader, self._scope, self.id), state.name)
@@ -207,16 +207,6 @@ class Handle(Generic[R]):
     async def terminate(self, reason: str = "") -> None:
         """Ends the run without asking it. Raises Conflict when it has ended."""
         await self._connection.engine.submit(c.Terminate(self.id, by=BY, reason=reason, scope=self._scope))
-
-
-def signal_json(signal: Signal[Any] | str, value: Any) -> tuple[str, str]:
-    """Name and payload of a signal. Raises `NotJson` for a value that its receiver could not read as its type."""
-    if isinstance(signal, str):
-        return signal, values.encode(value)
-    if not isinstance(signal, Signal):
-        hint = "Give Signal('name', Type), or its name as a text."
-        raise Invalid(f"no signal: {signal!r:.80}", hint=hint, field="signal")
-    return signal.name, values.through(value, signal.type)[0]
 
 
 def _still(reader: Reader, number: int, run_id: str) -> rows.Run:

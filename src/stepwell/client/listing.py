@@ -5,6 +5,7 @@ import msgspec
 from stepwell.client.connection import Connection
 from stepwell.client.paged import Paged, Part
 from stepwell.client.run import Run, run_of
+from stepwell.functions.messages import need_text
 from stepwell.model import rows
 from stepwell.model.errors import Invalid
 from stepwell.model.words import RESULT_STATUSES, STATUSES
@@ -31,6 +32,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if value is not None and value not in allowed:
                 raise Invalid(f"{name} must be one of {', '.join(allowed)}, not {value!r:.80}", hint="None is for all.")
+        for name, value in (("name", self.name), ("event_id", self.event_id), ("scope", self.scope)):
+            if value is not None:
+                need_text(name, value, "a name or an id as it is stored")
 
 
 def list_runs(connection: Connection, wanted: Wanted) -> Paged[Run]:

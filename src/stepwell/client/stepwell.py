@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from stepwell.client.calling import call
 from stepwell.client.connection import BY, Connection
@@ -13,7 +13,6 @@ from stepwell.client.handle import Handle
 from stepwell.client.listing import Wanted, list_runs
 from stepwell.client.paged import Paged
 from stepwell.client.run import Run
-from stepwell.client.starting import SCOPE, check_options, merged, need_workflow, scope_of
 from stepwell.engine.clock import steady_s, wall_ms
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.events import parse_event
@@ -28,7 +27,10 @@ from stepwell.functions.define import (
     Workflow,
     duration_ms,
 )
-from stepwell.functions.starts import start_command
+from stepwell.functions.messages import need_text
+from stepwell.functions.start_options import SCOPE, check_options, checked_tags, merged, scope_of
+from stepwell.functions.starts import need_workflow, start_command
+from stepwell.model.errors import Invalid
 from stepwell.model.settings import Settings
 from stepwell.model.words import Status
 from stepwell.worker.host import event_wire
@@ -148,8 +150,8 @@ class Stepwell:
             result_status=result_status,
             name=name,
             event_id=event_id,
-            tags=dict(tags or {}),
-            scope=scope or scope_of(self._options),
+            tags=checked_tags(tags),
+            scope=scope_of(self._options) if scope is None else scope,
         )
         return list_runs(self._connection, wanted)
 
@@ -173,7 +175,7 @@ class Stepwell:
         Without an id it gets a new one. The same id and body again is a duplicate, with the same runs; another body is
         Conflict. `wait`: so long at most for the runs to end.
         """
-        local = self._connection.local
+        local, wait_s = self._connection.local, _wait_s(wait)
         engine = local.engine
         body = parse_event(
             event_wire(event),
@@ -182,22 +184,34 @@ class Stepwell:
             max_bytes=engine.settings.payload_bytes,
         )
         accepted = await local.flows.dispatch(body, by=BY)
-        return await self._told(Dispatched(accepted.event_id, accepted.status == "duplicate", accepted.run_ids), wait)
+        return await self._told(Dispatched(accepted.event_id, accepted.status == "duplicate", accepted.run_ids), wait_s)
 
     async def replay(self, event_id: str, *, flows: Sequence[str] = (), wait: Duration | None = None) -> Dispatched:
         """Runs a stored event again, on the flows and workflows as they are now: new runs. `flows` chooses some.
 
         Raises NotFound.
         """
+        wait_s, given = _wait_s(wait), cast("object", flows)
+        need_text("event_id", event_id, "the id of an event")
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            hint = "Give a list of names, as ['packing'], or leave it out for all."
+            raise Invalid(f"flows are a list of names, not {given!r:.80}", hint=hint, field="flows")
         accepted = await self._connection.local.flows.replay(event_id, steps=tuple(flows), by=BY)
-        return await self._told(Dispatched(accepted.event_id, False, accepted.run_ids), wait)
+        return await self._told(Dispatched(accepted.event_id, False, accepted.run_ids), wait_s)
 
-    async def _told(self, dispatched: Dispatched, wait: Duration | None) -> Dispatched:
-        if wait is not None:
-            ends = [Handle(self._connection, one, None, scope=SCOPE).ended() for one in dispatched.run_ids]
+    async def _told(self, dispatched: Dispatched, wait_s: float | None) -> Dispatched:
+        if wait_s is not None:
+            handles: list[Handle[Any]] = [
+                Handle(self._connection, one, None, scope=SCOPE) for one in dispatched.run_ids
+            ]
             try:
-                async with asyncio.timeout(duration_ms(wait, "wait") / 1_000):
-                    await asyncio.gather(*ends)
+                async with asyncio.timeout(wait_s):
+                    await asyncio.gather(*(handle.ended() for handle in handles))
             except TimeoutError:
                 pass  # they go on
         return dispatched
+
+
+def _wait_s(wait: Duration | None) -> float | None:
+    """So long in seconds. Refused before anything is sent, if it cannot be."""
+    return None if wait is None else duration_ms(wait, "wait") / 1_000

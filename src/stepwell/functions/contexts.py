@@ -3,7 +3,7 @@
 Everything that a mutation does here commits together with whatever called it, or not at all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
 from datetime import UTC, datetime
@@ -27,8 +27,9 @@ from stepwell.functions.define import (
     Workflow,
 )
 from stepwell.functions.guard import Guard, NotAllowed, Watched
+from stepwell.functions.messages import need_event, signal_json
+from stepwell.functions.start_options import check_options, merged
 from stepwell.functions.starts import start_command
-from stepwell.functions.values import encode
 from stepwell.kernel import events
 from stepwell.kernel.calls import Call
 from stepwell.kernel.decide import decide_inside
@@ -73,12 +74,13 @@ class MutationContext(QueryContext):
     def __init__(self, db: Database, principal: Principal, log: "LoggerAdapter[Any]", transaction: Transaction) -> None:
         super().__init__(db, principal, log)
         self._in = transaction
-        self._options: StartOptions = {}
+        self._options: Mapping[str, Any] = {}
 
     def options(self, **options: Unpack[StartOptions]) -> Self:
-        """A view: what is started and enqueued through it has these options."""
+        """A view: what is started and enqueued through it has these options. Raises Invalid for what there is not."""
+        check_options(options)
         view = copy(self)
-        view._options = {**self._options, **options}
+        view._options = merged(self._options, options)
         return view
 
     def now(self) -> datetime:
@@ -117,9 +119,9 @@ class MutationContext(QueryContext):
         return self._start(action, action.signature.bind(args, kwargs))
 
     def signal(self, run_id: str, signal: Signal[Any], value: Any) -> None:
-        """Sends a signal. Raises Unknown or Ended."""
-        call = self._in.call
-        self._decide(c.Signal(run_id, signal.name, encode(value), by=call.by, scope=call.scope))
+        """Sends a signal. Raises Unknown or Ended, NotJson for a value that is not of the signal's type."""
+        call, (name, payload) = self._in.call, signal_json(signal, value)
+        self._decide(c.Signal(run_id, name, payload, by=call.by, scope=call.scope))
 
     def cancel(self, run_id: str) -> None:
         """Asks a run to end. Raises Unknown or Ended."""
@@ -132,6 +134,7 @@ class MutationContext(QueryContext):
         if made.match is None:
             hint = "Start the server, or the embedded one, with the flows that are to hear of it."
             raise Unavailable("nobody here knows what events start", hint=hint)
+        need_event(event)
         emission = made.match(made.call.scope, event, event.id or self._new_id("evt_"))
         (one,) = emission.events
         known = c.AcceptEvent(one.event, one.matches, emission.manifests_at, one.misses, made.call.scope, made.call.by)

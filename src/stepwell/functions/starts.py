@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from stepwell.functions.define import Action, Completion, Mutation, Workflow
+from stepwell.functions.define import Action, Completion, Function, Mutation, Workflow
 from stepwell.functions.retry import Retry, duration_ms, policy_of
 from stepwell.functions.values import encode
 from stepwell.model.commands import StartRun
@@ -55,6 +55,17 @@ def start_command(
         policy = policy_of(given.get("retry"), retry)
         command.retry = None if policy is None else policy.policy_json()
     return command
+
+
+def need_workflow(value: object) -> None:
+    """Raises `Invalid` for what cannot be started."""
+    if isinstance(value, Workflow):
+        return
+    if isinstance(value, Function):
+        hint = f"An action, mutation or query is called: await sw.call({value.name}, ...)."
+        raise Invalid(f"{value.path} is no workflow but a {value.kind}", hint=hint)
+    hint = "Give the object that @app.workflow made of the function."
+    raise Invalid(f"start takes a workflow, not {type(value).__name__}", hint=hint)
 
 
 def callback_json(mutation: Mutation[[Completion], None] | None, context: Any) -> str | None:

@@ -15,6 +15,7 @@ from stepwell.flows.workflows import AppWorkflows
 from stepwell.functions import values
 from stepwell.functions.define import Event, Function, Pool, Workflow
 from stepwell.functions.failures import failure_json, step_error
+from stepwell.functions.messages import need_event
 from stepwell.functions.mutations import AppMutations
 from stepwell.functions.queries import AppQueries
 from stepwell.functions.registry import Registry
@@ -224,10 +225,7 @@ def _matching(flows: FlowBackend) -> Callable[[rows.Run, str, Any, bool], Any]:
 
 def event_wire(event: Event[Any]) -> dict[str, Any]:
     """An event as it is sent. Raises `NotJson` for a payload that cannot be, `Invalid` for what is no event."""
-    given: object = event
-    if not isinstance(given, Event):
-        hint = "Give Event('order.paid', {'order': 7})."
-        raise Invalid(f"dispatch takes an Event, not {type(given).__name__}", hint=hint)
+    need_event(event)
     wire = {"type": event.type, "payload": msgspec.json.decode(values.encode(event.payload))}
     more = {
         "id": event.id or None,
@@ -239,7 +237,7 @@ def event_wire(event: Event[Any]) -> dict[str, Any]:
 
 async def limit_pools(engine: Engine, registry: Registry) -> None:
     """Sets the limits of the pools that functions name. What an operator paused stays paused."""
-    wanted = {pool.name: pool for pool in _pools(registry) if (pool.limit, pool.per_key, pool.rate) != (None,) * 3}
+    wanted = _limited(registry)
     if not wanted:
         return
     there = {pool.name: pool for pool in await engine.read(lambda reader: reader.pools("main"))}
@@ -250,6 +248,18 @@ async def limit_pools(engine: Engine, registry: Registry) -> None:
         )
         if new != old:
             await engine.submit(c.SetPool(new))
+
+
+def _limited(registry: Registry) -> dict[str, Pool]:
+    """The pools that have limits, by name. Raises Invalid where two of one name have different ones."""
+    wanted: dict[str, Pool] = {}
+    for pool in _pools(registry):
+        if (pool.limit, pool.per_key, pool.rate) != (None,) * 3:
+            other = wanted.setdefault(pool.name, pool)
+            if repr(other) != repr(pool):
+                hint = "Make one Pool and give it to all that share it, or rename one."
+                raise Invalid(f"{other!r} and {pool!r} are two pools of one name", hint=hint, field="pool")
+    return wanted
 
 
 def _pools(registry: Registry) -> list[Pool]:

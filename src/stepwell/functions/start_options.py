@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from stepwell.functions import values
-from stepwell.functions.define import Function, Mutation, Pool, StartOptions, Workflow, duration_ms
+from stepwell.functions.define import Mutation, Pool, StartOptions
+from stepwell.functions.retry import duration_ms
 from stepwell.model.errors import Invalid
 
 #: Runs that nobody gave a scope are in this one.
@@ -37,15 +38,11 @@ def scope_of(options: Mapping[str, Any]) -> str:
     return scope
 
 
-def need_workflow(value: object) -> None:
-    """Raises `Invalid` for what cannot be started."""
-    if isinstance(value, Workflow):
-        return
-    if isinstance(value, Function):
-        hint = f"An action, mutation or query is called: await sw.call({value.name}, ...)."
-        raise Invalid(f"{value.path} is no workflow but a {value.kind}", hint=hint)
-    hint = "Give the object that @app.workflow made of the function."
-    raise Invalid(f"start takes a workflow, not {type(value).__name__}", hint=hint)
+def checked_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    """Tags to look for. Raises `Invalid` for what can be none."""
+    if tags is not None:
+        check_options({"tags": tags})
+    return dict(tags or {})
 
 
 def _is_json(value: object) -> bool:
@@ -57,8 +54,12 @@ def _are_tags(tags: Any) -> bool:
     return (
         isinstance(tags, Mapping)
         and len(tags) <= MAX_TAGS
-        and all(isinstance(one, str) for pair in tags.items() for one in pair)
+        and all(_is_valid(one) for pair in tags.items() for one in pair)
     )
+
+
+def _is_valid(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _is_moment(value: object) -> bool:
@@ -66,7 +67,7 @@ def _is_moment(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    return _is_valid(value) and bool(value)
 
 
 def _is_whole(value: object) -> bool:
@@ -74,13 +75,13 @@ def _is_whole(value: object) -> bool:
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "id": (_is_text, "a text that is not empty"),
+    "id": (_is_text, "a text in valid Unicode that is not empty"),
     "if_exists": (lambda value: value in REUSES, f"one of {', '.join(REUSES)}"),
     "at": (_is_moment, "a datetime with a time zone"),
     "pool": (lambda value: isinstance(value, Pool), "a Pool"),
-    "key": (lambda value: isinstance(value, str), "a text"),
+    "key": (_is_text, "a text in valid Unicode that is not empty"),
     "priority": (_is_whole, "a whole number"),
-    "scope": (_is_text, "a text that is not empty"),
+    "scope": (_is_text, "a text in valid Unicode that is not empty"),
     "on_complete": (lambda value: isinstance(value, Mutation), "a mutation of the app"),
     "tags": (_are_tags, f"up to {MAX_TAGS} names with a text each, as {{'customer': 'c-7'}}"),
     "context": (_is_json, "JSON"),
