@@ -1,7 +1,8 @@
-"""86 to 90, 109, 110: mutations, delays, sleeps, versions (source: spec orchestrator E.5, B.7, B.17)."""
+"""71, 86 to 90, 109, 110: values, mutations, delays, sleeps, versions (source: spec orchestrator E.5, B.7, B.17)."""
 
 import asyncio
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from stepwell import (
     App,
     Context,
     MutationContext,
+    Retry,
     RunError,
     State,
     StepError,
@@ -26,6 +28,47 @@ from tests.conformance_workflow.support import (
     seen,
     story,
 )
+
+# ── values ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Order:
+    id: str
+    lines: list[int]
+
+
+@on_a_loop
+async def test_71_values_are_typed_and_what_cannot_be_recorded_is_not_done(place: Place) -> None:
+    ran = 0
+
+    async def priced(order: Order) -> Order:
+        return Order(order.id, [2 * line for line in order.lines])
+
+    async def opaque() -> Any:
+        nonlocal ran
+        ran += 1
+        return {"file": object()}
+
+    @place.app.workflow
+    async def typed(ctx: Context, order: Order) -> Order:
+        found = await ctx.step(priced, order)
+        assert isinstance(found, Order)
+        await ctx.sleep(0.01)
+        return found
+
+    @place.app.workflow
+    async def unserialisable(ctx: Context) -> None:
+        await ctx.options(retry=Retry(3, initial=0)).step(opaque)
+
+    async with place.open() as sw:
+        assert await (await sw.start(typed, Order("1", [1, 2]))).result() == Order("1", [2, 4])
+        run = await sw.start(unserialisable)
+        error = await refused(run.result(), RunError, "object", "$.file")
+        assert error.type == "NotJson"
+        assert await story(run) == ["run.created", "step.failed", "run.failed"]
+    assert ran == 1, "another attempt would return it, too"
+
 
 # ── mutations and queries ────────────────────────────────────────────────────────────────────────────────────────────
 

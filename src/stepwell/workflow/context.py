@@ -48,7 +48,6 @@ from stepwell.model.entries import (
 )
 from stepwell.model.errors import Invalid
 from stepwell.workflow.instance import Instance
-from stepwell.workflow.loop import Evicted
 from stepwell.workflow.ops import ActionOp, ChildOp, EventOp, MutationOp, PatchOp, SendOp, StateOp, StepOp
 from stepwell.workflow.scope import plain
 
@@ -397,7 +396,7 @@ class Context:
         instance = self._instance
         if events._get_running_loop() is instance.loop:
             if instance.closing:
-                raise Evicted
+                instance.loop.refuse_evicted()
             return
         step = CURRENT_STEP.get()
         where = f'inside ctx.step("{step}")' if step else "outside its workflow's body"
