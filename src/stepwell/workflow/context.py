@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 from asyncio import events
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from logging import LoggerAdapter
@@ -31,6 +32,7 @@ from stepwell.functions.define import (
 )
 from stepwell.functions.errors import NondeterministicCall, SignalTimeout
 from stepwell.functions.failures import step_error
+from stepwell.functions.options import OF_KIND, check_options
 from stepwell.functions.retry import policy_of
 from stepwell.functions.signature import results_of
 from stepwell.functions.values import decode, encode, through
@@ -47,7 +49,7 @@ from stepwell.model.entries import (
     text_of,
 )
 from stepwell.model.errors import Invalid
-from stepwell.workflow.instance import Instance
+from stepwell.workflow.instance import GAVE_UP, Instance
 from stepwell.workflow.ops import ActionOp, ChildOp, EventOp, MutationOp, PatchOp, SendOp, StateOp, StepOp
 from stepwell.workflow.scope import plain
 
@@ -58,6 +60,8 @@ T = TypeVar("T")
 CURRENT_STEP: ContextVar[str | None] = ContextVar("stepwell_step", default=None)
 #: Options of a call that its function's decorator may give, too.
 CALL_OPTIONS = frozenset(ContextOptions.__annotations__)
+#: Options whose values are those of a decorator.
+_CHECKED = OF_KIND["action"] - {"name"}
 #: Options of a start from outside, which are not for a child.
 _NOT_OF_CHILDREN = ("if_exists", "on_complete", "context", "scope")
 
@@ -111,10 +115,12 @@ class Context:
         return self._instance.uuid()
 
     def options(self, **options: Unpack[ContextOptions]) -> Self:
-        """A view: the next calls through it use these options. Raises Invalid for an unknown one."""
+        """A view: the next calls through it use these options. Raises Invalid for an unknown one, and for a value
+        that cannot be."""
         unknown = sorted(set(options) - CALL_OPTIONS)
         if unknown:
             raise Invalid(f"unknown option {unknown[0]!r}", hint=f"Options are {', '.join(sorted(CALL_OPTIONS))}.")
+        check_options("action", {name: one for name, one in options.items() if name in _CHECKED and one is not None})
         return type(self)(self._instance, self._facts, self.log, {**self._options, **options})
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,6 +136,9 @@ class Context:
         options = self._merged(fn)
         name = str(options.get("name") or fn.path)
         if fn.kind == "workflow":
+            if options.get("detached"):
+                hint = "Start it with ctx.start(...), or leave detached out."
+                raise Invalid("a detached child does not tell its end, so it cannot be called", hint=hint)
             result: R = await self._end_of(await self._child(fn, args, kwargs, options))
         elif fn.kind == "action":
             result = await self._action(fn, args, kwargs, name, options)
@@ -267,7 +276,7 @@ class Context:
         except asyncio.CancelledError:
             if not self._instance.closing and not op.end.done():
                 key = self._instance.key("~cancel")
-                self._instance.issue(SendOp(key, None, CancelSent(run=op.body.child, reason="its parent gave it up")))
+                self._instance.issue(SendOp(key, None, CancelSent(run=op.body.child, reason=GAVE_UP)))
             raise
 
     def handle(self, run_id: str) -> "RunHandle[Any]":
@@ -347,6 +356,8 @@ class Context:
                 await waiter
             except BaseException:
                 waiter.cancel()
+                with suppress(ValueError):  # it was woken
+                    box.waiters.remove(waiter)
                 if box.texts and not waiter.cancelled():
                     box.wake()
                 raise
