@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,36 +45,56 @@ class Connection:
         self._local: Local | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack: AsyncExitStack | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Opens the store and starts the worker. Raises `Invalid` when it is open already."""
         if self._stack is not None:
             raise Invalid("it is open already", hint="One `async with` is enough; its handles and views share it.")
         self._loop, self._stack = asyncio.get_running_loop(), AsyncExitStack()
+        opening = asyncio.create_task(self._stack.enter_async_context(self._opened()), name="stepwell-open")
         try:
-            self._local = await self._stack.enter_async_context(
-                open_local(
-                    self.url,
-                    None if self._flows is None else Path(self._flows),
-                    settings=self._settings,
-                    slots=self._slots,
-                    drain_s=self._drain_s,
-                    app=self.app,
-                    clock_ms=self._clock_ms,
-                )
-            )
-        except BaseException:
-            self._stack = None
+            self._local = await asyncio.shield(opening)
+        except BaseException:  # half of it may be open, or all of it a moment later
+            await asyncio.wait([opening])
+            await self._ended(self._stack)
             raise
 
+    def _opened(self) -> AbstractAsyncContextManager[Local]:
+        return open_local(
+            self.url,
+            None if self._flows is None else Path(self._flows),
+            settings=self._settings,
+            slots=self._slots,
+            drain_s=self._drain_s,
+            app=self.app,
+            clock_ms=self._clock_ms,
+        )
+
     async def close(self) -> None:
-        """Drains the worker and closes the store. Closing what is closed does nothing."""
-        stack, self._local = self._stack, None
-        if stack is not None:
-            try:
-                await stack.aclose()
-            finally:
-                self._stack = None
+        """Drains the worker and closes the store. Closing what is closed does nothing.
+
+        When it is canceled, what runs is handed back at once, and it is closed all the same.
+        """
+        local, self._local = self._local, None
+        if self._stack is None:
+            return
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._ended(self._stack), name="stepwell-close")
+        closing = self._closing
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            if local is not None and local.worker is not None:
+                local.worker.hurry()
+            await asyncio.wait([closing])
+            raise
+
+    async def _ended(self, stack: AsyncExitStack) -> None:
+        try:
+            await stack.aclose()
+        finally:
+            self._stack = self._closing = None
 
     @property
     def local(self) -> Local:

@@ -65,13 +65,21 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._promoter: Promoter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lane: Lane | None = None
-        self._closed = self._borrows = False
+        self._closed = self._borrows = self._reads = False
+        self._opened = 0
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        await self._loop.run_in_executor(self._threads, self._open)
+        opening = asyncio.ensure_future(self._loop.run_in_executor(self._threads, self._open))
+        try:
+            await asyncio.shield(opening)
+        except BaseException:  # the thread goes on when we are canceled, and what it opened is ours to close
+            await asyncio.wait([opening])
+            await self.close()
+            raise
+        self._reads = True
         self.lane.start()
         PROCESS.enter(self.settings.switch_us, self.settings.collect_objects)
         self._borrows = True
@@ -84,6 +92,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._prepare(self.store)
         for _ in range(READERS):
             self._readers.put(self.store.reader())
+            self._opened += 1
         name = self.new_id("lane_")
         self._lane = Lane(
             self.store.session(name),
@@ -124,7 +133,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         await self.close()
 
     async def close(self) -> None:
-        """Stops the roles, decides what is in the queue, closes the store. Once: closing again does nothing."""
+        """Stops the roles, decides what is in the queue, closes the store. Once: closing again does nothing.
+
+        Whoever still waits for something here gets `Unavailable`.
+        """
         if self._closed:
             return
         self._closed = True
@@ -134,11 +146,13 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             await loop.run_in_executor(self._threads, self._lane.close)
         if self._borrows:
             PROCESS.leave()
+        self._reads = False  # before the readers go: a read that came after would wait for one for ever
         await loop.run_in_executor(self._threads, self._close_readers)
         self._threads.shutdown()
+        self._wake_waiters()
 
     def _close_readers(self) -> None:
-        while not self._readers.empty():
+        for _ in range(self._opened):
             self._readers.get().close()
         self.store.close()
 
@@ -206,6 +220,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     async def read(self, query: Callable[[Reader], T], *, snapshot: bool = True) -> T:
         """Runs a query on a reading connection, on a thread; all of it sees one snapshot, unless it is a long one."""
         refuse_inside()
+        if not self._reads:
+            hint = "Ask where the database is open; what was under way goes on there."
+            raise Unavailable(f"the engine {'is closed' if self._closed else 'has not started'}", hint=hint)
         return await self._in_thread(lambda: self._with_reader(query, snapshot))
 
     def _with_reader(self, query: Callable[[Reader], T], snapshot: bool) -> T:
@@ -335,12 +352,15 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             self._ends.forget()
         for event in self._ready:
             event.set()
-        for waiters in (self._waiters, self._enders):
-            for event in (event for events in waiters.values() for event in events):
-                event.set()
+        self._wake_waiters()
         for role in self._roles:
             if not isinstance(role, Watcher) and role.wait_s < PRUNE_S:
                 role.hint()
+
+    def _wake_waiters(self) -> None:
+        for waiters in (self._waiters, self._enders):
+            for event in (event for events in waiters.values() for event in events):
+                event.set()
 
 
 @contextmanager
