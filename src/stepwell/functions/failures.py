@@ -23,6 +23,8 @@ MAX_MESSAGE_BYTES = 8 << 10
 MAX_TRACEBACK_BYTES = 8 << 10
 MAX_DATA_BYTES = 64 << 10
 MAX_TYPE_CHARS = 128
+#: What of each fits where a payload may have 1,024 bytes, six for a character at the most.
+BRIEF_CHARS = 80
 #: Exceptions of a group that its message names.
 NAMED_IN_GROUP = 5
 _UNKNOWN = "Error"
@@ -40,11 +42,10 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def failure_json(error: BaseException, *, attempts: int | None = None) -> str:
     """An exception as JSON. A StepError or RunError that is raised on keeps the type and data of what it tells of."""
-    remote = error if isinstance(error, StepError | RunError) else None
-    known = remote.attempts if isinstance(remote, StepError) and attempts is None else attempts
+    known = error.attempts if isinstance(error, StepError) and attempts is None else attempts
     text, data = _data(error)
     failure = {
-        "type": (remote.type if remote else type(error).__name__)[:MAX_TYPE_CHARS],
+        "type": _type(error)[:MAX_TYPE_CHARS],
         "message": clipped(_message(error) + text, MAX_MESSAGE_BYTES),
     }
     parts = [_ENCODER.encode(failure)[:-1]]
@@ -55,6 +56,16 @@ def failure_json(error: BaseException, *, attempts: int | None = None) -> str:
     if known:
         parts.append(b'"attempts":%d' % known)
     return (b",".join(parts) + b"}").decode()
+
+
+def brief_json(error: BaseException) -> str:
+    """As much of it as fits into the smallest bound that a payload may have."""
+    message = _message(error)[:BRIEF_CHARS]
+    return _ENCODER.encode({"type": _type(error)[:BRIEF_CHARS], "message": message}).decode()
+
+
+def _type(error: BaseException) -> str:
+    return error.type if isinstance(error, StepError | RunError) else type(error).__name__
 
 
 def step_error(text: str) -> StepError:

@@ -7,6 +7,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 import msgspec
@@ -261,7 +262,7 @@ def results_of(fn: Callable[..., Any], returns: Any = None) -> Results:
     """
     if returns is not None:
         return _results(returns)
-    inner = _underlying(fn)
+    inner = fn if type(fn) is FunctionType else _underlying(fn)
     if isinstance(inner, type):
         return _results(inner)
     wanted = _declared(inner)

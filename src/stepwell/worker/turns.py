@@ -165,6 +165,7 @@ class Hosted:
         self._matched: set[str] = set()
         self._command: Any = None
         self._woken = 0
+        self._alarmed = False
         self._pause_s, self._outdated = FIRST_PAUSE_S, 0
         self._again: asyncio.TimerHandle | None = None
 
@@ -173,16 +174,12 @@ class Hosted:
     def begin(self) -> None:
         held = self._held
         held.on_told, held.on_news = self._told, self._news
-        self._turn.instance.on_pump = self._pumps
-        self._turn.instance.on_violation = self._violated
+        instance, around = self._turn.instance, self._handler.environment
+        instance.pump_started = partial(around.pump_started, self._turn.workflow.path, held.leased.run.id)
+        instance.pump_ended = around.pump_ended
+        instance.on_violation = self._violated
         self._handler.engine.listen(held.leased.run.no, self._touched)
         self._guarded(self._begin)
-
-    def _pumps(self, begins: bool) -> None:
-        if begins:
-            self._handler.environment.pump_started(self._turn.workflow.path, self._held.leased.run.id)
-        else:
-            self._handler.environment.pump_ended()
 
     def _violated(self) -> None:
         """Another thread did what a body must not do."""
@@ -336,8 +333,8 @@ class Hosted:
         turn, held = self._turn, self._held
         command = turn.next(self._handler.clock.now_ms())
         if command is not None:
-            held.rest(False)
-            self._handler.residents.discard(self)
+            if held.waits:
+                self._resume()
             self._send(command)
         if not held.handing_back:
             for work in turn.take_work():
@@ -360,12 +357,14 @@ class Hosted:
     def _wait(self) -> None:
         turn, handler = self._turn, self._handler
         due = turn.due
-        handler.alarms.set(self, due)
+        if due is not None or self._alarmed:
+            self._alarmed = due is not None
+            handler.alarms.set(self, due)
         if self._woken > self._held.seen:
             handler.ask_news(self._held)
         if not turn.idle:
-            self._held.rest(False)
-            handler.residents.discard(self)
+            if self._held.waits:
+                self._resume()
             return
         self._held.rest(True)
         linger_s = handler.residents.linger_s
@@ -373,6 +372,11 @@ class Hosted:
             self._park()
         else:
             handler.residents.add(self)
+
+    def _resume(self) -> None:
+        """It has something to do again."""
+        self._held.rest(False)
+        self._handler.residents.discard(self)
 
     def _send(self, command: Any) -> None:
         self._command = command

@@ -8,7 +8,7 @@ import contextvars
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -74,7 +74,7 @@ class Instance:
     ) -> None:
         library.install()
         self.run_id, self.generation = run_id, generation
-        self.random = Random(f"{run_id}\0{generation}")  # noqa: S311 - it must be the same on every replay
+        self._random: Random | None = None
         make: Any = WorkflowLoop  # what of a loop is not there is put into the class when it is made
         self.loop: WorkflowLoop = make(self, now_s)
         self.pending: dict[str, Op] = {}
@@ -89,7 +89,8 @@ class Instance:
         self.closing = False
         self.replaying = False  # set by whoever delivers, before each entry
         self.ahead: deque[tuple[int, str | None]] = deque()  # places and keys of own entries that are to come
-        self.on_pump: Callable[[bool], None] = _no_watch
+        self.pump_started: Callable[[], None] = _nobody  # what the host does around each pump
+        self.pump_ended: Callable[[], None] = _nobody
         self.on_violation: Callable[[], None] = _nobody
         self.retrying: dict[str, StepOp] = {}  # steps that failed and are tried again
         self._given_up: list[str] = []
@@ -99,6 +100,13 @@ class Instance:
         self.root = contextvars.Context().run(self.loop.create_root, body(self))
 
     # ── the body's side ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def random(self) -> Random:
+        """The run's random numbers. Few bodies use any, and the seed is dear."""
+        if self._random is None:
+            self._random = Random(f"{self.run_id}\0{self.generation}")  # noqa: S311 - the same on every replay
+        return self._random
 
     def key(self, name: str) -> str:
         """The key of the next operation of a name, where the running task stands."""
@@ -154,12 +162,6 @@ class Instance:
         if threading.get_ident() != self._thread:
             self.on_violation()
 
-    def pump_started(self) -> None:
-        self.on_pump(True)
-
-    def pump_ended(self) -> None:
-        self.on_pump(False)
-
     # ── what the guards of the environment ask (protocol Ambient) ────────────────────────────────────────────────
 
     def now_s(self) -> float:
@@ -208,8 +210,10 @@ class Instance:
         except SystemExit as error:
             self.violated(NondeterministicCall(f"the body called sys.exit({error.code!r})", hint="Raise an error."))
 
-    def take(self) -> list[Op]:
+    def take(self) -> Sequence[Op]:
         """What the body issued since the last time and still wants, in that order; and actions it wants no more."""
+        if not self.fresh and not self._given_up:
+            return ()
         fresh, self.fresh = self.fresh, []
         wanted: list[Op] = []
         for op in fresh:
@@ -240,8 +244,10 @@ class Instance:
                 unwanted.append(CancelOp(key, None, ActionCanceled()))
         return unwanted
 
-    def gone(self) -> list[str]:
+    def gone(self) -> Sequence[str]:
         """The keys that were dropped since the last time, so that what runs for them can stop."""
+        if not self._gone:
+            return ()
         gone, self._gone = self._gone, []
         return gone
 
@@ -386,10 +392,6 @@ def describe(body: Body) -> str:
         if isinstance(getattr(known, field, None), msgspec.Raw):
             return bytes(getattr(known, field)).decode(errors="replace")[:200]
     return ""
-
-
-def _no_watch(started: bool) -> None:
-    return
 
 
 def _nobody() -> None:

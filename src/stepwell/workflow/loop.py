@@ -47,20 +47,26 @@ class Host(Protocol):
     def violated(self, error: NondeterministicCall) -> None:
         """Something outside the body's control was tried; may be called from any thread."""
 
-    def pump_started(self) -> None: ...
+    @property
+    def pump_started(self) -> Callable[[], None]:
+        """Called when a pump begins."""
 
-    def pump_ended(self) -> None: ...
+    @property
+    def pump_ended(self) -> Callable[[], None]:
+        """Called when it is over, however it ended."""
 
 
 class WorkflowFuture(asyncio.Future[Any]):
     """A future whose place in a set does not depend on its address. One of an operation tells that it was given up."""
 
     def __init__(self, *, loop: "WorkflowLoop", key: str | None = None) -> None:
-        self._hash = loop.scope().future_hash() if key is None else crc32(key.encode())
+        self._hash = loop.scope().future_hash() if key is None else None
         super().__init__(loop=loop)
         self._key, self._host = key, loop.host
 
     def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = crc32(str(self._key).encode())
         return self._hash
 
     def cancel(self, msg: Any = None) -> bool:
@@ -293,7 +299,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         try:
             while ready:
                 handle = ready.popleft()
-                if not handle.cancelled():
+                if not handle._cancelled:
                     handle._run()
                     left -= 1
                     if left <= 0:
@@ -357,7 +363,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.evicting = True
         self._ready.clear()
         tasks, generators = list(self.live), list(self._generators.values())
-        self.inside(lambda: _close_all(tasks, generators))
+        if tasks or generators:
+            self.inside(lambda: _close_all(tasks, generators))
         self._ready.clear()
         self.live.clear()
         self._generators.clear()

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from stepwell.functions.define import Workflow
 from stepwell.functions.errors import NondeterministicCall, StepTimeout
-from stepwell.functions.failures import failure_json
+from stepwell.functions.failures import brief_json, failure_json
 from stepwell.kernel.tasks import RetryPolicy
 from stepwell.model import commands as c
 from stepwell.model import errors
@@ -113,6 +113,7 @@ class Turn:
         self._deadlines: list[tuple[int, str]] = []
         self._one_by_one = False
         self._failure: BaseException | None = None
+        self._brief = False  # the error was too large to be kept
         self._patient: dict[str, EventOp] = {}
         self._logger = logger
         self.instance = self._new_instance()
@@ -223,7 +224,8 @@ class Turn:
         if isinstance(command, c.Record):
             sent, self._sent = self._sent, ()
             self.seen = reply.head
-            self._hear(reply.missed)
+            if reply.missed:
+                self._hear(reply.missed)
             if reply.own:
                 self._hear(reply.own)
             else:
@@ -259,6 +261,8 @@ class Turn:
             self._drafts.append(c.Draft(StepFailed(raw(failure_json(error, attempts=1))), command.key))
         elif isinstance(error, errors.TooLarge | errors.Invalid) and isinstance(command, c.Finish | c.Park):
             self._failure = error
+        elif isinstance(error, errors.TooLarge) and isinstance(command, c.Fail) and not self._brief:
+            self._brief = True
         else:
             raise error
 
@@ -301,11 +305,11 @@ class Turn:
 
     def _collect(self) -> None:
         for op in self.instance.take():
-            if isinstance(op, TimerOp):
-                heapq.heappush(self._timers, (op.timer.due_ms, op.key))
-            elif isinstance(op, StepOp):
+            if isinstance(op, StepOp):
                 self._mind_deadline(op)
                 self._run(op)
+            elif isinstance(op, TimerOp):
+                heapq.heappush(self._timers, (op.timer.due_ms, op.key))
             elif isinstance(op, MutationOp):
                 self._mutations[op.key] = op
             elif isinstance(op, EventOp):
@@ -401,6 +405,8 @@ class Turn:
 
     def _earliest(self) -> tuple[int, str] | None:
         """The next timer, retry or deadline that the run waits for, with its key."""
+        if not (self._timers or self._deadlines or self.instance.retrying):
+            return None
         pending = self.instance.pending
         while self._timers and self._timers[0][1] not in pending:
             heapq.heappop(self._timers)
@@ -459,7 +465,8 @@ class Turn:
     def _fail(self, error: BaseException | None) -> Any:
         assert error is not None
         unread = tuple(self.instance.unread[:TOLD_WAITS])
-        return c.Fail(self.leased.lease, self.n + 1, failure_json(error), retry=False, unread=unread)
+        text = brief_json(error) if self._brief else failure_json(error)
+        return c.Fail(self.leased.lease, self.n + 1, text, retry=False, unread=() if self._brief else unread)
 
 
 class _Known:
