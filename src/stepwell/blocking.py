@@ -81,7 +81,8 @@ class Stepwell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._background.do(self._inner.__aexit__(kind, error, trace))
+            if self._background.is_own:  # a fork leaves it to its parent
+                self._background.do(self._inner.__aexit__(kind, error, trace))
         finally:
             self._background.stop()
 

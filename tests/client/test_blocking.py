@@ -148,3 +148,30 @@ with Stepwell("sqlite:///{tmp_path}/shop.db", app) as sw:
         [sys.executable, "-c", script], cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_a_fork_is_told_to_open_its_own_and_leaves_its_parents_alone(tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+from stepwell import Unavailable
+from stepwell.blocking import Stepwell
+from tests.client.shop import app, tidy
+sw = Stepwell("sqlite:///{tmp_path}/shop.db", app)
+with sw:
+    run = sw.options(delay=60).start(tidy)
+    child = os.fork()
+    if not child:
+        try:
+            run.status()
+        except Unavailable as error:
+            assert "child process" in error.hint, error.hint
+            sys.exit(7)  # leaves the block, too
+        sys.exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7, status
+    assert run.status().status == "queued"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environ(), capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -223,6 +223,8 @@ def test_options_of_a_start(url: str) -> None:
         assert await soon.result(timeout=5) == "r-1, thanks"
         over = await sw.options(deadline=0.05).start(tidy)
         await refused(over.result(timeout=5), RunError, "deadline")
+        deaf: Any = save
+        await refused(sw.options(on_complete=deaf).start(checkout, Order("2")), Invalid, "completion: Completion")
         told = await sw.options(on_complete=ended, context="c").start(checkout, Order("2"))
         await told.result(timeout=5)
         assert await sw.call(receipts, told.id) == ["success c"]

@@ -1,6 +1,7 @@
 """An event loop on a thread of its own, for programs that have none."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from concurrent.futures import CancelledError
@@ -20,12 +21,13 @@ class Background:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._process = 0
 
     def start(self) -> None:
         """Starts the thread, and returns when its loop runs. Raises `Invalid` when it does already."""
         if self._thread is not None:
             raise Invalid("it is open already", hint="One `with` is enough; its handles and views share it.")
-        ready = threading.Event()
+        ready, self._process = threading.Event(), os.getpid()
         self._thread = threading.Thread(target=self._main, args=(ready,), name="stepwell-blocking", daemon=True)
         self._thread.start()
         ready.wait()
@@ -44,8 +46,14 @@ class Background:
         if thread is None or loop is None or stop is None:
             return
         self._thread = self._loop = self._stop = None
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
+        if self.is_own:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this process started it: a fork has the memory of its parent, but none of its threads."""
+        return self._process == os.getpid()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """What a coroutine answers or raises. An interrupt of the waiting thread cancels it."""
@@ -82,6 +90,9 @@ class Background:
     def _check(self, loop: asyncio.AbstractEventLoop | None, thread: threading.Thread | None) -> None:
         if loop is None:
             raise Unavailable("it is not open", hint="Make the call inside of `with Stepwell(url, app) as sw:`.")
+        if not self.is_own:
+            hint = "Open another Stepwell in the child process; all may use one database."
+            raise Unavailable("it was opened by the process that this one was forked from", hint=hint)
         if thread is threading.current_thread():
             hint = "Code that runs on the event loop awaits the contexts' own calls, or stepwell.Stepwell."
             raise Invalid("a blocking call on its own event loop would wait for itself", hint=hint)

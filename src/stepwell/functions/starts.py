@@ -74,6 +74,9 @@ def callback_json(mutation: Mutation[[Completion], None] | None, context: Any) -
         return None
     if not isinstance(mutation, Mutation):
         raise Invalid(f"on_complete is {mutation!r}", hint="Give a mutation that takes a Completion.")
+    if len(mutation.signature.names) != 1:
+        hint = f"Write def {mutation.name}(ctx: MutationContext, completion: Completion)."
+        raise Invalid(f"{mutation.path} cannot be told of an end: it needs one parameter", hint=hint)
     return f'{{"function":{encode(mutation.path)},"context":{encode(context)}}}'
 
 
