@@ -331,14 +331,19 @@ class Hosted:
     def _go(self) -> None:
         """Says and begins what there is to say and to begin; then it waits."""
         turn, held = self._turn, self._held
-        command = turn.next(self._handler.clock.now_ms())
+        command = None
+        if not held.handing_back or turn.has_results:
+            command = turn.next(self._handler.clock.now_ms())
         if command is not None:
             if held.waits:
                 self._resume()
             self._send(command)
-        if not held.handing_back:
-            for work in turn.take_work():
-                self._work(work)
+        work = [] if held.handing_back else turn.take_work()
+        if work and held.over:  # this process stood still, and what is to begin here may run elsewhere
+            held.lose()
+            return
+        for one in work:
+            self._work(one)
         while turn.dropped:
             attempt = self._running.pop(turn.dropped.pop(), None)
             if attempt is not None:

@@ -40,12 +40,14 @@ from stepwell.model.entries import (
 )
 from stepwell.workflow import library
 from stepwell.workflow.loop import WorkflowFuture, WorkflowLoop, WorkflowTimer
-from stepwell.workflow.ops import ActionOp, CancelOp, ChildOp, EventOp, MutationOp, Op, StepOp, TimerOp
+from stepwell.workflow.ops import ActionOp, CancelOp, ChildOp, EventOp, MutationOp, Op, SendOp, StepOp, TimerOp
 from stepwell.workflow.where import refusal
 
 log = logging.getLogger("stepwell.workflow")
 #: The suffix of the key under which a parked run waits for the retry of a step.
 RETRY = "~retry"
+#: Why a child is canceled that its parent does not wait for any more.
+GAVE_UP = "its parent gave it up"
 
 
 class Inbox:
@@ -227,14 +229,15 @@ class Instance:
         return wanted + self._unwanted() if self._given_up else wanted
 
     def _unwanted(self) -> list[Op]:
-        """Operations that the body gave up: actions are canceled as soon as they have begun, others are dropped."""
+        """Operations that the body gave up: actions are canceled as soon as they have begun, others are dropped. Those
+        that begin right now are kept until they have."""
         keys, self._given_up = self._given_up, []
         unwanted: list[Op] = []
         for key in keys:
             op = self.pending.get(key)
             if op is None or not op.over:
                 continue
-            if not isinstance(op, ActionOp):
+            if not isinstance(op, ActionOp | ChildOp):
                 del self.pending[key]
                 self._gone.append(key)
             elif not op.begun:
@@ -332,10 +335,15 @@ class Instance:
 
     def _child_started(self, body: ChildStarted, key: str) -> None:
         op = self._find(body, key)
-        if isinstance(op, ChildOp) and op.future is not None and not op.future.done():
+        if not isinstance(op, ChildOp) or op.future is None:
+            return
+        op.body.child = body.child  # what a restart has kept was started by an earlier generation, with its own id
+        if not op.future.done():
             op.future.set_result(body.child)
-            if not body.attached:
-                del self.pending[key]
+        elif body.attached:
+            self.issue(SendOp(f"{key}~cancel", None, CancelSent(run=body.child, reason=GAVE_UP)))
+        if not body.attached:
+            del self.pending[key]
 
     def _child_ended(self, body: ChildEnded, key: str) -> None:
         op = self._find(body, key)
@@ -419,4 +427,4 @@ _DELIVERY: Mapping[type[Body], Callable[[Instance, Any, str], None]] = {
 }
 #: The kinds of entries that concern a body.
 SEEN = frozenset(body.kind for body in _DELIVERY)
-__all__ = ["RETRY", "SEEN", "EventOp", "Inbox", "Instance", "MutationOp", "describe"]
+__all__ = ["GAVE_UP", "RETRY", "SEEN", "EventOp", "Inbox", "Instance", "MutationOp", "describe"]

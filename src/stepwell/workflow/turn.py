@@ -9,11 +9,11 @@ import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import structs
 
 from stepwell.functions.define import Workflow
-from stepwell.functions.errors import NondeterministicCall, StepTimeout
-from stepwell.functions.failures import brief_json, failure_json
+from stepwell.functions.errors import NondeterministicCall, StepError, StepTimeout
+from stepwell.functions.failures import BRIEF_CHARS, brief_json, failure_json, step_error
 from stepwell.kernel.tasks import RetryPolicy
 from stepwell.model import commands as c
 from stepwell.model import errors
@@ -27,6 +27,7 @@ from stepwell.model.entries import (
     TimerFired,
     decode_body,
     raw,
+    text_of,
 )
 from stepwell.model.ids import unit_interval
 from stepwell.model.rows import Entry
@@ -34,52 +35,19 @@ from stepwell.workflow.context import Context, Facts
 from stepwell.workflow.instance import RETRY, SEEN, Instance
 from stepwell.workflow.ops import ActionOp, CancelOp, ChildOp, EventOp, MutationOp, Op, PatchOp, StepOp, TimerOp
 from stepwell.workflow.versions import MARK
+from stepwell.workflow.work import UNSET, Done, Failed, Known, Matched, Work
 
 #: How many entries one write brings at the most; the rest follows.
 MAX_DRAFTS = 1_000
 #: How many waits a parked run tells.
 TOLD_WAITS = 100
-UNSET: Any = object()
 State = Literal["open", "parked", "ended", "held", "lost"]
 #: Entries after which an earlier life of the body saw nothing more.
 _BOUNDARIES = frozenset(("run.parked", "attempt.ended"))
+#: What a step has come to.
+_RESULTS = (StepCompleted, StepFailed, StepRetried)
 #: Entries that others write under no lease of the turn, or that say nothing of how far the body was.
 _NOT_OWN = frozenset(("attempt.started", "attempt.ended", "run.held", "signal.received", "cancel.requested"))
-
-
-class Work(Struct, frozen=True):
-    """Something that the host does. `timeout_ms` is for this attempt.
-
-    A step: `fn` with `args` and `kwargs`. A query: `fn` is the Function. A match: the event is in `args`.
-    """
-
-    key: str
-    kind: Literal["step", "query", "match"]
-    fn: Any
-    args: Any
-    kwargs: Any
-    signature: Any
-    attempt: int = 1
-    timeout_ms: int | None = None
-
-
-class Done(Struct, frozen=True):
-    """A step's result as JSON; `value` is what that JSON decodes to."""
-
-    text: str
-    value: Any = UNSET
-
-
-class Failed(Struct, frozen=True):
-    """A step's failure: an exception, which its retry policy looks at."""
-
-    error: BaseException
-
-
-class Matched(Struct, frozen=True):
-    """What an event starts."""
-
-    sends: c.Emission
 
 
 class Turn:
@@ -111,7 +79,7 @@ class Turn:
         self._running: dict[str, Op] = {}
         self._timers: list[tuple[int, str]] = []
         self._deadlines: list[tuple[int, str]] = []
-        self._one_by_one = False
+        self._singly = 0  # so many drafts go one by one, to find the one that is refused
         self._failure: BaseException | None = None
         self._brief = False  # the error was too large to be kept
         self._patient: dict[str, EventOp] = {}
@@ -121,8 +89,8 @@ class Turn:
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _new_instance(self) -> Instance:
-        run = self.leased.run
-        return Instance(self._body, run_id=run.id, generation=run.generation, now_s=self._began_ms() / 1_000)
+        generation, began_ms = self._began()
+        return Instance(self._body, run_id=self.leased.run.id, generation=generation, now_s=began_ms / 1_000)
 
     async def _body(self, instance: Instance) -> Any:
         given = self.leased.input if self._given is None else self._given()
@@ -130,12 +98,12 @@ class Turn:
         ctx = Context(instance, self.facts, self._logger(self.facts.name, instance))
         return await self.workflow.fn(ctx, **arguments)
 
-    def _began_ms(self) -> int:
-        """When the body first ran: the same for every later life of it."""
+    def _began(self) -> tuple[int, int]:
+        """In which generation and when the body first ran: the same for every later life of what is kept of it."""
         for entry in self.leased.journal:
             if entry.kind == "attempt.started":
-                return entry.at
-        return self.leased.run.updated_at
+                return entry.generation, entry.at
+        return self.leased.run.generation, self.leased.run.updated_at
 
     def begin(self) -> None:
         """Runs the body, and hands it what the journal has."""
@@ -154,6 +122,7 @@ class Turn:
             instance.deliver(body, entry.key, entry.at)
         instance.replaying = False
         ahead.clear()
+        self.leased.journal = []  # a run may stay in memory for long
         for op in instance.retrying.values():
             self._mind_deadline(op)
 
@@ -182,9 +151,7 @@ class Turn:
         self._collect()
         self._fire()
         if self._drafts:
-            most = 1 if self._one_by_one else MAX_DRAFTS
-            self._sent, self._drafts = tuple(self._drafts[:most]), self._drafts[most:]
-            return self._send(c.Record(self.leased.lease, self.n + 1, self.seen, self._sent))
+            return self._send(self._record())
         for key, op in self._mutations.items():
             if key in instance.pending:
                 return self._send(c.Mutate(self.leased.lease, self.n + 1, self.seen, key, op.function, op.args))
@@ -207,11 +174,16 @@ class Turn:
 
     def _last_marks(self) -> c.Record | None:
         """A patch that the body asked for right before its end is recorded, too: a replay must take its path."""
-        marks = [op for op in self.instance.take() if isinstance(op, PatchOp)]
-        drafts = [draft for draft in self._drafts if isinstance(draft.body, PatchMarked)]
-        drafts += [c.Draft(op.body, op.key) for op in marks]
-        self._sent, self._drafts = tuple(drafts), []
-        return c.Record(self.leased.lease, self.n + 1, self.seen, self._sent) if drafts else None
+        marks = [c.Draft(op.body, op.key) for op in self.instance.take() if isinstance(op, PatchOp)]
+        self._drafts = [draft for draft in self._drafts if isinstance(draft.body, PatchMarked)] + marks
+        return self._record() if self._drafts else None
+
+    def _record(self) -> c.Record:
+        most = MAX_DRAFTS
+        if self._singly:
+            self._singly, most = self._singly - 1, 1
+        self._sent, self._drafts = tuple(self._drafts[:most]), self._drafts[most:]
+        return c.Record(self.leased.lease, self.n + 1, self.seen, self._sent)
 
     def _send(self, command: Any) -> Any:
         self._command = command
@@ -228,6 +200,8 @@ class Turn:
                 self._hear(reply.missed)
             if reply.own:
                 self._hear(reply.own)
+                for draft in sent if self._patient else ():
+                    self._patient.pop(draft.key or "", None)
             else:
                 instance, at = self.instance, reply.at
                 for draft in sent:
@@ -273,12 +247,28 @@ class Turn:
             self._failure = error
         elif len(sent) > 1:
             self._drafts[:0] = sent
-            self._one_by_one = True
-        elif isinstance(sent[0].body, StepFailed):
-            self._failure = error
-        else:
+            self._singly = len(sent)
+        elif not isinstance(sent[0].body, StepFailed | StepRetried):
             self._running.pop(sent[0].key or "", None)
-            self._drafts.insert(0, c.Draft(StepFailed(raw(failure_json(error, attempts=1))), sent[0].key))
+            self._instead(sent[0], StepFailed(raw(failure_json(error, attempts=1))))
+        else:
+            self._refuse_failure(sent[0], sent[0].body, error)
+
+    def _refuse_failure(self, draft: c.Draft, body: StepFailed | StepRetried, error: errors.StepwellError) -> None:
+        """Rather the reason without its data than neither."""
+        text = text_of(body.error) or "{}"
+        known = step_error(text)
+        brief = failure_json(
+            StepError(known.message[:BRIEF_CHARS], type=known.type[:BRIEF_CHARS], attempts=known.attempts)
+        )
+        if len(brief) < len(text):
+            self._instead(draft, structs.replace(body, error=raw(brief)))
+        else:
+            self._failure = error
+
+    def _instead(self, refused: c.Draft, body: Body) -> None:
+        self._drafts.insert(0, c.Draft(body, refused.key))
+        self._singly += 1 if self._singly else 0
 
     def _match_again(self, sent: Sequence[c.Draft]) -> None:
         """The events of a refused write are matched anew; the rest keeps its place before what came later."""
@@ -350,7 +340,7 @@ class Turn:
         if isinstance(outcome, Done):
             assert isinstance(op, StepOp)
             if outcome.value is not UNSET:
-                op.signature = _Known(outcome.value, outcome.text, op.signature)
+                op.signature = Known(outcome.value, outcome.text, op.signature)
             self._drafts.append(c.Draft(StepCompleted(raw(outcome.text), op.attempt), key))
         elif isinstance(outcome, Matched):
             assert isinstance(op, EventOp)
@@ -412,7 +402,9 @@ class Turn:
             heapq.heappop(self._timers)
         found = self._timers[:1]
         found += [(op.next_at, key + RETRY) for key, op in self.instance.retrying.items() if key in pending]
-        found += [(due, key + RETRY) for due, key in self._deadlines if key in pending]
+        while self._deadlines and self._deadlines[0][1] not in pending:
+            heapq.heappop(self._deadlines)
+        found += [(due, key + RETRY) for due, key in self._deadlines[:1]]
         return min(found, default=None)
 
     @property
@@ -420,6 +412,11 @@ class Turn:
         """When `next` will have something to say at the latest, if nothing else happens."""
         earliest = self._earliest()
         return None if earliest is None else earliest[0]
+
+    @property
+    def has_results(self) -> bool:
+        """Whether something was done that is not written yet: steps that have ended, or the whole body."""
+        return self.instance.root.done() or any(isinstance(draft.body, _RESULTS) for draft in self._drafts)
 
     @property
     def waits_for_write(self) -> bool:
@@ -467,18 +464,6 @@ class Turn:
         unread = tuple(self.instance.unread[:TOLD_WAITS])
         text = brief_json(error) if self._brief else failure_json(error)
         return c.Fail(self.leased.lease, self.n + 1, text, retry=False, unread=() if self._brief else unread)
-
-
-class _Known:
-    """Decodes the text that was just encoded to the value at hand, and any other as usual."""
-
-    __slots__ = ("_signature", "_text", "_value")
-
-    def __init__(self, value: Any, text: str, signature: Any) -> None:
-        self._value, self._text, self._signature = value, text, signature
-
-    def decode_result(self, text: str) -> Any:
-        return self._value if text == self._text else self._signature.decode_result(text)
 
 
 def _is_own(entry: Entry) -> bool:
