@@ -22,6 +22,7 @@ from stepwell.model import commands as c
 from stepwell.model.errors import StepwellError
 from stepwell.model.settings import Settings
 from stepwell.store.sqlite.store import SqliteStore
+from tests.crash.tally import Tally
 
 
 def pack(thing: object) -> bytes:
@@ -96,7 +97,15 @@ class Puppet:
         self.faults = Faults()
         self.store = Store(path, self.faults, busy_ms)
         self.fixed = now
-        self.engine = Engine(self.store, settings=settings, clock_ms=self.now, fault=self.faults.at, roles=roles)
+        self.engine = Engine(
+            self.store,
+            settings=settings,
+            clock_ms=self.now,
+            mutations=Tally(),
+            fault=self.faults.at,
+            roles=roles,
+            prepare=Tally.prepare,
+        )
 
     def now(self) -> int:
         return wall_ms() if self.fixed is None else self.fixed

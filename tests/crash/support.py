@@ -190,8 +190,8 @@ def kinds(path: Path, run_no: int) -> list[str]:
 
 
 def dump(path: Path, *, without: frozenset[str] = frozenset()) -> dict[str, list[Any]]:
-    """Every row of every table of the kernel, but who the lanes are."""
-    apart = {"lane", "migration"} | without
+    """Every row of every table, the app's among them, but who the lanes are and when tables were made."""
+    apart = {"lane", "migration", "app_migration"} | without
     with closing(sqlite3.connect(path)) as connection:
         names = [row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")]
         return {

@@ -6,7 +6,20 @@ from typing import Any
 from msgspec import Struct
 
 from stepwell.model import commands as c
-from stepwell.model.entries import ActionScheduled, ChildStarted, StepCompleted, StepRetried, TimerFired, raw
+from stepwell.model.entries import (
+    ActionCanceled,
+    ActionScheduled,
+    Body,
+    CancelSent,
+    ChildStarted,
+    EventSent,
+    SignalSent,
+    StateSet,
+    StepCompleted,
+    StepRetried,
+    TimerFired,
+    raw,
+)
 from stepwell.model.rows import Pool
 from tests.crash.support import T0
 
@@ -26,10 +39,13 @@ class Batch(Struct):
 Script = Generator[Batch, list[Any], None]
 
 
-def event(name: str, *matches: c.Match, manifests_at: int) -> c.AcceptEvent:
+def new_event(name: str) -> c.NewEvent:
     """An event whose body says its name."""
-    new = c.NewEvent(name, "order", "2026-01-01T00:00:00Z", body_hash=f"h-{name}", payload=f'{{"is":"{name}"}}')
-    return c.AcceptEvent(new, matches, manifests_at=manifests_at)
+    return c.NewEvent(name, "order", "2026-01-01T00:00:00Z", body_hash=f"h-{name}", payload=f'{{"is":"{name}"}}')
+
+
+def event(name: str, *matches: c.Match, manifests_at: int) -> c.AcceptEvent:
+    return c.AcceptEvent(new_event(name), matches, manifests_at=manifests_at)
 
 
 def claim(request: str, *, pools: tuple[str, ...] = ("default",), limit: int = 20) -> c.Claim:
@@ -59,6 +75,7 @@ def workload() -> Script:
     yield from _long_ago()
     flow_steps = yield from _flow_and_pools(T0 + 2 * DAY_MS)
     yield from _workflows(T0 + 2 * DAY_MS + 60_000, flow_steps)
+    yield from _sends(T0 + 2 * DAY_MS + 300_000)
     yield from _ends(T0 + 2 * DAY_MS + 600_000)
 
 
@@ -175,6 +192,62 @@ def _wakes(t: int, mine: dict[str, c.Lease], acts: dict[str, c.Lease], waits: tu
     yield Batch(t + 5_000, (c.Deliver(), finish(more["sleeper"], 2), finish(more["onward-2"], 1)))
 
 
+def _sends(t: int) -> Script:
+    """What a workflow asks for of others, functions in the transaction, and a worker that holds its run."""
+    yield Batch(t, (
+        *(c.StartRun(name, "wf", pool="sea") for name in ("sender", "target", "doomed", "broken")),
+        c.StartRun("told", "wf", pool="sea", callback='{"function":"m:count","context":{"a":1}}'),
+        c.StartRun("unheard", "wf", pool="sea", callback='{"function":"m:fail"}'),
+        c.Invoke("m:count", '{"by":"nobody"}', request="i1"),
+    ))  # fmt: skip
+    got = yield Batch(t + 1_000, (claim("s1", pools=("sea",)),))
+    mine = leases(got[0])
+    assert len(mine) == 6, sorted(mine)
+    sends = c.Emission((c.Emitted(new_event("sent"), (c.Match("shop", "sail", pool="sea"),)),), manifests_at=1)
+    yield Batch(t + 2_000, (
+        record(mine["sender"], 1, 2,
+               c.Draft(SignalSent("target", "ping", raw(BIG), dedup="p1"), "signal#1"),
+               c.Draft(SignalSent("nowhere", "ping"), "signal#2"),  # its step fails
+               c.Draft(CancelSent("doomed", "enough"), "cancel#1"),
+               c.Draft(EventSent("sent"), "event#1", sends),
+               c.Draft(StateSet("place", raw(BIG)), "place#1"),
+               *(c.Draft(ActionScheduled("mod:act", pool="acts"), f"act#{n}") for n in (1, 2))),
+        c.Park(mine["target"], 1, 2, ("signal:ping",), unread=("odd",)),
+        c.Release(mine["broken"], 1, hold="mismatch", diff="the code is another"),
+        finish(mine["told"], 1, BIG),
+        finish(mine["unheard"], 1),
+        c.Invoke("m:count", '{"by":"somebody"}', request="i2"),
+    ))  # fmt: skip
+    got = yield Batch(t + 3_000, (
+        c.Mutate(mine["sender"], 2, 9, "m#1", "m:count", BIG),
+        c.Deliver(),  # the signal and the cancel
+        claim("s2", pools=("acts",)),
+        c.ReleaseRun("broken"),
+    ))  # fmt: skip
+    yield from _answers(t + 4_000, mine, leases(got[2]))
+
+
+def _answers(t: int, mine: dict[str, c.Lease], acts: dict[str, c.Lease]) -> Script:
+    """What becomes of what was sent, and of an action that nobody wants any more."""
+    assert sorted(acts) == ["sender/act#1", "sender/act#2"], sorted(acts)
+    got = yield Batch(t, (
+        record(mine["sender"], 3, 10, c.Draft(ActionCanceled(), "act#1")),
+        finish(acts["sender/act#2"], 1),
+        c.Finish(mine["doomed"], 1, c.Canceled("enough")),
+        claim("s3", pools=("sea",)),
+    ))  # fmt: skip
+    woken = leases(got[3])
+    assert len(woken) == 3, sorted(woken)
+    assert {"target", "broken"} < set(woken), sorted(woken)
+    yield Batch(t + 1_000, (
+        c.Mutate(mine["sender"], 4, 11, "m#2", "m:fail", "{}"),
+        finish(acts["sender/act#1"], 1),  # refused: its lease ended with the action
+        c.Invoke("m:fail", "{}", request="i3"),  # refused, and leaves nothing
+        *(finish(lease, 1) for lease in woken.values()),
+    ))  # fmt: skip
+    yield Batch(t + 2_000, (finish(mine["sender"], 5), c.Invoke("m:count", '{"by":"nobody"}', request="i1")))
+
+
 def _ends(t: int) -> Script:
     """A cancel of a parent that reaches its child, a deadline, a replaced run, and the second retention."""
     yield Batch(t, (c.Fire(),))
@@ -206,3 +279,9 @@ def _ends(t: int) -> Script:
 def kinds_used(batches: Iterable[Batch]) -> set[type[c.Command]]:
     """Which commands a workload has."""
     return {type(command) for batch in batches for command in batch.commands}
+
+
+def entries_used(batches: Iterable[Batch]) -> set[type[Body]]:
+    """Which entries of a worker a workload has."""
+    writes = (command for batch in batches for command in batch.commands if isinstance(command, c.Record))
+    return {type(draft.body) for write in writes for draft in write.entries}
