@@ -201,25 +201,23 @@ class Context:
                 f"ctx.step needs a function, not {type(fn).__name__}",
                 hint="For example ctx.step('note', make_note, order); a registered function is called by ctx.call.",
             )
-        options = self._options
+        options, instance = self._options, self._instance
         name = str(options.get("name") or name or getattr(fn, "__name__", "step"))
-        await self._delayed(name, options)
-        key = self._instance.key(plain(name))
-        return await self._done(self._step_op(key, fn, args, kwargs, results_of(fn, options.get("returns")), options))
+        if options:
+            await self._delayed(name, options)
+        key = instance.key(plain(name))
+        op: Any = self._step_op(key, fn, args, kwargs, results_of(fn, options.get("returns")), options)
+        instance.issue(op)
+        return await op.future  # not by `_done`: one frame less to go through, in what bodies do most
 
     def _step_op(self, key: str, fn: Any, args: Any, kwargs: Any, results: Any, options: Mapping[str, Any]) -> StepOp:
-        timeout, deadline = options.get("timeout"), options.get("deadline")
-        return StepOp(
-            key,
-            self._instance.future(key),
-            fn,
-            args,
-            kwargs,
-            results,
-            retry=policy_of(options.get("retry") or False, self._facts.retry),
-            timeout_ms=None if timeout is None else duration_ms(timeout, "timeout"),
-            deadline_ms=None if deadline is None else self._now_ms() + duration_ms(deadline, "deadline"),
-        )
+        op = StepOp(key, self._instance.future(key), fn, args, kwargs, results)
+        if options:
+            timeout, deadline = options.get("timeout"), options.get("deadline")
+            op.retry = policy_of(options.get("retry") or False, self._facts.retry)
+            op.timeout_ms = None if timeout is None else duration_ms(timeout, "timeout")
+            op.deadline_ms = None if deadline is None else self._now_ms() + duration_ms(deadline, "deadline")
+        return op
 
     async def _done(self, op: Any) -> Any:
         self._instance.issue(op)

@@ -76,14 +76,12 @@ class StepOp(Op):
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         signature: Any,
-        *,
-        retry: Retry | None = None,
-        timeout_ms: int | None = None,
-        deadline_ms: int | None = None,
     ) -> None:
         super().__init__(key, future)
         self.fn, self.args, self.kwargs, self.signature = fn, args, kwargs, signature
-        self.retry, self.timeout_ms, self.deadline_ms = retry, timeout_ms, deadline_ms
+        self.retry: Retry | None = None
+        self.timeout_ms: int | None = None
+        self.deadline_ms: int | None = None
         self.attempt, self.next_at = 1, 0
 
 
