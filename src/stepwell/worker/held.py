@@ -35,10 +35,10 @@ class Held:
         self.cancel = asyncio.Event()
         self.lost = self.asked_to_cancel = self.handing_back = self.waits = False
         self.ends_at = asked_at + (leased.lease_until - leased.now) / 1_000
-        self.on_extended: Callable[[float], None] = lambda ends_at: None
-        self.on_told: Callable[[], None] = lambda: None
-        self.on_waits: Callable[[bool], None] = lambda waits: None
-        self.on_news: Callable[[list[Entry]], None] = lambda entries: None
+        self.on_extended: Callable[[float], None] = _nobody
+        self.on_told: Callable[[], None] = _nobody
+        self.on_waits: Callable[[bool], None] = _nobody
+        self.on_news: Callable[[list[Entry]], None] = _nobody
         #: The last write that was answered.
         self.n = 0
         #: The last deliverable entry that was seen, for the heartbeats.
@@ -150,3 +150,7 @@ class Held:
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         self.lose()
         raise LeaseLost(f"the lease of {self.leased.run.id} is over")
+
+
+def _nobody(*told: object) -> None:
+    return
