@@ -259,6 +259,34 @@ def test_signals_that_were_not_awaited_to_the_end_leave_nothing(live: Live) -> N
     assert len(it.turn.instance.inboxes["other"].waiters) == 1
 
 
+@pytest.mark.parametrize("name", ["x", "é" * 230, "\U0001f600" * 230])
+def test_a_run_that_waits_for_much_under_long_names_parks_and_tells_a_part_timers_last(live: Live, name: str) -> None:
+    async def body(ctx: Context) -> None:
+        for n in range(200):
+            asyncio.create_task(ctx.sleep(60 + n), name=f"{name}{n}")  # noqa: RUF006 - the loop keeps them
+        asyncio.create_task(ctx.call(CHILD), name=name)  # noqa: RUF006
+        await ctx.wait_for_signal("x" * 128)
+
+    it = live(body, SMALL)
+    it.go()
+    park = it.turn.park(it.bench.clock.now)
+    assert park.waits[0] == "signal:" + "x" * 128
+    assert len("".join(park.waits).encode()) <= SMALL.payload_bytes
+    assert [wait.partition(":")[0] for wait in park.waits[1:3]] == ["child", "timer"][: len(park.waits) - 1]
+    it.send(park)
+    assert (it.turn.state, it.status()) == ("parked", "waiting")
+
+
+def test_one_wait_is_told_however_long_its_name_is(live: Live) -> None:
+    async def body(ctx: Context) -> None:
+        await asyncio.create_task(ctx.call(CHILD), name="\U0001f600" * 230)
+
+    it = live(body, SMALL)
+    it.go()
+    it.send(it.turn.park(it.bench.clock.now))
+    assert (it.turn.state, it.status()) == ("parked", "waiting")
+
+
 # ── a restart that keeps a part ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -281,3 +309,29 @@ def test_what_a_restart_keeps_is_replayed_with_the_same_chance_and_the_same_chil
     it.hear()
     it.go()
     assert it.result().strip('"') in started.data
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_step_may_have_a_name_that_cannot_be_stored(live: Live) -> None:
+    async def body(ctx: Context) -> str:
+        await ctx.step("\ud800/", one)
+        ctx.patched("\udfff")
+        await ctx.step("ä", one)
+        return "done"
+
+    it = live(body)
+    it.go()
+    assert it.result() == '"done"'
+    assert [entry.key for entry in it.entries("step.completed")] == ["\\ud800%2F#0", "ä#0"]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 100_000])
+def test_a_signal_that_nobody_could_send_is_not_waited_for(live: Live, name: str) -> None:
+    async def body(ctx: Context) -> None:
+        await ctx.wait_for_signal(name)
+
+    it = live(body)
+    it.go()
+    assert it.status() == "failed"

@@ -6,7 +6,8 @@ come with each answer and are delivered first, own ones after, in order of seq (
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 from msgspec import structs
@@ -39,8 +40,8 @@ from stepwell.workflow.work import UNSET, Done, Failed, Known, Matched, Work
 
 #: How many entries one write brings at the most; the rest follows.
 MAX_DRAFTS = 1_000
-#: How many waits a parked run tells.
-TOLD_WAITS = 100
+#: How many waits a parked run tells, and how many bytes of them: what a payload may have at the least, and a key less.
+TOLD_WAITS, TOLD_BYTES = 100, 1_024
 State = Literal["open", "parked", "ended", "held", "lost"]
 #: Entries after which an earlier life of the body saw nothing more.
 _BOUNDARIES = frozenset(("run.parked", "attempt.ended"))
@@ -163,14 +164,19 @@ class Turn:
         command = self.next(now)
         if command is not None or not self.idle or self._command is not None:
             return command
-        waits = [self._wait_of(op) for op in list(self.instance.pending.values())[:TOLD_WAITS]]
-        waits += [f"signal:{name}" for name, box in self.instance.inboxes.items() if _waited_for(box.waiters)]
         due = self._earliest()
-        command = c.Park(self.leased.lease, self.n + 1, self.seen, tuple(waits[:TOLD_WAITS]))
+        command = c.Park(self.leased.lease, self.n + 1, self.seen, _told(self._waits()))
         if due is not None:
             command.due_at, command.due_key = due
         command.unread = tuple(self.instance.unread[:TOLD_WAITS])
         return self._send(command)
+
+    def _waits(self) -> Iterator[str]:
+        """What the body waits for. Timers come last: a run that tells of nothing else counts as sleeping."""
+        yield from (f"signal:{name}" for name, box in self.instance.inboxes.items() if _waited_for(box.waiters))
+        ops = self.instance.pending.values()
+        yield from (wait for op in ops if not (wait := _wait_of(op)).startswith("timer:"))
+        yield from (wait for op in ops if (wait := _wait_of(op)).startswith("timer:"))
 
     def _last_marks(self) -> c.Record | None:
         """A patch that the body asked for right before its end is recorded, too: a replay must take its path."""
@@ -433,14 +439,6 @@ class Turn:
             and not self.instance.root.done()
         )
 
-    @staticmethod
-    def _wait_of(op: Op) -> str:
-        if isinstance(op, TimerOp):
-            return f"timer:{op.key}"
-        if isinstance(op, ActionOp):
-            return f"action:{op.key}"
-        return f"child:{op.key}" if isinstance(op, ChildOp) else f"timer:{op.key}{RETRY}"
-
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _end(self) -> Any:
@@ -468,6 +466,25 @@ class Turn:
 
 def _is_own(entry: Entry) -> bool:
     return entry.n > 0 and entry.kind not in _NOT_OWN
+
+
+def _wait_of(op: Op) -> str:
+    if isinstance(op, TimerOp):
+        return f"timer:{op.key}"
+    if isinstance(op, ActionOp):
+        return f"action:{op.key}"
+    return f"child:{op.key}" if isinstance(op, ChildOp) else f"timer:{op.key}{RETRY}"
+
+
+def _told(waits: Iterable[str]) -> tuple[str, ...]:
+    """As many of them as are told, from the first on."""
+    told, left = list[str](), TOLD_BYTES
+    for wait in islice(waits, TOLD_WAITS):
+        left -= len(wait.encode())
+        if left < 0:
+            break
+        told.append(wait)
+    return tuple(told)
 
 
 def _waited_for(waiters: Iterable[Any]) -> bool:
