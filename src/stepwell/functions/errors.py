@@ -54,7 +54,9 @@ class StepError(_Remote):
     """A step, action, mutation or query failed for good.
 
     `type` is the name of the class that was raised there, `message` what it said, `data` what an AppError or
-    NonRetryable carried, `attempts` how often it was tried, `traceback` where it was raised, as text.
+    NonRetryable carried, `traceback` where it was raised, as text. `attempts` is how often it was begun. Those of an
+    action count also when a worker died or gave it back, which the retry policy does not: so with Retry(2) it may be 3.
+    A step counts only attempts that ended.
     """
 
     code, status = "step_failed", 500
