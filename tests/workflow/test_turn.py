@@ -11,7 +11,8 @@ import pytest
 from stepwell.functions.define import Retry, Signal, Workflow
 from stepwell.functions.errors import AppError, StepError
 from stepwell.model import commands as c
-from stepwell.model.errors import StepwellError
+from stepwell.model.entries import PatchMarked
+from stepwell.model.errors import Invalid, StepwellError
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from stepwell.workflow.context import Context, Facts
@@ -317,7 +318,7 @@ def test_what_a_restart_keeps_is_replayed_with_the_same_chance_and_the_same_chil
 def test_a_step_may_have_a_name_that_cannot_be_stored(live: Live) -> None:
     async def body(ctx: Context) -> str:
         await ctx.step("\ud800/", one)
-        ctx.patched("\udfff")
+        ctx.patched("#" * 1_000)
         await ctx.step("ä", one)
         return "done"
 
@@ -335,3 +336,18 @@ def test_a_signal_that_nobody_could_send_is_not_waited_for(live: Live, name: str
     it = live(body)
     it.go()
     assert it.status() == "failed"
+
+
+def test_a_change_whose_name_cannot_be_stored_is_refused_in_the_body_and_by_the_kernel(live: Live) -> None:
+    async def body(ctx: Context) -> str:
+        try:
+            ctx.patched("\ud800")
+        except Invalid as error:
+            return error.message
+        return "nothing"
+
+    it = live(body)
+    draft = c.Draft(PatchMarked("\ud800"), "k")
+    it.bench.refused(c.Record(it.turn.leased.lease, 1, it.turn.seen, (draft,)), Invalid)
+    it.go()
+    assert it.result() == '"change is not valid Unicode"'

@@ -25,6 +25,7 @@ from stepwell.model.entries import (
     CancelSent,
     ChildStarted,
     EventSent,
+    PatchMarked,
     RunCreated,
     SignalReceived,
     SignalSent,
@@ -137,6 +138,12 @@ def _set_state(unit: Unit, run_no: int, body: StateSet, draft: Draft, now: int, 
     return False
 
 
+def _mark_patch(unit: Unit, run_no: int, body: PatchMarked, draft: Draft, now: int, n: int) -> bool:
+    check.text("id", body.id, 1_024)
+    append(unit, run_no, body, now, key=draft.key, n=n)
+    return False
+
+
 def _send_signal(unit: Unit, run_no: int, body: SignalSent, draft: Draft, now: int, n: int) -> bool:
     check.name("signal", body.name)
     me, payload = unit.runs.rows[run_no], text_of(body.payload) or "null"
@@ -209,6 +216,7 @@ _RULES: dict[type[Body], Rule] = {
     ActionCanceled: _cancel_action,
     ChildStarted: _start_child,
     StateSet: _set_state,
+    PatchMarked: _mark_patch,
     SignalSent: _send_signal,
     CancelSent: _send_cancel,
     EventSent: _send_event,

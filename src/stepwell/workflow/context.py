@@ -36,6 +36,7 @@ from stepwell.functions.options import OF_KIND, check_options
 from stepwell.functions.retry import policy_of
 from stepwell.functions.signature import results_of
 from stepwell.functions.values import decode, encode, through
+from stepwell.kernel import check
 from stepwell.model.entries import (
     ActionScheduled,
     Body,
@@ -51,7 +52,7 @@ from stepwell.model.entries import (
 from stepwell.model.errors import Invalid
 from stepwell.workflow.instance import GAVE_UP, Instance
 from stepwell.workflow.ops import ActionOp, ChildOp, EventOp, MutationOp, PatchOp, SendOp, StateOp, StepOp
-from stepwell.workflow.scope import plain
+from stepwell.workflow.scope import fitting, plain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +63,8 @@ CURRENT_STEP: ContextVar[str | None] = ContextVar("stepwell_step", default=None)
 CALL_OPTIONS = frozenset(ContextOptions.__annotations__)
 #: Options whose values are those of a decorator.
 _CHECKED = OF_KIND["action"] - {"name"}
+#: How long the name of a change in the code may be.
+MAX_CHANGE_BYTES = 1_024
 #: Options of a start from outside, which are not for a child.
 _NOT_OF_CHILDREN = ("if_exists", "on_complete", "context", "scope")
 
@@ -334,6 +337,8 @@ class Context:
         name = signal.name if isinstance(signal, Signal) else signal
         if not isinstance(name, str) or not name:
             raise Invalid("a signal needs a name", hint="Signal('approval', Decision), or a string.")
+        if name not in self._instance.inboxes:
+            check.name("signal", name)  # nobody could send another
         wanted = signal.type if isinstance(signal, Signal) else type
         if timeout is None:
             return await self._signal(name, wanted)
@@ -388,10 +393,11 @@ class Context:
         self._enter("patched")
         instance = self._instance
         if change not in instance.patches:
+            check.text("change", change, MAX_CHANGE_BYTES)
             new = change in instance.marks or not instance.was_past_here()
             instance.patches[change] = new
             if new:
-                instance.issue(PatchOp(f"~patch/{plain(change)}", None, PatchMarked(change)))
+                instance.issue(PatchOp(fitting(f"~patch/{plain(change)}"), None, PatchMarked(change)))
         return instance.patches[change]
 
     def continue_as_new(self, workflow: Workflow[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> NoReturn:

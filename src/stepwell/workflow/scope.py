@@ -15,6 +15,8 @@ _ESCAPES = str.maketrans({code: f"%{code:02X}" for code in (*range(32), 127, *ma
 
 def plain(name: str) -> str:
     """A user's name as a part of a key: what separates parts, and what nobody can read, is escaped."""
+    if not name.isascii():
+        name = name.encode(errors="backslashreplace").decode()  # a lone surrogate cannot be stored
     return name.translate(_ESCAPES) if not name.isalnum() else name
 
 
