@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -310,6 +311,20 @@ def test_what_a_restart_keeps_is_replayed_with_the_same_chance_and_the_same_chil
     it.hear()
     it.go()
     assert it.result().strip('"') in started.data
+
+
+@pytest.mark.parametrize("microseconds", [1, 499, 500, 999, 1_000, 1_499])
+def test_a_moment_is_not_before_itself(live: Live, microseconds: int) -> None:
+    async def body(ctx: Context) -> bool:
+        when = ctx.now() + timedelta(microseconds=microseconds)
+        await ctx.sleep_until(when)
+        return ctx.now() >= when
+
+    it = live(body)
+    it.go()
+    it.bench.clock.now += 2
+    it.go()
+    assert it.result() == "true"
 
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -63,6 +63,7 @@ CURRENT_STEP: ContextVar[str | None] = ContextVar("stepwell_step", default=None)
 CALL_OPTIONS = frozenset(ContextOptions.__annotations__)
 #: Options whose values are those of a decorator.
 _CHECKED = OF_KIND["action"] - {"name"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: How long the name of a change in the code may be.
 MAX_CHANGE_BYTES = 1_024
 #: Options of a start from outside, which are not for a child.
@@ -481,7 +482,7 @@ def _due_ms(options: Mapping[str, Any], now_ms: int) -> int | None:
 def _moment_ms(when: datetime) -> int:
     if getattr(when, "tzinfo", None) is None:
         raise Invalid(f"{when!r} is not a moment", hint="Give a datetime with a time zone, for example tz=UTC.")
-    return round(when.timestamp() * 1_000)
+    return -((_EPOCH - when) // timedelta(milliseconds=1))  # never before: a body may ask for the rest again
 
 
 def _digest(*parts: str) -> str:
