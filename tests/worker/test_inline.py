@@ -12,9 +12,14 @@ import pytest
 
 from stepwell.functions.define import Retry
 from stepwell.functions.errors import NonRetryable, StepError, StepTimeout
+from stepwell.model.errors import Unavailable
+from stepwell.model.rows import Run
+from stepwell.worker.inline import Inline
+from stepwell.worker.threads import Threads
 from stepwell.workflow.context import Context
+from stepwell.workflow.work import Work
 
-from .hall import QUICK, hall
+from .hall import QUICK, NoCalls, hall
 from .loops import on_a_loop
 
 AT_ONCE = Retry(3, initial=0.001)
@@ -240,3 +245,21 @@ async def test_no_more_def_steps_at_once_than_threads(tmp_path: Path) -> None:
         it.work()
         await it.result(await it.start(it.workflow(flow)))
         assert most == 4
+
+
+@on_a_loop
+async def test_an_event_is_matched_once_the_store_is_there(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    async def match(run: Run, key: str, event: Any, changed: bool) -> Any:
+        asked.append(changed)
+        if len(asked) < 3:
+            raise Unavailable("the store is away")
+        return "matched"
+
+    outcomes: asyncio.Queue[Any] = asyncio.Queue()
+    inline = Inline(Threads(1), NoCalls(), match)
+    work = Work("k", "match", None, ("an event",), {}, None)
+    inline.run(Run(1, "main", "r"), work, True, lambda key, outcome: outcomes.put_nowait(outcome))
+    assert (await outcomes.get()).sends == "matched"
+    assert asked == [True] * 3

@@ -2,16 +2,18 @@
 
 import asyncio
 import contextvars
+import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from stepwell.functions.errors import StepTimeout
 from stepwell.model import commands as c
-from stepwell.model.errors import Internal, StepwellError
+from stepwell.model.errors import Internal, StepwellError, Unavailable
 from stepwell.model.rows import Run
 from stepwell.worker.attempt import Attempt, Stopped, TimedOut, is_async
 from stepwell.worker.calling import Calling
+from stepwell.worker.held import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from stepwell.worker.threads import Threads
 from stepwell.workflow.context import CURRENT_STEP
 from stepwell.workflow.turn import Done, Failed, Matched, Work
@@ -53,10 +55,21 @@ class Inline:
 
     def _call(self, run: Run, work: Work, again: bool) -> tuple[Callable[[], Any], bool]:
         if work.kind == "match":
-            return partial(self._match, run, work.key, work.args[0], again), False
+            return partial(_once_there, partial(self._match, run, work.key, work.args[0], again)), False
         if work.kind == "query":
             return partial(self._calling.call, work.fn, work.args, work.kwargs, scope=run.scope, by=run.id), False
         return partial(work.fn, *work.args, **work.kwargs), not is_async(work.fn)
+
+
+async def _once_there(match: Callable[[], Awaitable[c.Emission]]) -> c.Emission:
+    """A store that is away is no outcome of an event: asked again until it answers, or the lease is over."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await match()
+        except Unavailable:
+            await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads retries, no secret
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
 def _ended(work: Work, worked: Callable[[str, Outcome], None], value: Any, error: BaseException | None) -> None:
