@@ -69,20 +69,30 @@ class Stepwell:
         )
 
     def __enter__(self) -> Self:
-        self._background.start()
+        self._background.check_stopped()
         try:
+            self._background.start()
             self._background.do(self._inner.__aenter__())
         except BaseException:
-            self._background.stop()
+            self._end()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """Closes it. An interrupt makes it hurry, a second one leaves it as it is."""
         try:
-            if self._background.is_own:  # a fork leaves it to its parent
-                self._background.do(self._inner.__aexit__(kind, error, trace))
+            if not self._background.runs:  # it is closed, or is the parent's of this fork
+                return
+            try:
+                self._background.do(self._inner.__aexit__(None, None, None))
+            except KeyboardInterrupt:
+                self._background.do(self._inner.__aexit__(None, None, None))  # waits for the same end
+                raise
         finally:
             self._background.stop()
 

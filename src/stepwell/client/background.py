@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from stepwell.engine.inside import refuse_inside
@@ -12,6 +13,8 @@ from stepwell.model.errors import Invalid, StepwellError, Unavailable
 
 T = TypeVar("T")
 _END: Any = object()
+#: Within so many seconds a thread begins, or it never will.
+STARTS_S = 10.0
 
 
 class Background:
@@ -21,16 +24,24 @@ class Background:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._process = 0
+        self._process, self._ready, self._over = 0, threading.Event(), threading.Event()
+
+    def check_stopped(self) -> None:
+        """Raises `Invalid` when it was started."""
+        if self._thread is not None:
+            raise Invalid("it is open already", hint="One `with` is enough; its handles and views share it.")
 
     def start(self) -> None:
         """Starts the thread, and returns when its loop runs. Raises `Invalid` when it does already."""
-        if self._thread is not None:
-            raise Invalid("it is open already", hint="One `with` is enough; its handles and views share it.")
-        ready, self._process = threading.Event(), os.getpid()
+        self.check_stopped()
+        ready = self._ready = threading.Event()
+        self._over.clear()
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._main, args=(ready,), name="stepwell-blocking", daemon=True)
-        self._thread.start()
-        ready.wait()
+        try:
+            self._thread.start()
+        finally:  # an interrupt may come when it runs already, and is not yet known to
+            ready.wait(STARTS_S)
 
     def _main(self, ready: threading.Event) -> None:
         async def wait() -> None:
@@ -38,17 +49,29 @@ class Background:
             ready.set()
             await self._stop.wait()
 
-        asyncio.run(wait())
+        try:
+            asyncio.run(wait())
+        finally:
+            self._over.set()
 
     def stop(self) -> None:
         """Ends the loop; calls of other threads that are under way raise `Unavailable`."""
+        if self._thread is not None and self.is_own:
+            self._ready.wait(STARTS_S)
         thread, loop, stop = self._thread, self._loop, self._stop
+        self._thread = self._loop = self._stop = None
         if thread is None or loop is None or stop is None:
             return
-        self._thread = self._loop = self._stop = None
         if self.is_own:
             loop.call_soon_threadsafe(stop.set)
-            thread.join()
+            self._over.wait()
+            with suppress(RuntimeError):  # its start was interrupted
+                thread.join()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started in this process, and not stopped."""
+        return self._loop is not None and self.is_own
 
     @property
     def is_own(self) -> bool:

@@ -45,6 +45,7 @@ class Connection:
         self._local: Local | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stack: AsyncExitStack | None = None
+        self._opening: asyncio.Task[Local] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -52,12 +53,11 @@ class Connection:
         if self._stack is not None:
             raise Invalid("it is open already", hint="One `async with` is enough; its handles and views share it.")
         self._loop, self._stack = asyncio.get_running_loop(), AsyncExitStack()
-        opening = asyncio.create_task(self._stack.enter_async_context(self._opened()), name="stepwell-open")
+        self._opening = asyncio.create_task(self._stack.enter_async_context(self._opened()), name="stepwell-open")
         try:
-            self._local = await asyncio.shield(opening)
+            self._local = await asyncio.shield(self._opening)
         except BaseException:  # half of it may be open, or all of it a moment later
-            await asyncio.wait([opening])
-            await self._ended(self._stack)
+            await self.close()
             raise
 
     def _opened(self) -> AbstractAsyncContextManager[Local]:
@@ -77,10 +77,10 @@ class Connection:
         When it is canceled, what runs is handed back at once, and it is closed all the same.
         """
         local, self._local = self._local, None
-        if self._stack is None:
+        if self._stack is None or self._opening is None:
             return
         if self._closing is None:
-            self._closing = asyncio.create_task(self._ended(self._stack), name="stepwell-close")
+            self._closing = asyncio.create_task(self._ended(self._stack, self._opening), name="stepwell-close")
         closing = self._closing
         try:
             await asyncio.shield(closing)
@@ -90,11 +90,12 @@ class Connection:
             await asyncio.wait([closing])
             raise
 
-    async def _ended(self, stack: AsyncExitStack) -> None:
+    async def _ended(self, stack: AsyncExitStack, opening: asyncio.Task[Local]) -> None:
         try:
+            await asyncio.wait([opening])
             await stack.aclose()
         finally:
-            self._stack = self._closing = None
+            self._stack = self._opening = self._closing = self._local = None
 
     @property
     def local(self) -> Local:
