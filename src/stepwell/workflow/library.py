@@ -2,7 +2,8 @@
 
 `as_completed` puts coroutines into a set, so the order of their tasks depends on addresses. `wait_for` makes a task for
 what it waits for until Python 3.11 and none later, so the path of a step would depend on the version. `all_tasks` looks
-into a set of the whole process, in which the tasks of bodies are not.
+into a set of the whole process, in which the tasks of bodies are not. A `TaskGroup` that gives up miscounts the cancels
+of its task until Python 3.12: a timeout around it becomes a cancel that nobody asked for, and a cancel may get lost.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ def install() -> None:
             module.all_tasks = _all_tasks(module.all_tasks)
         if sys.version_info < (3, 12) and not hasattr(module.wait_for, "stepwell"):
             module.wait_for = _wait_for(module.wait_for)
+    group: Any = asyncio.TaskGroup
+    if sys.version_info < (3, 13) and not hasattr(group.__aexit__, "stepwell"):
+        group.__aexit__ = _leave_group(group.__aexit__)
 
 
 def _in_workflow() -> bool:
@@ -72,6 +76,32 @@ async def _at_once(fut: Any) -> Any:
         return future.result()
     except asyncio.CancelledError as error:
         raise TimeoutError from error
+
+
+def _leave_group(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What Python 3.13 does: the group takes back its own cancel, also one that it asked for while it was left; that of
+    anybody else, which it swallowed, comes again."""
+
+    @wraps(original)
+    async def leave(self: Any, et: Any, exc: Any, tb: Any) -> Any:
+        taken_back, task = self._parent_cancel_requested, self._parent_task
+        try:
+            return await original(self, et, exc, tb)
+        finally:
+            if _in_workflow():
+                if self._parent_cancel_requested and not taken_back:
+                    task.uncancel()
+                if self._errors is None and task.cancelling():  # it raises those
+                    task.get_loop().call_soon(_cancel_again, task)
+
+    return _marked(leave)
+
+
+def _cancel_again(task: Any) -> None:
+    """When the task waits next: a timeout that had canceled it has taken that back by then."""
+    if task.cancelling() and not task.done():
+        task.uncancel()
+        task.cancel()
 
 
 def _marked(function: Callable[..., Any]) -> Callable[..., Any]:
