@@ -144,6 +144,18 @@ def test_time_finds_what_has_expired_or_is_due(session: Session) -> None:
         assert [row.run_no for row in s.due(NOW, 1)] == [13]
 
 
+def test_what_a_worker_holds_is_found_but_for_steps_of_flows(session: Session) -> None:
+    leased = [
+        task(no, 1, state="leased", worker=worker, lease_until=NOW - no, kind=kind)
+        for no, (worker, kind) in enumerate((("w", "turn"), ("v", "turn"), ("w", "action"), ("w", "step")), 1)
+    ]
+    fill(session, *leased, task(9))
+    with loading(session) as s:
+        assert [row.run_no for row in s.leased_by("w", 10)] == [3, 1]
+        assert [row.run_no for row in s.leased_by("w", 1)] == [3]
+        assert s.leased_by("nobody", 10) == []
+
+
 def test_overdue_runs_are_past_a_deadline_or_a_cancel_that_a_lease_ignores(session: Session) -> None:
     asked = NOW - 50
     runs = [

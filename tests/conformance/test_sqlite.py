@@ -243,6 +243,7 @@ def test_every_statement_uses_an_index(grown: sqlite3.Connection, act: str) -> N
         ("find/next_group", "task_ready"),
         ("find/due", "task_due"),
         ("find/expired", "task_leased"),
+        ("find/leased_by", "task_leased"),
         ("find/late", "task_deadline"),
         ("find/entries_of", "entry_seq"),
         ("list/state", "entry_state"),

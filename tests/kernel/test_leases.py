@@ -176,6 +176,59 @@ def test_the_sweep_takes_all_expired_leases_of_every_kind_and_run(bench: Bench) 
         assert reader.counts() == {"run.queued": 13, "task.ready": 16}
 
 
+def test_what_a_dead_worker_held_is_free_at_once_and_what_others_hold_is_not(bench: Bench) -> None:
+    bench.start("mine")
+    bench.claim(worker="dead")
+    lease = bench.turn("others").lease
+    bench.record(lease, 1, ActionScheduled("m:f"))
+    bench.claim(worker="dead")
+    bench.clock.tick(5)
+    assert bench.do(c.Bury("dead")) == c.Worked(2, more=False)
+    assert [bench.task(name).state for name in ("mine", "others")] == ["ready", "leased"]
+    assert [task.state for task in bench.tasks("others")] == ["leased", "ready"]
+    last = bench.journal("mine")[-1]
+    assert (last.kind, last.at) == ("attempt.ended", bench.clock.now)
+    assert '"reason":"expired"' in last.data
+    assert [bench.task("mine").lost, bench.task("others").lost] == [1, 0]
+    before = bench.commits[-1]
+    assert bench.do(c.Bury("dead")) == c.Worked(0, more=False)
+    assert bench.commits[-1] is before, "nothing is committed where nothing is left"
+    assert len(bench.claim()) == 2
+
+
+def test_a_burial_is_bounded_and_goes_on(bench: Bench) -> None:
+    for i in range(5):
+        bench.start(f"r{i}")
+    bench.claim(worker="dead")
+    replies = [bench.do(c.Bury("dead", limit=2)) for _ in range(3)]
+    assert replies == [c.Worked(2, more=True), c.Worked(2, more=True), c.Worked(1, more=False)]
+    for bad in (c.Bury(""), c.Bury("a\nb"), c.Bury("w", limit=0), c.Bury("w", limit=1_001)):
+        bench.refused(bad, errors.Invalid)
+
+
+def test_a_step_of_a_flow_outlives_its_worker_until_its_lease_ends(bench: Bench) -> None:
+    """Its process may, and two attempts must not overlap."""
+    bench.do(c.AcceptEvent(c.NewEvent("e", "t", "2026", "h"), (c.Match("f", "s"),)))
+    (step,) = bench.claim(worker="dead")
+    assert bench.do(c.Bury("dead")).count == 0
+    assert bench.task(step.run.id).state == "leased"
+    bench.clock.tick(LEASE_MS + 1)
+    assert bench.do(c.Sweep()).count == 1
+
+
+def test_workers_that_die_on_it_in_a_row_poison_a_run(bench: Bench) -> None:
+    bench.start()
+    states = []
+    for _ in range(5):
+        while not bench.claim(worker="dead"):
+            bench.clock.tick(5_000)
+            bench.do(c.Fire())
+        bench.do(c.Bury("dead"))
+        states.append(bench.task().state)
+    assert states == ["ready", "due", "due", "due", "held"]
+    assert bench.run().hold == "poison"
+
+
 def lose(bench: Bench, times: int) -> None:
     for _ in range(times):
         while not bench.claim():

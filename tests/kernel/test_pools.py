@@ -50,19 +50,20 @@ def test_a_slot_that_is_freed_can_be_taken_in_the_same_batch(bench: Bench) -> No
     assert ids(claimed.tasks) == ["b"]
 
 
-@pytest.mark.parametrize("ending", ["finish", "park", "terminate", "hold", "expire"])
+@pytest.mark.parametrize("ending", ["finish", "park", "terminate", "hold", "expire", "death"])
 def test_every_end_of_a_lease_frees_its_slot(bench: Bench, ending: str) -> None:
     pool(bench, limit=1)
     starts(bench, "a")
     (task,) = bench.claim()
     starts(bench, "b")
-    bench.clock.tick(200_000 if ending == "expire" else 0)
+    bench.clock.tick(200_000 if ending == "expire" else 1)
     ways: dict[str, c.Command] = {
         "finish": c.Finish(task.lease, 1, c.Completed()),
         "park": c.Park(task.lease, 1, 9, ("signal:x",)),
         "terminate": c.Terminate("a"),
         "hold": c.HoldRun("a"),
         "expire": c.Sweep(),
+        "death": c.Bury("w"),
     }
     bench.do(ways[ending])
     assert ids(bench.claim()) == ["b"]

@@ -41,6 +41,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "start": ("   ready  leased parked  due     blocked held", "done"),
     "replace": (" ready  ready  ready   ready   ready   ready", "ready"),
     "sweep": ("   ready  ready  parked  due     ready   held", "done"),
+    "bury": ("    ready  ready  parked  due     ready   held", "done"),
     "fire": ("    ready  leased parked  ready   blocked held", "done"),
     "promote": (" ready  leased parked  due     blocked held", "done"),
 }
@@ -108,6 +109,7 @@ def commands(bench: Bench, lease: c.Lease, n: int) -> dict[str, Callable[[], c.C
         "start": lambda: c.StartRun("r", "wf"),
         "replace": lambda: c.StartRun("r", "wf", reuse="replace", pool_key="k"),
         "sweep": lambda: (tick(200_000), c.Sweep())[1],
+        "bury": lambda: c.Bury("w"),
         "fire": lambda: (tick(2 * HOUR), c.Fire())[1],
         "promote": lambda: c.Promote(),
     }
@@ -129,7 +131,7 @@ def test_each_command_in_each_state(state: str, command: str, expected: str) -> 
         assert reply.code == expected
         assert snapshot(bench.store) == before
     else:
-        if command == "sweep" and state == "blocked":
+        if command in ("sweep", "bury") and state == "blocked":
             bench.settle()
         assert bench.task().state == expected, reply
         assert bench.run().status == status_after(state, command, expected, status_before)

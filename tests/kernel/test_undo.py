@@ -86,6 +86,7 @@ class World:
             c.SetPool(Pool("main", "new", limit=1)),
             c.Deliver(),
             c.Sweep(),
+            c.Bury("w"),
             c.Fire(),
             c.Promote(),
             c.Prune(),

@@ -346,6 +346,7 @@ MOVES: dict[str, Callable[[World, int, int], c.Command]] = {
     "free": named(lambda run_id, scope, b: c.ReleaseRun(run_id, scope=scope)),
     "restart": named(lambda run_id, scope, b: c.Restart(run_id, b * b // 2, scope=scope)),
     "sweep": lambda world, a, b: c.Sweep(1 + b),
+    "bury": lambda world, a, b: c.Bury(f"w{a % 3}", 1 + b),
     "fire": lambda world, a, b: c.Fire(1 + b),
     "deliver": lambda world, a, b: c.Deliver(1 + b),
     "promote": lambda world, a, b: c.Promote(limit=1 + b),

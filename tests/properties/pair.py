@@ -104,7 +104,7 @@ class Pair:
             refused = isinstance(reply, StepwellError)
             name = type(command).__name__
             self.coverage[f"{name} {reply.code}" if isinstance(reply, StepwellError) else name] += 1
-            if refused and name in ("Sweep", "Fire", "Deliver", "Promote", "Prune"):
+            if refused and name in ("Sweep", "Bury", "Fire", "Deliver", "Promote", "Prune"):
                 raise AssertionError(f"{name} was refused: {reply!r}")
         self._look()
         self.broken = False

@@ -38,6 +38,7 @@ RULES: dict[type[c.Command], Rule] = {
     c.ReleaseRun: control.release_run,
     c.SetPool: pools.set_pool,
     c.Sweep: internal.sweep,
+    c.Bury: internal.bury,
     c.Fire: internal.fire_due,
     c.Deliver: internal.deliver_messages,
     c.Promote: internal.promote,

@@ -14,7 +14,7 @@ from stepwell.kernel.runs import end
 from stepwell.kernel.tasks import lost_at, move
 from stepwell.kernel.unit import Unit
 from stepwell.kernel.writes import fail_action
-from stepwell.model.commands import Deliver, Fire, Promote, Prune, Sweep, Worked
+from stepwell.model.commands import Bury, Deliver, Fire, Promote, Prune, Sweep, Worked
 from stepwell.model.entries import ChildEnded, RunCanceled, RunFailed, RunHeld, SignalReceived, decode_body, raw
 from stepwell.model.errors import Conflict, Outdated
 from stepwell.model.rows import Message, Run, Task
@@ -46,6 +46,21 @@ def sweep(unit: Unit, command: Sweep, now: int) -> Worked:
         if run is not None and not run.terminal:
             count += _overdue(unit, run, now)
     return Worked(count, count >= command.limit)
+
+
+def bury(unit: Unit, command: Bury, now: int) -> Worked:
+    """`Bury`: what a dead worker held ends as expired, before its time. Again: nothing is left to end.
+
+    A step of a flow is a process of its own, which may outlive its worker until its lease ends (flows/executors/guard).
+    """
+    found = unit.work.dead.get(command.worker, ())
+    count = 0
+    for key in found:
+        task = unit.tasks.get(key)
+        if task is not None and task.state == "leased" and task.worker == command.worker:
+            _expire(unit, key, now)
+            count += 1
+    return Worked(count, len(found) >= command.limit)
 
 
 def _expire(unit: Unit, key: tuple[int, int], now: int) -> None:

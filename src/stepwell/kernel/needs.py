@@ -19,7 +19,8 @@ class Need(Struct, gc=False):
 
     `peers`: run ids that a run names, in its own scope; `peer_signals`: those with the dedup key of a signal to them.
     `restarts`: runs by scope and id, with the part of their journal that is kept. `ending`: tasks whose end is the end
-    of their run, if they are its turn. `slots`: where a start may be fused with its first lease.
+    of their run, if they are its turn. `slots`: where a start may be fused with its first lease. `dead`:
+    workers, and how many leases of each are to end.
     """
 
     runs: set[int] = field(default_factory=set)
@@ -41,6 +42,7 @@ class Need(Struct, gc=False):
     claims: list[c.Claim] = field(default_factory=list)
     promote: set[tuple[str, str, str]] = field(default_factory=set)
     promote_after: tuple[str, str, str] = ("", "", "")
+    dead: dict[str, int] = field(default_factory=dict)
     internal: dict[type[c.Command], int] = field(default_factory=dict)
     new_runs: int = 0
     new_events: int = 0
@@ -212,6 +214,12 @@ def _promote(need: Need, command: c.Promote) -> None:
         _internal(need, command)
 
 
+def _bury(need: Need, command: c.Bury) -> None:
+    check.name("worker", command.worker)
+    check.whole("limit", command.limit, 1, 1_000)
+    need.dead[command.worker] = max(command.limit, need.dead.get(command.worker, 0))
+
+
 def _internal(need: Need, command: Any) -> None:
     need.internal[type(command)] = max(command.limit, need.internal.get(type(command), 0))
 
@@ -240,6 +248,7 @@ _NEEDS: dict[type[c.Command], Callable[[Need, Any], None]] = {
     c.ReleaseRun: _closing,
     c.SetPool: _pool,
     c.Sweep: _internal,
+    c.Bury: _bury,
     c.Fire: _internal,
     c.Deliver: _internal,
     c.Promote: _promote,

@@ -121,6 +121,7 @@ class Work(Struct, gc=False):
 
     late: list[TaskKey] = []
     expired: list[TaskKey] = []
+    dead: dict[str, list[TaskKey]] = {}
     overdue: list[int] = []
     due: list[TaskKey] = []
     messages: list[Message] = []

@@ -46,6 +46,8 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
             need.promote.update(keys)
         numbers |= runs
         need.closing |= runs | {task.run_no for task in tasks}
+    if need.dead:
+        found += _dead(session, unit, need)
     if need.promote:
         found += _blocked(session, unit, need.promote)
     by_id = need.ids | need.closing_ids
@@ -233,6 +235,13 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             for key, value in session.meta([f"floor:{run.scope}" for run in ended]):
                 unit.floors.seed(key.partition(":")[2], value)
     return tasks, runs
+
+
+def _dead(session: Session, unit: Unit, need: Need) -> list[Task]:
+    """What dead workers hold."""
+    held = {worker: session.leased_by(worker, limit) for worker, limit in need.dead.items()}
+    unit.work.dead = {worker: _keys(tasks) for worker, tasks in held.items()}
+    return [task for tasks in held.values() for task in tasks]
 
 
 def _not_too_much(runs: list[Run]) -> list[Run]:

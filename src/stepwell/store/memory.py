@@ -161,6 +161,10 @@ class MemorySession:
         found = self._where(lambda task: task.state == "leased" and (task.lease_until or 0) < now)
         return sorted(found, key=lambda task: (task.lease_until or 0, task.run_no, task.k))[:limit]
 
+    def leased_by(self, worker: str, limit: int) -> list[Task]:
+        found = self._where(lambda task: task.state == "leased" and task.worker == worker and task.kind != "step")
+        return sorted(found, key=lambda task: (task.lease_until or 0, task.run_no, task.k))[:limit]
+
     def overdue(self, now: int, asked_before: int, limit: int) -> list[Run]:
         found = [run for run in self._t.runs.values() if not run.terminal and self._overdue(run, now, asked_before)]
         return sorted(found, key=lambda run: run.no)[:limit]

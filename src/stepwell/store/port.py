@@ -100,6 +100,9 @@ class Session(Protocol):
 
     def expired(self, now: int, limit: int) -> list[Task]: ...
 
+    def leased_by(self, worker: str, limit: int) -> list[Task]:
+        """Leased tasks of a worker, but no steps of flows; those first whose leases end first."""
+
     def overdue(self, now: int, asked_before: int, limit: int) -> list[Run]:
         """Open runs past their deadline, and those whose turn is leased and that were asked to cancel before a time."""
 

@@ -34,6 +34,7 @@ from stepwell.model.commands.events import (
 )
 from stepwell.model.commands.functions import Invoke, Invoked
 from stepwell.model.commands.internal import (
+    Bury,
     Deliver,
     Fire,
     Promote,
@@ -78,6 +79,7 @@ __all__ = [
     "AdoptedRun",
     "Beat",
     "Beats",
+    "Bury",
     "Cancel",
     "Canceled",
     "CarriedSignal",

@@ -11,6 +11,13 @@ class Sweep(Command):
     limit: int = 1_000
 
 
+class Bury(Command):
+    """Ends the leases of a worker whose death is proven, as those that ran out. Steps of flows keep theirs."""
+
+    worker: str
+    limit: int = 1_000
+
+
 class Fire(Command):
     """Fires timers and makes due tasks ready."""
 

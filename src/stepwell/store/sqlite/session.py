@@ -270,6 +270,9 @@ class SqliteSession:
     def expired(self, now: int, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/expired", now, limit)]
 
+    def leased_by(self, worker: str, limit: int) -> list[Task]:
+        return [Task(*row) for row in self._all("find/leased_by", worker, limit)]
+
     def overdue(self, now: int, asked_before: int, limit: int) -> list[Run]:
         return [Run(*row) for row in self._all("find/overdue", now, asked_before, limit)]
 
