@@ -10,7 +10,7 @@ import pytest
 from stepwell.kernel.explain import Around, explain
 from stepwell.model.rows import Pool, Run, Task
 from stepwell.model.words import TaskState
-from stepwell.worker.alive import any_worker, present
+from stepwell.worker.alive import Presence, any_worker
 from tests.cli.support import OK, PATIENCE_S, Shop, flow, write_event
 from tests.server.support import Server, database, serving
 
@@ -90,11 +90,11 @@ def test_a_run_that_ended_and_one_without_a_task() -> None:
 def test_whether_a_worker_lives_is_seen_by_its_lock(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     assert any_worker(path) is False
-    with present(path), present(path):
+    with Presence(path, "one"), Presence(path, "two"):
         assert any_worker(path) is True
     assert any_worker(path) is False
     assert any_worker(None) is None
-    with present(tmp_path / "no such folder/x"):
+    with Presence(tmp_path / "no such folder/x", "one"):
         pass
 
 

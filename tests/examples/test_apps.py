@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from tests.examples.support import release_event
 from tests.server.support import ROOT, as_bytes, environ, serving
 
 ENV = environ(**QUICK)
+#: It takes half a second, on a machine that does nothing else.
+SOON_S = 5.0
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,28 @@ def test_checkout_is_killed_while_it_waits_and_goes_on_where_it_was(tmp_path: Pa
     assert ran(tmp_path, ENV, "checkout/checkout.py", "ann") == THANKS
     assert ran(tmp_path, ENV, "checkout/checkout.py", "ann") == THANKS, "nothing is done a second time"
     assert ran(tmp_path, ENV, "checkout/checkout.py") == ["order-7 waits for an approval", *THANKS]
+
+
+def test_checkout_that_is_killed_while_it_holds_its_run_goes_on_at_once(tmp_path: Path) -> None:
+    """With the settings that everybody has, in which a lease is of two minutes."""
+    env = environ()
+    process = subprocess.Popen(typed("checkout/checkout.py"), cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as said:
+        assert said.readline() == "order-7 waits for an approval\n"
+        asyncio.run(until_it_is_held(tmp_path))
+        process.kill()
+        process.wait()
+    begun = time.monotonic()
+    assert ran(tmp_path, env, "checkout/checkout.py", "ann") == THANKS
+    assert time.monotonic() - begun < SOON_S
+
+
+async def until_it_is_held(cwd: Path) -> None:
+    async with Stepwell(f"sqlite:///{cwd}/shop.sqlite") as sw:
+        async for seen in sw.handle("order-7").watch():
+            if seen.status == "running":
+                return
 
 
 async def until_it_waits(cwd: Path) -> None:

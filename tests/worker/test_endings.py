@@ -12,7 +12,7 @@ import pytest
 
 from stepwell.flows.backend import FRESH_S
 from stepwell.model.rows import Run
-from stepwell.worker.alive import present
+from stepwell.worker.alive import Presence
 from stepwell.worker.held import Held
 from stepwell.worker.worker import BROKEN_HANDLER_MS, Worker
 
@@ -159,7 +159,7 @@ def test_a_flow_that_went_away_waits_for_its_return(tmp_path: Path) -> None:
             await asyncio.sleep(2 * FRESH_S)
             it.work()
             await asyncio.sleep(0.3)
-            with present(tmp_path / "house.sqlite"):  # as whoever starts a worker says
+            with Presence(tmp_path / "house.sqlite", "it"):  # as whoever starts a worker says
                 view = await it.view(run_id)
             assert (view["status"], view["attempts"]) == ("queued", [])
             assert "waits for a worker" in view["why"]

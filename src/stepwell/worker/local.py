@@ -15,13 +15,14 @@ from stepwell.flows.backend import FlowBackend
 from stepwell.flows.export import EventFiles
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.runners.base import Tools
-from stepwell.model.errors import Invalid
+from stepwell.model.errors import Invalid, StepwellError
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Store
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.worker.alive import present
+from stepwell.worker.alive import Presence
 from stepwell.worker.steps import StepHandler
+from stepwell.worker.undertaker import Undertaker
 from stepwell.worker.worker import Worker
 
 if TYPE_CHECKING:  # loaded only by whoever has an app: command lines without one are to be quick
@@ -72,7 +73,6 @@ async def open_local(
     `cwd`: the folder with the flows; None: no flows. `events_dir`: a folder that gets a JSON file for each event.
     """
     store = open_store(url, settings)
-    path = store.path if slots and isinstance(store, SqliteStore) else None
     async with AsyncExitStack() as stack:
         host = None if app is None else _host(app)
         if host is None:
@@ -98,10 +98,22 @@ async def open_local(
             options = options or FlowOptions()
             steps = None if cwd is None else _steps(flows, cwd, options)
             worker = _worker(engine, steps, host, slots=slots, pools=pools, name=worker_name, via=options.executor)
+            path = store.path if isinstance(store, SqliteStore) else None
+            if path is not None and roles:
+                await _bury(stack, engine, path)
+            stack.enter_context(Presence(path, worker.name))
             worker.start()
             stack.push_async_callback(worker.stop, drain_s=drain_s)
-        with present(path):
-            yield Local(engine, flows, worker, host)
+        yield Local(engine, flows, worker, host)
+
+
+async def _bury(stack: AsyncExitStack, engine: Engine, path: Path) -> None:
+    """Frees what dead workers held, before the first claim and from then on."""
+    undertaker = Undertaker(engine.submit, path)
+    with contextlib.suppress(StepwellError):  # it tries again, and says what is wrong
+        await undertaker.work()
+    undertaker.start()
+    stack.push_async_callback(undertaker.stop)
 
 
 def _host(app: "App") -> "AppHost":
