@@ -48,8 +48,8 @@ def event(name: str, *matches: c.Match, manifests_at: int) -> c.AcceptEvent:
     return c.AcceptEvent(new_event(name), matches, manifests_at=manifests_at)
 
 
-def claim(request: str, *, pools: tuple[str, ...] = ("default",), limit: int = 20) -> c.Claim:
-    return c.Claim(worker="w", request=request, pools=pools, limit=limit, lease_ms=LEASE_MS)
+def claim(request: str, *, worker: str = "w", pools: tuple[str, ...] = ("default",), limit: int = 20) -> c.Claim:
+    return c.Claim(worker=worker, request=request, pools=pools, limit=limit, lease_ms=LEASE_MS)
 
 
 def leases(*claimed: c.Claimed) -> dict[str, c.Lease]:
@@ -198,10 +198,11 @@ def _sends(t: int) -> Script:
         *(c.StartRun(name, "wf", pool="sea") for name in ("sender", "target", "doomed", "broken")),
         c.StartRun("told", "wf", pool="sea", callback='{"function":"m:count","context":{"a":1}}'),
         c.StartRun("unheard", "wf", pool="sea", callback='{"function":"m:fail"}'),
+        c.StartRun("orphan", "wf", pool="grave"),
         c.Invoke("m:count", '{"by":"nobody"}', request="i1"),
     ))  # fmt: skip
-    got = yield Batch(t + 1_000, (claim("s1", pools=("sea",)),))
-    mine = leases(got[0])
+    got = yield Batch(t + 1_000, (claim("s1", pools=("sea",)), claim("s0", worker="dead", pools=("grave",))))
+    mine, lost = leases(got[0]), leases(got[1])
     assert len(mine) == 6, sorted(mine)
     sends = c.Emission((c.Emitted(new_event("sent"), (c.Match("shop", "sail", pool="sea"),)),), manifests_at=1)
     yield Batch(t + 2_000, (
@@ -214,6 +215,7 @@ def _sends(t: int) -> Script:
                *(c.Draft(ActionScheduled("mod:act", pool="acts"), f"act#{n}") for n in (1, 2))),
         c.Park(mine["target"], 1, 2, ("signal:ping",), unread=("odd",)),
         c.Release(mine["broken"], 1, hold="mismatch", diff="the code is another"),
+        c.Bury("dead"),
         finish(mine["told"], 1, BIG),
         finish(mine["unheard"], 1),
         c.Invoke("m:count", '{"by":"somebody"}', request="i2"),
@@ -223,7 +225,10 @@ def _sends(t: int) -> Script:
         c.Deliver(),  # the signal and the cancel
         claim("s2", pools=("acts",)),
         c.ReleaseRun("broken"),
+        finish(lost["orphan"], 1),  # refused: who is dead has no lease
+        claim("s2b", pools=("grave",)),
     ))  # fmt: skip
+    assert list(leases(got[5])) == ["orphan"], got[5]
     yield from _answers(t + 4_000, mine, leases(got[2]))
 
 
