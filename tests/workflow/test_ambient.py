@@ -26,12 +26,11 @@ from stepwell.functions.errors import NondeterministicCall
 from stepwell.workflow import ambient, clocks
 from stepwell.workflow.ambient import Environment
 from stepwell.workflow.loop import WorkflowLoop
-from stepwell.workflow.net import Net
+from stepwell.workflow.seams import original_of
 from tests.workflow.bodies import NOW_S, BodyHost, of
 
 LOCAL = datetime.datetime.fromtimestamp(NOW_S)  # noqa: DTZ006 - the zone of the machine is what the body has, too
 UTC = datetime.datetime.fromtimestamp(NOW_S, datetime.UTC)
-KEPT: list[Callable[[], float]] = [time.time, time.perf_counter]
 
 
 class Shop:
@@ -237,66 +236,24 @@ def test_names_in_a_closure_are_replaced(environment: Environment) -> None:
     unset = None
 
 
-@pytest.mark.parametrize("kept", KEPT)
-def test_what_was_kept_elsewhere_is_caught_by_the_net(environment: Environment, kept: Callable[[], float]) -> None:
-    host = BodyHost()
-    host.around = environment
-
-    async def body() -> float:
-        return kept()
-
-    with pytest.raises(NondeterministicCall, match=r"the real clock .*test_ambient\.py:\d+ in body") as caught:
-        host.run(body)
-    assert "ctx.now()" in caught.value.hint
-    assert sys.getprofile() is None
-
-
-def test_the_net_watches_the_first_pumps_of_a_workflow_only(environment: Environment) -> None:
-    net = Net(ambient._seams(WorkflowLoop), pumps=2)
-
-    def pumped(name: str) -> bool:
-        net.started(name)
-        watched = sys.getprofile() is not None
-        net.ended()
-        return watched
-
-    assert [pumped("a"), pumped("a"), pumped("a"), pumped("b")] == [True, True, False, True]
-    assert sys.getprofile() is None
-
-
-def test_the_net_leaves_a_profiler_alone(environment: Environment) -> None:
-    def profiler(*seen: object) -> None:
-        return
-
-    host = BodyHost()
-    host.around = environment
+def test_names_in_any_module_are_replaced(environment: Environment) -> None:
+    other: Any = ModuleType("elsewhere")
+    other.clock = original_of(time.time)
+    sys.modules["elsewhere"] = other
     try:
-        sys.setprofile(profiler)
-
-        async def body() -> float:
-            return time.time()
-
-        assert host.run(body) == NOW_S
-        assert sys.getprofile() is profiler
+        environment.prepare(test_names_in_any_module_are_replaced)
+        assert of(lambda: other.clock()) == NOW_S
     finally:
-        sys.setprofile(None)
+        del sys.modules["elsewhere"]
 
 
-def test_where_datetime_cannot_be_replaced_it_is_said_and_the_net_stays(
+def test_where_datetime_cannot_be_replaced_it_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def body() -> datetime.datetime:
-        return datetime.datetime.now(datetime.UTC)
-
     monkeypatch.setattr(clocks, "_set", lambda *_: False)
     environment = ambient.install(WorkflowLoop)
     try:
         assert "datetime.now() cannot be replaced" in caplog.text
-        for _ in range(100):
-            host = BodyHost()
-            host.around = environment
-            with pytest.raises(NondeterministicCall, match="the real clock"):
-                host.run(body)
     finally:
         environment.close()
         ambient.uninstall(WorkflowLoop)

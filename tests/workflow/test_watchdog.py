@@ -11,7 +11,6 @@ import pytest
 from stepwell.workflow import ambient
 from stepwell.workflow.ambient import Environment
 from stepwell.workflow.loop import WorkflowLoop
-from stepwell.workflow.net import Net
 from stepwell.workflow.watchdog import Watchdog
 from tests.workflow.bodies import BodyHost
 
@@ -58,7 +57,7 @@ def wait(until: Callable[[], bool]) -> None:
 
 
 def test_an_endless_body_is_told_of_again_and_again_with_its_line(reports: Reports) -> None:
-    environment = Environment([], whole=True, pumps=0)
+    environment = Environment([])
     environment.watchdog = Watchdog(limit_ms=50, report_every_ms=100)
     host = BodyHost(replaying=True)
     host.around = environment
@@ -84,7 +83,7 @@ def test_the_line_is_the_user_s_when_a_library_computes(watchdog: Watchdog, repo
     import json
 
     host = BodyHost()
-    environment = Environment([], whole=True, pumps=0)
+    environment = Environment([])
     environment.watchdog = watchdog
     host.around = environment
 
@@ -99,7 +98,6 @@ def test_the_line_is_the_user_s_when_a_library_computes(watchdog: Watchdog, repo
 
 def test_one_that_lets_no_other_thread_run_is_told_of_at_its_end(watchdog: Watchdog, reports: Reports) -> None:
     clock, around = time.perf_counter, ambient.install(WorkflowLoop)
-    around.net = Net([], pumps=0)
     around.watchdog, host = watchdog, BodyHost(replaying=True)
     host.around = around
     interval = sys.getswitchinterval()

@@ -1,8 +1,8 @@
 """What keeps users' functions in a transaction short and free of I/O (source: KERNEL, mutations).
 
-Three nets: Python's audit events refuse I/O, and its profiler sees the calls that would wait (sleep, a lock that is
-held) before they do; a watchdog raises in code that takes too long; and a refusal that the function catches fails it
-all the same. What waits in C for ever no net can end: the watchdog says where it stands.
+Three nets: Python's audit events refuse I/O, and for what older Pythons have no event for, a sleep and the start of a
+thread, there are replacements (`waits`); a watchdog raises in code that takes too long; and a refusal that the function
+catches fails it all the same. What waits in C, for a lock for example, no net can end: the watchdog says where it is.
 """
 
 import ctypes
@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from stepwell.engine.inside import INSIDE
+from stepwell.functions import waits
 from stepwell.kernel.calls import AppTables, Away
 from stepwell.model.errors import StepwellError, Timeout
 
@@ -39,9 +40,6 @@ EVENTS = frozenset(
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 #: Modules that may open files on behalf of a function: a log file that is turned over, a module that is compiled.
 _TRUSTED = ("logging", "importlib")
-#: Calls in C that wait, by name; of `acquire` only that of a lock which somebody holds.
-_WAITS = frozenset(("sleep", "acquire", "start_new_thread", "start_joinable_thread", "select", "poll"))
-_LOCK = type(threading.Lock())
 #: After this many times its limit, a function that cannot be interrupted is told of in the log.
 STUCK = 5
 #: The watchdog's thread rests when nobody has called for so long, in seconds.
@@ -112,16 +110,9 @@ def _is_trusted(frame: FrameType | None) -> bool:
     return False
 
 
-def _on_call(frame: FrameType, event: str, called: Any) -> None:
-    """A profiler: refuses what would wait. Audit events show some of it, on some versions of Python."""
-    if event == "c_call" and called.__name__ in _WAITS:
-        watched = _HOOK.inside.get(threading.get_ident())
-        if watched is None or watched.root.shields or _is_trusted(frame):
-            return
-        owner = called.__self__
-        if called.__name__ == "acquire" and not (isinstance(owner, _LOCK) and owner.locked()):
-            return
-        what = "waiting for a lock" if called.__name__ == "acquire" else called.__name__
+def _on_wait(what: str) -> None:
+    watched = _HOOK.inside.get(threading.get_ident())
+    if watched is not None and not watched.root.shields and not _is_trusted(sys._getframe(2)):
         raise watched.refuse(NotAllowed(f"{watched.name} may not do I/O or wait in a transaction: {what}"))
 
 
@@ -134,6 +125,7 @@ class Guard:
         if not _HOOK.added:
             _HOOK.added = True
             sys.addaudithook(_on_event)
+        waits.kept().install(_on_wait)
 
     def close(self) -> None:
         """Ends the watchdog's thread."""
@@ -165,17 +157,13 @@ class Guard:
         self._watchdog.watch(watched)
         tables.until(lambda: self._clock() > watched.deadline)
         _HOOK.inside[watched.thread] = watched
-        profiler = sys.getprofile()
         try:
             try:
-                sys.setprofile(_on_call)
                 return work(watched)
             finally:
-                sys.setprofile(profiler)
                 self._watchdog.leave(watched)
         except BaseException:  # the watchdog may have raised while it was being left
             self._watchdog.leave(watched)
-            sys.setprofile(profiler)
             raise
         finally:
             tables.until(None)
@@ -297,7 +285,7 @@ def _raise_in(thread: int) -> None:
 def _raise_here(thread: int) -> None:
     """Raises `_Overdue` now, in this thread, so that none waits to be raised later.
 
-    Taking one back instead would leave CPython 3.11 with a signal that it never clears, and a profiler hangs on that.
+    Taking one back instead would leave CPython 3.11 with a signal that it never clears.
     """
     _raise_in(thread)
     while True:

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from stepwell.functions import waits
 from stepwell.functions.contexts import Matcher, MutationContext, Transaction
 from stepwell.functions.database import Database
 from stepwell.functions.define import Mutation, Principal
@@ -52,7 +53,10 @@ class AppMutations:
     def names(self) -> frozenset[str]:
         size = len(self._registry)
         if size != self._known[0]:
-            self._known = (size, frozenset(one.path for one in self._registry.of("mutation")))
+            mutations = self._registry.of("mutation")
+            self._known = (size, frozenset(one.path for one in mutations))
+            for one in mutations:
+                waits.kept().swap(getattr(one.fn, "__globals__", {}))
         return self._known[1]
 
     def migrate(self, store: Store) -> list[int]:
@@ -64,6 +68,7 @@ class AppMutations:
 
     def call(self, unit: Unit, call: Call, now: int) -> Called:
         began = perf_counter()
+        _ = self.names  # what came since the last call may have imported a sleep
         try:
             text = self._run(unit, call, now)
         except (Away, Outdated):  # the store's trouble, or the manifests': the call is made again

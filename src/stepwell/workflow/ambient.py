@@ -6,13 +6,13 @@ outside of bodies everything is as before.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from stepwell.workflow import audit, chance, clocks, denials, said
-from stepwell.workflow.net import WATCHED_PUMPS, Net
-from stepwell.workflow.seams import Ambient, Seam, outside, put, swap_globals, take_back
+from stepwell.workflow.seams import Ambient, Seam, outside, put, swap_closure, swap_modules, take_back
 from stepwell.workflow.watchdog import Watchdog
 
 __all__ = ["Ambient", "Environment", "install", "outside", "uninstall"]
@@ -28,9 +28,9 @@ def install(loop_type: type[Any]) -> "Environment":
     put(seams)
     whole = clocks.put_datetime(loop_type)
     if not whole:
-        log.warning("datetime.now() cannot be replaced on this Python: in a workflow's body it raises, use ctx.now()")
+        log.warning("datetime.now() cannot be replaced on this Python: in a workflow's body use ctx.now()")
     audit.install(loop_type)
-    return Environment(seams, whole=whole)
+    return Environment(seams)
 
 
 def uninstall(loop_type: type[Any]) -> None:
@@ -47,24 +47,24 @@ def _seams(loop_type: type[Any]) -> list[Seam]:
 class Environment:
     """What surrounds the pumps of one thread. `close` ends its watchdog."""
 
-    def __init__(self, seams: list[Seam], *, whole: bool, pumps: int = WATCHED_PUMPS) -> None:
+    def __init__(self, seams: list[Seam]) -> None:
         self._seams = seams
-        self.net = Net(seams, always=not whole, pumps=pumps)
+        self._modules = 0
         self.watchdog = Watchdog()
 
     def prepare(self, function: Any) -> None:
-        """Call it once with the function of each workflow: names that it imported before are replaced, too."""
-        swap_globals(function, self._seams)
+        """Call it with the function of each workflow: names that were imported before are replaced, in all modules."""
+        if len(sys.modules) != self._modules:
+            swap_modules(self._seams)
+            self._modules = len(sys.modules)
+        swap_closure(function, self._seams)
 
     def pump_started(self, workflow: str, run_id: str) -> None:
         """A pump begins, in this thread."""
         self.watchdog.pump_started(workflow, run_id)
-        self.net.started(workflow)
 
     def pump_ended(self) -> None:
         """The pump is over, however it ended."""
-        if self.net.open:
-            self.net.ended()
         self.watchdog.pump_ended()
 
     @contextmanager

@@ -133,22 +133,34 @@ def replaced(seams: Iterable[Seam]) -> list[tuple[Any, Any]]:
     return [(original_of(one), one) for one in present if original_of(one) is not None]
 
 
-def swap_globals(function: Any, seams: Iterable[Seam]) -> None:
-    """For `from time import time` done earlier: replaces such names in what a workflow's function can see.
-
-    That is its closure, its module, the other modules of its package, and those of what its module names; not Python's.
-    """
-    by_id = {id(original): (original, other) for original, other in replaced(seams)}
+def swap_closure(function: Any, seams: Iterable[Seam]) -> None:
+    """Replaces what a workflow's function closes over, and the names of its own module."""
+    by_id = _by_id(seams)
     function = inspect.unwrap(function)
     for cell in getattr(function, "__closure__", None) or ():
         found = by_id.get(id(_content(cell)))
         if found is not None:
             cell.cell_contents = found[1]
-    for names in _namespaces(function):
-        for name, value in list(names.items()):
-            found = by_id.get(id(value))
-            if found is not None:
-                names[name] = found[1]
+    _swap(getattr(function, "__globals__", {}), by_id)
+
+
+def swap_modules(seams: Iterable[Seam]) -> None:
+    """For `from time import time` done earlier: replaces such names in every module that is there but Python's own."""
+    by_id = _by_id(seams)
+    for name, module in list(sys.modules.items()):
+        if type(module) is ModuleType and _is_users(name):
+            _swap(vars(module), by_id)
+
+
+def _by_id(seams: Iterable[Seam]) -> dict[int, tuple[Any, Any]]:
+    return {id(original): (original, other) for original, other in replaced(seams)}
+
+
+def _swap(names: dict[str, Any], by_id: dict[int, tuple[Any, Any]]) -> None:
+    for name, value in list(names.items()):
+        found = by_id.get(id(value))
+        if found is not None:
+            names[name] = found[1]
 
 
 def _content(cell: Any) -> Any:
@@ -158,22 +170,6 @@ def _content(cell: Any) -> Any:
         return None
 
 
-def _namespaces(function: Any) -> list[dict[str, Any]]:
-    """The globals in which the body's names may stand."""
-    own = getattr(function, "__globals__", {})
-    package = (function.__module__ or "").partition(".")[0]
-    wanted = {package} if package in sys.modules and package != "__main__" else set()
-    near = {name for name in list(sys.modules) if name.partition(".")[0] in wanted}
-    named = {_module_of(value) for value in list(own.values())}
-    modules = [sys.modules.get(name) for name in near | named if _is_users(name)]
-    return [own, *(vars(module) for module in modules if isinstance(module, ModuleType))]
-
-
-def _module_of(value: Any) -> str:
-    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-    return name if isinstance(name, str) else ""
-
-
 def _is_users(module: str) -> bool:
     root = module.partition(".")[0]
-    return root not in sys.stdlib_module_names and root not in {"", "stepwell", "__main__", "builtins"}
+    return root not in sys.stdlib_module_names and root not in {"", "stepwell", "builtins"}
