@@ -68,11 +68,8 @@ async def test_140_whatever_is_in_the_file_when_a_process_dies_the_run_completes
 
     def copied(point: str) -> None:
         if point in POINTS:
-            folder = tmp_path / f"{len(copies)}"
-            folder.mkdir()
-            for file in disk.path.parent.glob("t.db*"):
-                if not file.name.endswith(("-shm", ".lock")):
-                    shutil.copy(file, folder)
+            folder = tmp_path / "copies" / f"{len(copies)}"
+            shutil.copytree(disk.path.parent, folder, ignore=shutil.ignore_patterns("*-shm", "*.lock", "copies"))
             copies.append(folder)
 
     async with disk.open(app) as sw:
@@ -81,6 +78,7 @@ async def test_140_whatever_is_in_the_file_when_a_process_dies_the_run_completes
             await run.signal("go", 1)
         sw._connection.engine.lane._fault = copied
         assert await run.result() == 25
+        sw._connection.engine.lane._fault = lambda _: None
     assert len(copies) > 40
     disk.time.forward(60)
     for folder in copies:
