@@ -109,7 +109,8 @@ class Stepwell:
         Conflict), `raise`, or `replace` it. Raises ArgumentError for arguments that do not fit.
         """
         need_workflow(workflow)
-        engine = self._connection.engine
+        local = self._connection.local
+        engine, worker = local.engine, local.worker
         command = start_command(
             workflow,
             workflow.signature.bind(args, kwargs),
@@ -120,7 +121,7 @@ class Stepwell:
             by=BY,
         )
         since = steady_s()
-        started = await engine.submit(command)
+        started = await (engine.submit(command) if worker is None else worker.start_run(command))
         new = (started.run_no, since) if started.created else None
         return Handle(self._connection, started.run_id, workflow, scope=command.scope, new=new)
 

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from stepwell.engine.clock import steady_s
 from stepwell.engine.engine import Engine
@@ -49,6 +50,7 @@ class Claims:
         self._worker, self._requires, self._pools, self._via = worker, requires, tuple(pools), via
         self._waiting = 0
         self._draining = False
+        self._coming: set[asyncio.Future[c.Started]] = set()  # starts that may come back leased
         self._unanswered: c.Claim | None = None  # sent again as it is: whatever it leased is in its answer
         self._freed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -71,8 +73,37 @@ class Claims:
         """Claims nothing more. A claim under way is answered first, else nobody has its leases."""
         self._draining = True
         self._freed.set()
+        under_way: set[asyncio.Future[Any]] = {*self._coming}
         if self._loop is not None:
-            await asyncio.wait([self._loop])
+            under_way.add(self._loop)
+        if under_way:
+            await asyncio.wait(under_way)
+
+    def starts(self, command: c.StartRun) -> Awaitable[c.Started]:
+        """Sends a start. A run that would be claimed here anyway is leased in the same commit, and begins at once."""
+        if not self._would_claim(command):
+            return self._engine.submit(command)
+        command.claim_for = c.ClaimFor(self._worker, self._engine.settings.lease_ms, self._engine.secret())
+        asked_at = steady_s()
+        answer = asyncio.ensure_future(self._engine.submit(command))
+        self._coming.add(answer)
+        answer.add_done_callback(partial(self._started, asked_at))
+        return asyncio.shield(answer)  # whoever gives up waiting leaves a run that is leased, and has to run
+
+    def _would_claim(self, command: c.StartRun) -> bool:
+        requires = self._requires()
+        return (
+            self.runs
+            and not self._draining
+            and self.busy + len(self._coming) < self.limit
+            and (not self._pools or command.pool in self._pools)
+            and (requires is None or command.requires in requires)
+        )
+
+    def _started(self, asked_at: float, answer: asyncio.Future[c.Started]) -> None:
+        self._coming.discard(answer)
+        if not answer.cancelled() and answer.exception() is None and (leased := answer.result().claim) is not None:
+            self._begin(Held(self._engine, leased, asked_at))
 
     async def _claims(self) -> None:
         hint = self._engine.ready_hint()

@@ -96,6 +96,10 @@ class Held:
         self.cancel.set()
         self.on_told()
 
+    def hears_nothing(self) -> None:
+        """Nobody wants to be told any more."""
+        self.on_told = self.on_news = self.on_extended = _nobody
+
     async def finish(self, outcome: c.Completed | c.Canceled | c.Continued, sends: c.Emission | None = None) -> c.Done:
         """Ends the task well; `sends` are the events of its result."""
         return await self._numbered(lambda n: c.Finish(self.lease, n, outcome, sends))

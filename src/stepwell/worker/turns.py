@@ -192,6 +192,7 @@ class Hosted:
     def close(self) -> None:
         """Takes it out of memory."""
         self._end()
+        self._held.hears_nothing()
         self._turn.close()
 
     @property

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Protocol
 
 from stepwell.engine.engine import Engine
+from stepwell.model import commands as c
 from stepwell.worker.claims import BROKEN_HANDLER_MS, Claims, Handler, Requires
 from stepwell.worker.heart import Heart
 from stepwell.worker.held import NOTICE_MS, Held
@@ -70,8 +71,9 @@ class Worker:
             engine, self._heart, handlers, worker=self.name, limit=slots, requires=requires, pools=pools, via=via
         )
         self._claims = [self._slots]
+        self._runs: Claims | None = None
         if turns is not None:
-            mine = Claims(
+            self._runs = Claims(
                 engine,
                 self._heart,
                 {"turn": turns},
@@ -81,7 +83,7 @@ class Worker:
                 pools=pools,
                 what="runs",
             )
-            self._claims.append(mine)
+            self._claims.append(self._runs)
         self._draining = False
         self._hurry = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
@@ -104,6 +106,11 @@ class Worker:
     def busy(self) -> int:
         """How many steps and actions are under way, and how many runs that have something to do."""
         return sum(claims.busy for claims in self._claims)
+
+    async def start_run(self, command: c.StartRun) -> c.Started:
+        """Starts a run of a workflow, and leases it in the same commit if it would be claimed here anyway."""
+        claims = self._runs
+        return await (self._engine.submit(command) if claims is None else claims.starts(command))
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()

@@ -259,7 +259,10 @@ class Instance:
         if not self.closing:
             self.closing = self.replaying = True
             self.loop.evict()
-            self.pending.clear()
+            for waits in (self.pending, self.inboxes, self.retrying):  # no cycles: they would stay for long
+                waits.clear()
+            self.fresh = []
+            self.pump_started = self.pump_ended = self.on_violation = _nobody
 
     # ── answering ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -368,6 +368,25 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
         self.live.clear()
         self._generators.clear()
+        self.host = _Gone()  # the host has this loop, and its body's task: no cycles, they would stay for long
+
+
+class _Gone:
+    """The host of a loop that was evicted: what is still told is nobody's."""
+
+    def timer_started(self, timer: WorkflowTimer) -> None: ...
+
+    def timer_cancelled(self, timer: WorkflowTimer) -> None: ...
+
+    def given_up(self, key: str) -> None: ...
+
+    def loop_exception(self, context: dict[str, Any]) -> None: ...
+
+    def violated(self, error: NondeterministicCall) -> None: ...
+
+    def pump_started(self) -> None: ...
+
+    def pump_ended(self) -> None: ...
 
 
 def _left_alone(generator: Any) -> None:
