@@ -14,7 +14,7 @@ from stepwell.engine.clock import wall_ms
 from stepwell.engine.ends import Ends
 from stepwell.engine.entropy import Entropy
 from stepwell.engine.inside import refuse_inside
-from stepwell.engine.lane import Committed, Hint, Lane, no_fault
+from stepwell.engine.lane import Committed, Hint, Lane, Wake, no_fault
 from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c
@@ -58,7 +58,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._waiters: dict[int, set[asyncio.Event]] = {}
         self._enders: dict[int, set[asyncio.Event]] = {}
         self._ends: Ends | None = Ends() if roles else None  # without a watcher, nobody says when it is out of date
-        self._listeners: dict[int, Callable[[int], None]] = {}
+        self._listeners: dict[int, Callable[[Wake], None]] = {}
         self._roles: list[Role] = []
         self._timekeeper: Timekeeper | None = None
         self._deliver: Repeater | None = None
@@ -297,14 +297,14 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         """An event that is set when a commit touched a run or what it said; clear it before you read, and poll too."""
         return _waiting(self._waiters, number)
 
-    def listen(self, number: int, told: Callable[[int], None]) -> None:
-        """Calls `told` on the loop with the last entry that others wrote to a run for its body, after each such commit.
+    def listen(self, number: int, told: Callable[[Wake], None]) -> None:
+        """Calls `told` on the loop with what others wrote to a run for its body, after each such commit.
 
         One listener for each run: the worker that holds it. A hint, so poll too.
         """
         self._listeners[number] = told
 
-    def unlisten(self, number: int, told: Callable[[int], None]) -> None:
+    def unlisten(self, number: int, told: Callable[[Wake], None]) -> None:
         """Ends a `listen`, if there was no other since."""
         if self._listeners.get(number) == told:
             del self._listeners[number]

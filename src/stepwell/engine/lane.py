@@ -26,7 +26,7 @@ from stepwell.model import commands as c
 from stepwell.model.entries import DELIVERABLE, ENDS
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
 from stepwell.model.ids import unit_interval
-from stepwell.model.rows import Run
+from stepwell.model.rows import Entry, Run
 from stepwell.model.settings import Settings
 from stepwell.store.load import load
 from stepwell.store.port import Broken, Refused, Retry, Session, Unknowable
@@ -54,15 +54,26 @@ _LAST = c.Sweep
 _ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
 
 
+class Wake(Struct, gc=False):
+    """What others wrote to a run for its body, with no other entry for it since `after`. `seq` is the last of them.
+
+    No `entries` where they are too large to be handed on: whoever wants them reads them.
+    """
+
+    after: int
+    seq: int = 0
+    entries: list[Entry] | None = None
+
+
 class Committed(Struct, gc=False):
     """What a commit did, for those who wait: a hint, never the truth.
 
-    `wakes`: the last entry for its body that others wrote to a run. `ended`: runs that are terminal now, with their
+    `wakes`: runs that others wrote to, for their bodies. `ended`: runs that are terminal now, with their
     rows where these can be handed on.
     """
 
     runs: frozenset[int] = frozenset()
-    wakes: dict[int, int] = {}
+    wakes: dict[int, Wake] = {}
     ended: dict[int, Run | None] = {}
     ready: bool = False
     earliest_due: int | None = None
@@ -376,12 +387,11 @@ def _refusal(refused: Exception, command: c.Command) -> StepwellError:
 def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     """What those who wait want to know of a unit that was committed; `limited` pools have a slot more with each end."""
     runs = frozenset(unit.runs.dirty).union(one.run_no for one in unit.outputs)
-    wakes = {one.run_no: one.seq for one in unit.entries if not one.n and one.kind in DELIVERABLE}
     rows = unit.runs.rows
     ended = {
         one.run_no: kept(rows[one.run_no]) for one in unit.entries if one.kind in ENDS and rows[one.run_no].terminal
     }
-    committed = Committed(runs, wakes, ended, messages=bool(unit.sent))
+    committed = Committed(runs, _wakes(unit) if unit.woken else {}, ended, messages=bool(unit.sent))
     freed: set[tuple[str, str, str]] = set()
     for key in unit.tasks.dirty:
         task = unit.tasks.rows[key]
@@ -394,6 +404,19 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
             freed.add((task.scope, task.pool, task.pool_key))
     committed.freed = frozenset(freed)
     return committed
+
+
+def _wakes(unit: Unit) -> dict[int, Wake]:
+    wakes: dict[int, Wake] = {}
+    for one in unit.entries:
+        if one.kind in DELIVERABLE and (after := unit.woken.get(one.run_no)) is not None:
+            wake = wakes.setdefault(one.run_no, Wake(after, entries=[]))
+            wake.seq = one.seq
+            if one.data.startswith("@"):
+                wake.entries = None
+            if wake.entries is not None:
+                wake.entries.append(one)
+    return wakes
 
 
 def _answer(answered: list[tuple[Item, Any]], hints: Sequence[Hint] = ()) -> None:

@@ -13,6 +13,8 @@ def append(unit: Unit, run_no: int, body: Body, now: int, *, key: str | None = N
     generation = body.generation if isinstance(body, RunRestarted) else run.generation
     data = encode(body).decode()
     entry = Entry(run_no, run.head_seq + 1, body.kind, key, n, generation, max(now, run.updated_at), data)
+    if body.deliverable and not n:
+        unit.woken.setdefault(run_no, run.wake_seq)
     apply(run, entry, body, unit.spill)
     entry.data = unit.spill(run_no, data) or data
     unit.entries.append(entry)

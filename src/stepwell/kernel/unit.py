@@ -166,6 +166,8 @@ class Unit:
         self.delivered: list[int] = []
         self.readings: list[Reading] = []
         self.pruned_runs: list[int] = []
+        #: Runs whose bodies others wrote to, with what was the last entry for the body before this batch.
+        self.woken: dict[int, int] = {}
         self.mutated: list[str] = []  # the mutations whose changes stand
         self.pruned_changes = 0
         self.next_no: Table[str, int] = Table(self)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from stepwell.engine.engine import Engine
+from stepwell.engine.lane import Wake
 from stepwell.flows.workflows import event_input, needs_workflow
 from stepwell.functions.define import Retry
 from stepwell.functions.registry import Registry
@@ -291,10 +292,14 @@ class Hosted:
             self._held.seen = self._turn.seen
             self._go()
 
-    def _touched(self, wake_seq: int) -> None:
-        """A commit of this process touched the run."""
-        self._woken = max(self._woken, wake_seq)
-        if self._command is None and wake_seq > self._held.seen and not self.over.done():
+    def _touched(self, wake: Wake) -> None:
+        """A commit of this process wrote to the run: what it wrote is heard now, if nothing before it is missing."""
+        self._woken = max(self._woken, wake.seq)
+        if self._command is not None or wake.seq <= self._held.seen or self.over.done():
+            return
+        if wake.entries and wake.after <= self._held.seen:
+            self._guarded(self._heard, wake.entries)
+        else:
             self._handler.ask_news(self._held)
 
     def ring(self) -> None:
