@@ -262,6 +262,12 @@ def results_of(fn: Callable[..., Any], returns: Any = None) -> Results:
     """
     if returns is not None:
         return _results(returns)
+    if type(fn) is FunctionType and fn.__closure__ is None:
+        return _results_of_function(fn)
+    return _results_of(fn)
+
+
+def _results_of(fn: Callable[..., Any]) -> Results:
     inner = fn if type(fn) is FunctionType else _underlying(fn)
     if isinstance(inner, type):
         return _results(inner)
@@ -270,6 +276,10 @@ def results_of(fn: Callable[..., Any], returns: Any = None) -> Results:
         return _results(wanted)
     # A function that was made in the body holds what the body holds, so it is not kept.
     return _results(_annotated(inner) if getattr(inner, "__closure__", None) is None else _annotated.__wrapped__(inner))
+
+
+#: A function that was made in the body holds what the body holds, so only those without cells are kept.
+_results_of_function = functools.lru_cache(4_096)(_results_of)
 
 
 def _declared(fn: Any) -> Any:

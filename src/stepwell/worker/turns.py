@@ -329,17 +329,18 @@ class Hosted:
         if isinstance(outcome, Failed) and isinstance(outcome.error, KeyboardInterrupt):
             self._end()  # a step that somebody interrupted at the terminal has not failed: it runs again
             return
-        self._turn.worked(key, outcome, self._handler.clock.now_ms())
-        self._go()
+        now = self._handler.clock.now_ms()
+        self._turn.worked(key, outcome, now)
+        self._go(now)
 
     # ── what goes out ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _go(self) -> None:
+    def _go(self, now: int | None = None) -> None:
         """Says and begins what there is to say and to begin; then it waits."""
         turn, held = self._turn, self._held
         command = None
         if not held.handing_back or turn.has_results:
-            command = turn.next(self._handler.clock.now_ms())
+            command = turn.next(self._handler.clock.now_ms() if now is None else now)
         if command is not None:
             if held.waits:
                 self._resume()

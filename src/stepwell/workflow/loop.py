@@ -6,7 +6,6 @@ brings the next entry. Time moves only then. What asyncio offers works on it; wh
 
 import asyncio
 import inspect
-import sys
 from asyncio import events, tasks
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any, NoReturn, Protocol, TypeVarTuple, Unpack
 from zlib import crc32
 
 from stepwell.functions.errors import NondeterministicCall
+from stepwell.workflow import generators
 from stepwell.workflow.scope import Scope
 
 #: Callbacks that one pump may run before the body counts as one that never gets idle.
@@ -294,7 +294,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         ready = self._ready
         if not ready:
             return
-        outer, outer_task, hooks = self._enter()
+        outer, outer_task, before = self._enter()
         left = PUMP_BUDGET
         try:
             while ready:
@@ -308,15 +308,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                             "is it a loop over asyncio.sleep(0)?"
                         )
         finally:
-            self._leave(outer, outer_task, hooks)
+            self._leave(outer, outer_task, before)
 
     def inside(self, act: Callable[[], object]) -> None:
         """Acts as if the loop were running, without running what gets ready."""
-        outer, outer_task, hooks = self._enter()
+        outer, outer_task, before = self._enter()
         try:
             act()
         finally:
-            self._leave(outer, outer_task, hooks)
+            self._leave(outer, outer_task, before)
 
     def _enter(self) -> tuple[Any, Any, Any]:
         """Python 3.14 has one running task a thread: it is left before this loop's tasks can be entered."""
@@ -326,22 +326,23 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         outer_task = tasks.current_task(outer) if outer is not None else None
         if outer_task is not None:
             _inner._leave_task(outer, outer_task)
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=self._generator_began, finalizer=_left_alone)
+        before = generators.hook(WorkflowLoop)
         events._set_running_loop(self)
         self._running = True
         self.host.pump_started()
-        return outer, outer_task, hooks
+        return outer, outer_task, before
 
-    def _leave(self, outer: Any, outer_task: Any, hooks: Any) -> None:
+    def _leave(self, outer: Any, outer_task: Any, before: Any) -> None:
+        """The hooks for generators stay while another loop runs: that one takes them with it when it ends."""
         self.host.pump_ended()
         self._running = False
         events._set_running_loop(outer)
-        sys.set_asyncgen_hooks(*hooks)
+        if outer is None and before is not None:
+            generators.unhook(before)
         if outer_task is not None:
             _inner._enter_task(outer, outer_task)
 
-    def _generator_began(self, generator: Any) -> None:
+    def keep_generator(self, generator: Any) -> None:
         """Kept, so that its `finally` never runs at a moment that the garbage collector chooses."""
         if len(self._generators) >= self._many:
             self._generators = {key: one for key, one in self._generators.items() if one.ag_frame is not None}
@@ -362,9 +363,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise RuntimeError("a workflow cannot be evicted by its own body")
         self.evicting = True
         self._ready.clear()
-        tasks, generators = list(self.live), list(self._generators.values())
-        if tasks or generators:
-            self.inside(lambda: _close_all(tasks, generators))
+        tasks, begun = list(self.live), list(self._generators.values())
+        if tasks or begun:
+            self.inside(lambda: _close_all(tasks, begun))
         self._ready.clear()
         self.live.clear()
         self._generators.clear()
@@ -387,10 +388,6 @@ class _Gone:
     def pump_started(self) -> None: ...
 
     def pump_ended(self) -> None: ...
-
-
-def _left_alone(generator: Any) -> None:
-    return
 
 
 def _close_all(live: list[WorkflowTask], generators: list[Any]) -> None:

@@ -28,8 +28,9 @@ CACHED_CHARS = 4_096
 #: How many (pool, requires, scope) a claim looks at.
 GROUPS = 100
 LANE_KEPT_MS = 7 * 86_400_000
-#: Rows that are written in one statement. A step of SQLite lets other threads run, and may wait for them long.
-CHUNKS = (64, 16, 4)
+#: Rows that are written in one statement, at the most, and in what steps beyond the first few: each number is a
+#: statement of its own, which is kept. A step of SQLite lets other threads run, and may wait for them long.
+MOST_ROWS, ROW_STEP = 128, 8
 
 _COLUMNS = columns("run")
 _SELDOM, _STATUS, _OFTEN = (_COLUMNS.index(name) for name in ("generation", "status", "head_seq"))
@@ -349,13 +350,12 @@ class SqliteSession:
     def _write(self, act: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Inserts or updates rows, as few statements as can be."""
         done = 0
-        for size in CHUNKS:
-            while len(rows) - done >= size:
-                values = tuple(chain.from_iterable(rows[done : done + size]))
-                self._db.execute(bulk(act, size), values)
-                done += size
-        for row in rows[done:]:
-            self._db.execute(sql(act), row)
+        while (left := len(rows) - done) > 1:
+            size = left if left < ROW_STEP else min(left - left % ROW_STEP, MOST_ROWS)
+            self._db.execute(bulk(act, size), tuple(chain.from_iterable(rows[done : done + size])))
+            done += size
+        if left:
+            self._db.execute(sql(act), rows[done])
 
     def _keys(self, act: str, keys: Sequence[tuple[Any, ...]]) -> None:
         if keys:
