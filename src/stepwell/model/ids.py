@@ -5,6 +5,7 @@ import hashlib
 from functools import lru_cache
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [one + other for one in _CROCKFORD for other in _CROCKFORD]
 MAX_ID_BYTES = 256
 MAX_NAME_BYTES = 128
 
@@ -19,7 +20,7 @@ def flow_run_id(scope: str, event_id: str, flow: str, step: str, replay: int) ->
 def time_ordered_id(prefix: str, now_ms: int, entropy: bytes) -> str:
     """`prefix` and 26 characters that sort by time: 48 bits of milliseconds, 80 bits of `entropy`."""
     number = (now_ms & (1 << 48) - 1) << 80 | int.from_bytes(entropy[:10], "big")
-    return prefix + "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+    return prefix + "".join([_PAIRS[number >> shift & 1_023] for shift in range(120, -1, -10)])
 
 
 def task_id(run_id: str, k: int) -> str:
