@@ -130,6 +130,7 @@ def test_an_action_finds_its_context_by_annotation() -> None:
     [
         ("action", {"timout": 3}),
         ("action", {"timeout": -1}),
+        ("action", {"heartbeat": 0}),
         ("action", {"timeout": float("nan")}),
         ("action", {"timeout": "3"}),
         ("action", {"retry": 3}),

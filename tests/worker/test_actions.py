@@ -191,6 +191,69 @@ async def test_a_timeout_is_of_one_attempt(tmp_path: Path, blocking: bool) -> No
 
 
 @on_a_loop
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_an_attempt_that_sends_no_heartbeat_is_over(tmp_path: Path, blocking: bool) -> None:
+    let_go = threading.Event()
+    tried: list[tuple[int, Any]] = []
+
+    async def quiet(ctx: ActionContext) -> str:
+        tried.append((ctx.attempt, ctx.last_details))
+        ctx.heartbeat({"row": ctx.attempt})
+        if ctx.attempt == 1:
+            await asyncio.sleep(60)
+        return "done"
+
+    def hangs(ctx: ActionContext) -> str:
+        tried.append((ctx.attempt, ctx.last_details))
+        ctx.heartbeat({"row": ctx.attempt})
+        if ctx.attempt == 1:
+            let_go.wait(60)
+        return "done"
+
+    async with hall(tmp_path) as it:
+        it.work()
+        run_id = await called(it, hangs if blocking else quiet, heartbeat=0.1, timeout=30, retry=AT_ONCE)
+        assert await it.result(run_id) == "done"
+        let_go.set()
+        assert tried == [(1, None), (2, {"row": 1})]
+        (ended,) = await it.entries(run_id, "attempt.ended")
+        assert "StepTimeout" in ended.data
+        assert "the action sent no heartbeat for 0.1 s" in ended.data
+
+
+@on_a_loop
+async def test_heartbeats_count_and_so_does_silence(tmp_path: Path) -> None:
+    async def beats(ctx: ActionContext) -> int:
+        for row in range(10):
+            ctx.heartbeat(None if row % 2 else row)
+            await asyncio.sleep(0.05)
+        return ctx.attempt
+
+    async def silent(ctx: ActionContext) -> None:
+        await asyncio.sleep(60)
+
+    async with hall(tmp_path) as it:
+        it.work()
+        assert await it.result(await called(it, beats, call={"heartbeat": 0.25})) == 1
+        failure = await it.error(await called(it, silent, heartbeat=0.05, retry=Retry(2, initial=0.001)))
+        assert (failure["type"], failure["attempts"]) == ("StepTimeout", 2)
+
+
+@on_a_loop
+async def test_heartbeats_are_not_asked_of_what_cannot_send_them(tmp_path: Path) -> None:
+    async def deaf() -> None:
+        return
+
+    async with hall(tmp_path) as it:
+        it.work()
+        with pytest.raises(Invalid, match="t:deaf has no context to send heartbeats with"):
+            it.action(deaf, heartbeat=1)
+        failure = await it.error(await called(it, deaf, call={"heartbeat": 1}))
+        assert failure["type"] == "Invalid"
+        assert "heartbeats" in failure["message"]
+
+
+@on_a_loop
 async def test_a_deadline_is_of_all_attempts(tmp_path: Path) -> None:
     async def never(ctx: ActionContext) -> None:
         await asyncio.sleep(60)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stepwell import (
+    ActionContext,
     Conflict,
     Context,
     Event,
@@ -17,6 +18,7 @@ from stepwell import (
     MutationContext,
     RunError,
     StepError,
+    StepTimeout,
     Stepwell,
     Unavailable,
     Worker,
@@ -52,6 +54,21 @@ def test_it_runs_what_others_start_until_it_is_stopped(tmp_path: Path) -> None:
             assert await late.result(timeout=10) == "bun, baked at try 1"
             await worker.stop()
             await again
+
+    asyncio.run(main())
+
+
+def test_an_action_called_from_outside_has_the_heartbeat_of_its_decorator() -> None:
+    mine = App("mine")
+
+    @mine.action(heartbeat=0.05)
+    async def silent(ctx: ActionContext) -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        async with Stepwell("memory:", mine, settings=SETTINGS) as sw:
+            with pytest.raises(StepTimeout, match="sent no heartbeat"):
+                await sw.call(silent)
 
     asyncio.run(main())
 

@@ -51,7 +51,8 @@ class ActionContext:
         self.last_details: Any = None if last_details is None else decode(last_details, Any)
 
     def heartbeat(self, details: Any = None) -> None:
-        """Says how far it is: the next attempt finds `details` in `last_details`. The lease is kept without it, too.
+        """Says how far it is: the next attempt finds `details` in `last_details`. The lease is kept without it, too,
+        but an attempt that says nothing for as long as the option `heartbeat` allows has failed (StepTimeout).
 
         In a `def` action it raises asyncio.CancelledError once the action is to stop, which nothing else can tell it.
         Raises NotJson for what is not JSON, TooLarge for more than the bound of a payload.

@@ -134,7 +134,14 @@ class Action(Function[P, R_co]):
             hint = f"Write {first.name}: and its type."
             raise Invalid(f"the first parameter of {self.path} has no annotation: it could be the context", hint=hint)
         self.takes_context = first is not None and self._is_context(first)
+        self.check_heartbeat(self.options)
         return 1 if self.takes_context else 0
+
+    def check_heartbeat(self, options: Mapping[str, Any]) -> None:
+        """Raises Invalid for options of a call that ask for heartbeats of an action that cannot send any."""
+        if options.get("heartbeat") is not None and not self.takes_context:
+            hint = "Give it a first parameter `ctx: ActionContext` and call ctx.heartbeat(), or leave heartbeat out."
+            raise Invalid(f"{self.path} has no context to send heartbeats with", field="heartbeat", hint=hint)
 
     def _is_context(self, first: inspect.Parameter) -> bool:
         """By annotation, whether it is written as a text or not."""
@@ -245,13 +252,15 @@ class Completion(Struct, frozen=True):
 class CallOptions(TypedDict, total=False):
     """Options of one durable call: on the decorator, or ctx.options(...) before the call.
 
-    `retry`: True is the app's policy, False none. `timeout` is for one attempt, `deadline` for queueing, attempts and
-    back-off together. `delay` and `at`: not before. `key` is the pool's key. `returns` is the type of the result.
+    `retry`: True is the app's policy, False none. `timeout` is for one attempt, `heartbeat` how long one may go without
+    a heartbeat, `deadline` for queueing, attempts and back-off together. `delay` and `at`: not before. `key` is the
+    pool's key. `returns` is the type of the result.
     """
 
     name: str
     retry: Retry | bool
     timeout: Duration
+    heartbeat: Duration
     deadline: Duration
     delay: Duration
     at: datetime

@@ -5,16 +5,14 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from stepwell.functions.annotations import check_type
-from stepwell.functions.define import Pool, Retry, duration_ms
+from stepwell.functions.define import CallOptions, Pool, Retry, duration_ms
 from stepwell.kernel import check
 from stepwell.model.errors import Invalid
 
 #: What each decorator takes, beside the function.
 OF_KIND: Mapping[str, frozenset[str]] = {
     "workflow": frozenset(("name", "version", "on", "pool", "deadline", "retain")),
-    "action": frozenset(
-        ("name", "internal", "retry", "timeout", "deadline", "delay", "at", "pool", "key", "priority", "returns")
-    ),
+    "action": frozenset(("internal", *CallOptions.__annotations__)),
     "mutation": frozenset(("name", "internal", "authorize")),
     "query": frozenset(("name", "internal", "authorize")),
 }
@@ -35,6 +33,11 @@ def check_options(kind: str, given: Mapping[str, Any]) -> None:
 
 def _duration(name: str, value: Any) -> None:
     duration_ms(value, name)
+
+
+def _some_time(name: str, value: Any) -> None:
+    if duration_ms(value, name) == 0:
+        _refuse(name, value, "more than nothing")
 
 
 def _text(name: str, value: Any) -> None:
@@ -97,6 +100,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "authorize": _callable,
     "retry": _retry,
     "timeout": _duration,
+    "heartbeat": _some_time,
     "deadline": _duration,
     "delay": _duration,
     "retain": _duration,

@@ -9,7 +9,7 @@ import base64
 import contextvars
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from logging import LoggerAdapter
 from typing import Any
@@ -23,11 +23,12 @@ from stepwell.functions.registry import Registry
 from stepwell.functions.retry import allowed_by, duration_ms
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, StepwellError, TooLarge, UnknownFunction
-from stepwell.worker.attempt import Attempt, Stopped, TimedOut, is_async
+from stepwell.worker.attempt import Attempt, Silent, Stopped, TimedOut, is_async
 from stepwell.worker.calling import Calling
 from stepwell.worker.claims import BROKEN_HANDLER_MS
 from stepwell.worker.held import Held
 from stepwell.worker.output import OutputPump
+from stepwell.worker.silence import Silence
 from stepwell.worker.threads import Threads
 
 log = logging.getLogger("stepwell.action")
@@ -64,9 +65,7 @@ class ActionHandler:
         except StepwellError as wrong:
             await held.fail(failure_json(wrong), retry=False)
             return
-        own = action.options.get("timeout")
-        if leased.timeout_ms is None and own is not None:  # a run that is one action carries none
-            leased.timeout_ms = duration_ms(own, "timeout")
+        _complete(leased, action.options)
         running = _Running(self._engine, held, action, self._calling, self._threads)
         value, error = await running.attempt(arguments, self._context.copy())
         if not held.lost:
@@ -83,7 +82,7 @@ class ActionHandler:
             await held.tell_details()
             await held.release()
         elif isinstance(error, TimedOut):
-            late = StepTimeout(f"the action took longer than {error.limit_ms / 1_000:g} s")
+            late = StepTimeout(f"the action {error.did} {error.limit_ms / 1_000:g} s")
             await self._failed(
                 held, late, retry=allowed_by(held.leased.retry, late) and not _past_deadline(held, error)
             )
@@ -121,6 +120,7 @@ class _Running:
         self._blocking = not is_async(action.fn)
         self._pump = OutputPump(held, self._settings.output_bytes, self._settings.payload_bytes // 4)
         self._attempt: Attempt | None = None
+        self._silence: Silence | None = None
 
     async def attempt(
         self, arguments: dict[str, Any], context: contextvars.Context
@@ -136,12 +136,16 @@ class _Running:
             limit_ms=limit_ms(self._held.leased),
             grace_s=self._settings.kill_grace_ms / 1_000,
         )
+        if self._held.leased.heartbeat_ms is not None:
+            self._silence = Silence(self._loop, self._held.leased.heartbeat_ms, attempt)
         self._held.on_told = attempt.stop
         if self._held.cancel.is_set():
             attempt.stop()
         try:
             return await ended
         finally:
+            if self._silence is not None:
+                self._silence.close()
             await self._pump.close()
 
     def _bound(self, action: Action[Any, Any], arguments: dict[str, Any], within: str = "") -> Callable[[], Any]:
@@ -163,6 +167,8 @@ class _Running:
 
     def _beat(self, details: str | None) -> None:
         """Any thread. The heart takes it along; a newer one before that replaces it."""
+        if self._silence is not None:
+            self._silence.heard()
         if details is not None:
             self._held.details = details
         if self._blocking and (self._held.lost or (self._attempt is not None and self._attempt.stopping)):
@@ -186,6 +192,13 @@ class _Running:
         return signature.decode_result(signature.encode_result(result))
 
 
+def _complete(leased: c.Leased, options: Mapping[str, Any]) -> None:
+    """A run that is one action carries no limits of an attempt: those of the action's decorator hold."""
+    for name in ("timeout", "heartbeat"):
+        if getattr(leased, f"{name}_ms") is None and options.get(name) is not None:
+            setattr(leased, f"{name}_ms", duration_ms(options[name], name))
+
+
 def limit_ms(leased: c.Leased) -> int | None:
     """How long this attempt may take: its timeout, or what is left until the deadline of all attempts."""
     left = None if leased.deadline is None else max(leased.deadline - leased.now, 0)
@@ -194,6 +207,8 @@ def limit_ms(leased: c.Leased) -> int | None:
 
 
 def _past_deadline(held: Held, error: TimedOut) -> bool:
+    if isinstance(error, Silent):
+        return False
     return held.leased.timeout_ms is None or error.limit_ms < held.leased.timeout_ms
 
 

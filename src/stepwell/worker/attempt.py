@@ -21,9 +21,17 @@ log = logging.getLogger("stepwell.worker")
 class TimedOut(Exception):
     """The attempt took longer than it may."""
 
+    did = "took longer than"
+
     def __init__(self, limit_ms: int) -> None:
-        super().__init__(f"it took longer than {limit_ms / 1_000:g} s")
+        super().__init__(f"it {self.did} {limit_ms / 1_000:g} s")
         self.limit_ms = limit_ms
+
+
+class Silent(TimedOut):
+    """The attempt sent no heartbeat for longer than it may."""
+
+    did = "sent no heartbeat for"
 
 
 class Stopped(Exception):
@@ -82,6 +90,10 @@ class Attempt:
         """Tells it to stop."""
         self._stop(Stopped("it was told to stop"))
 
+    def time_out(self, why: TimedOut) -> None:
+        """It is out of time for a reason that somebody else keeps."""
+        self._stop(why)
+
     @property
     def stopping(self) -> bool:
         """Whether it was told to stop, or is out of time. May be asked from any thread."""
@@ -132,7 +144,7 @@ class Attempt:
 
     def _too_late(self) -> None:
         assert self._limit_ms is not None
-        self._stop(TimedOut(self._limit_ms))
+        self.time_out(TimedOut(self._limit_ms))
 
     def _stop(self, why: Exception) -> None:
         if self._why is not None or self._ended is _nobody:

@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 
 from stepwell.functions.define import (
+    Action,
     ContextOptions,
     Dispatched,
     Duration,
@@ -176,6 +177,10 @@ class Context:
             body.retry = raw(policy.policy_json())
         if options.get("timeout") is not None:
             body.timeout_ms = duration_ms(options["timeout"], "timeout")
+        if options.get("heartbeat") is not None:
+            assert isinstance(fn, Action)
+            fn.check_heartbeat(options)
+            body.heartbeat_ms = duration_ms(options["heartbeat"], "heartbeat")
         if options.get("deadline") is not None:
             body.deadline = now_ms + duration_ms(options["deadline"], "deadline")
         signature = fn.signature if options.get("returns") is None else results_of(fn.fn, options["returns"])
