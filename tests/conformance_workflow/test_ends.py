@@ -24,6 +24,7 @@ from stepwell import (
     StepwellError,
     TooLarge,
 )
+from stepwell.worker.why import why_of
 from tests.conformance_workflow.support import Place, entries, notes, on_a_loop, refused, resting, seen, story
 
 
@@ -246,6 +247,11 @@ async def test_102_each_end_is_told_once_with_its_context_and_a_bad_callback_cha
         assert await worse.result() == "works"
         (end,) = await entries(worse, "run.completed")
         assert end.body["callback_error"]["message"] == "a bad callback"
+        engine = sw._connection.engine
+        (said,) = await engine.read(
+            lambda it: [why_of(it, run, engine) for run in it.scan_runs() if run.id == worse.id]
+        )
+        assert said == "ended: completed; its on_complete failed: a bad callback"
         assert await sw.call(noted) == [
             f"success works None {'c' * 20}",
             "failed None no [1]",

@@ -86,7 +86,9 @@ def test_every_end_is_told_once(
     assert "callback_error" not in telling.bench.journal()[-1].data
 
 
-def test_a_callback_that_fails_is_told_of_and_changes_nothing_else(counter: Counter) -> None:
+def test_a_callback_that_fails_is_told_of_and_changes_nothing_else(
+    counter: Counter, caplog: pytest.LogCaptureFixture
+) -> None:
     def bad(ctx: MutationContext, completion: Completion) -> None:
         told(ctx, completion)
         ctx.start(counter.shop.order, 1)
@@ -98,6 +100,8 @@ def test_a_callback_that_fails_is_told_of_and_changes_nothing_else(counter: Coun
     assert (run.status, run.result) == ("completed", '{"a":1}')
     assert (end["callback_error"]["type"], end["callback_error"]["message"]) == ("ValueError", "no")
     assert notes(counter) == []
+    (said,) = [one.getMessage() for one in caplog.records if one.name == "stepwell.callbacks"]
+    assert said == "run r is completed, but its on_complete shop:told failed and changed nothing: ValueError: no"
     with counter.bench.reader() as reader:
         assert len(reader.scan_runs()) == 1
 

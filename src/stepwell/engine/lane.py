@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from stepwell.engine import callbacks
 from stepwell.engine.clock import steady_s
 from stepwell.engine.ends import kept
 from stepwell.kernel.calls import Away, Postponed
@@ -321,6 +322,7 @@ class Lane:
         else:
             if hint is not None:
                 self._hints.append(hint)
+        callbacks.warn(unit)
         unit.close()
 
     def _once(self, batch: Sequence[c.Command], replies: list[Any]) -> Unit | None:

@@ -25,7 +25,7 @@ class Around(Struct, frozen=True):
 
     `workers`: whether one lives; `running`: runs under way, in `pool_runs` those of its pool, in `key_runs` the ids of
     those with its key. `unread`: signals that came and that a parked run did not ask for. `held_for` and `failed_with`:
-    the reason of the hold and of the last failure in the journal.
+    the reason of the hold and of the last failure in the journal; `callback_failed`: that of the `on_complete`.
     """
 
     workers: bool | None = None
@@ -36,13 +36,15 @@ class Around(Struct, frozen=True):
     held_for: str = ""
     unread: tuple[str, ...] = ()
     failed_with: str = ""
+    callback_failed: str = ""
 
 
 def explain(run: Run, tasks: Sequence[Task], now: int, around: Around | None = None) -> str:
     """What a run waits for, and what will move it."""
     around = around or Around()
     if run.terminal:
-        return f"ended: {run.status}"
+        failed = f"; its on_complete failed: {around.callback_failed}" if around.callback_failed else ""
+        return f"ended: {run.status}{failed}"
     if run.hold is not None:
         return _held(run, around)
     turn = next((task for task in tasks if task.k == run.turn), None)

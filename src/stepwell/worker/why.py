@@ -28,7 +28,7 @@ class Note(Struct, frozen=True):
 
 def why_of(reader: Reader, run: Run, engine: Engine) -> str:
     """The sentence of one run."""
-    around = Around() if run.terminal else _around(reader, run, _running(reader), _workers(engine))
+    around = _ended(reader, run) if run.terminal else _around(reader, run, _running(reader), _workers(engine))
     return explain(run, reader.tasks_of(run.no), engine.clock_ms(), around)
 
 
@@ -69,6 +69,12 @@ def _around(reader: Reader, run: Run, running: list[Run], workers: bool | None) 
         key_runs=tuple(one.id for one in beside if run.pool_key is not None and one.pool_key == run.pool_key),
         failed_with=_last(reader, run, "attempt.ended", "error"),
     )
+
+
+def _ended(reader: Reader, run: Run) -> Around:
+    if run.callback is None:
+        return Around()
+    return Around(callback_failed=_last(reader, run, f"run.{run.status}", "callback_error"))
 
 
 def _workers(engine: Engine) -> bool | None:
