@@ -224,3 +224,16 @@ def test_promotion_gets_to_every_key_in_bounded_steps(bench: Bench) -> None:
         after, looks = worked.after or ("", "", ""), looks + 1
     assert (moved, looks) == ([0, 1, 0, 0, 0, 0, 1], 7)
     assert ids(bench.claim()) == ["b07", "b24"]
+
+
+def test_limits_alone_leave_a_pause_and_a_bucket_as_they_are(bench: Bench) -> None:
+    pool(bench, rate=1, rate_ms=60_000)
+    starts(bench, "a", "b")
+    assert ids(bench.claim()) == ["a"]
+    bench.do(c.SetPool(Pool("main", "p", rate=1, rate_ms=60_000), limits_only=True))
+    assert ids(bench.claim()) == []
+    pool(bench, rate=1, rate_ms=60_000, paused=True)
+    bench.do(c.SetPool(Pool("main", "p", limit=3), limits_only=True))
+    with bench.reader() as reader:
+        (there,) = reader.pools("main")
+    assert (there.limit, there.rate, there.paused) == (3, None, True)

@@ -26,6 +26,7 @@ from stepwell.server.openapi import ERRORS, SCHEMAS, document, errors_of
 from stepwell.server.options import ServerOptions
 from stepwell.server.routes import OPERATIONS, Operation
 from stepwell.store.memory import MemoryStore
+from stepwell.worker.limits import Limits
 from stepwell.worker.local import Local
 from tests.server.support import ROOT, Server
 
@@ -41,7 +42,7 @@ CHECKS = [
 
 def test_the_document_and_the_routes_are_the_same() -> None:
     engine = Engine(MemoryStore(), roles=False)
-    app = create_app(Local(engine, FlowBackend(engine, ROOT), None))
+    app = create_app(Local(engine, FlowBackend(engine, ROOT), None, Limits(engine)))
     served = {
         (route.path.replace("{id:path}", "{id}"), method)
         for route in app.routes

@@ -44,6 +44,7 @@ async def _action(connection: Connection, action: Action[Any, Any], args: str, o
         by=BY,
         retry=None if connection.app is None else connection.app.retry,
     )
+    connection.use_pool(action, options)
     started: c.Started = await engine.submit(command)
     handle: Handle[Any] = Handle(connection, started.run_id, None, scope=command.scope)
     run = await handle.ended()

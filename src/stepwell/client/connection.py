@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stepwell.engine.engine import Engine
+from stepwell.functions.define import Function
+from stepwell.functions.start_options import scope_of
 from stepwell.model.errors import Invalid, Unavailable, Unknown, UnknownFunction
 from stepwell.model.rows import Run
 from stepwell.model.settings import Settings, settings_from
@@ -121,6 +123,12 @@ class Connection:
             hint = "Open Stepwell with the app: mutations and queries run where the database is."
             raise UnknownFunction("there is no app here", hint=hint)
         return host
+
+    def use_pool(self, function: Function[Any, Any], options: Mapping[str, Any]) -> None:
+        """The pool of a start that comes next gets its limits."""
+        pool = options.get("pool") or function.options.get("pool")
+        if pool is not None:
+            self.local.limits.use(pool, scope_of(options))
 
     async def run(self, scope: str, run_id: str) -> Run:
         """A run's row. Raises `Unknown`."""

@@ -120,6 +120,7 @@ class Stepwell:
             now=engine.clock_ms(),
             by=BY,
         )
+        self._connection.use_pool(workflow, self._options)
         since = steady_s()
         started = await (engine.submit(command) if worker is None else worker.start_run(command))
         new = (started.run_no, since) if started.created else None

@@ -28,6 +28,7 @@ from stepwell.functions.define import (
 )
 from stepwell.functions.guard import Guard, NotAllowed, Watched
 from stepwell.functions.messages import need_event, signal_json
+from stepwell.functions.pools import NONE_NAMED, NamedPools, Pool, pool_row
 from stepwell.functions.start_options import check_options, merged
 from stepwell.functions.starts import start_command
 from stepwell.kernel import events
@@ -56,6 +57,7 @@ class Transaction(Struct):
     watched: Watched
     entropy: Callable[[int], bytes]
     match: Matcher | None
+    pools: NamedPools = NONE_NAMED
     retry: Retry | None = None
     commands: int = 0
     closed: bool = False
@@ -162,6 +164,7 @@ class MutationContext(QueryContext):
         if scope != call.scope:
             raise Invalid(f"a mutation of scope {call.scope!r} starts nothing in {scope!r}", field="scope")
         by = call.by or call.function
+        self._limit(given.get("pool"), scope)
         command = start_command(
             function,
             input_json,
@@ -174,6 +177,11 @@ class MutationContext(QueryContext):
         )
         started: c.Started = self._decide(command)
         return started.run_id
+
+    def _limit(self, pool: Pool | None, scope: str) -> None:
+        """The limits of a pool that a start gives hold with that start."""
+        if pool is not None and (held := self._in.pools.held(pool)).limits != (None, None, None):
+            self._decide(c.SetPool(pool_row(held, scope), limits_only=True))
 
     def _decide(self, command: c.Command) -> Any:
         with self._kernel():

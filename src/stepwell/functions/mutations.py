@@ -14,6 +14,7 @@ from stepwell.functions.define import Mutation, Principal
 from stepwell.functions.failures import failure_json
 from stepwell.functions.guard import Guard, Watched
 from stepwell.functions.migrations import read_migrations
+from stepwell.functions.pools import NONE_NAMED, NamedPools
 from stepwell.functions.registry import Registry
 from stepwell.functions.retry import Retry
 from stepwell.kernel import check
@@ -29,7 +30,8 @@ log = logging.getLogger("stepwell.functions")
 class AppMutations:
     """What an engine is opened with, so that the mutations of an app run in its lane.
 
-    `match` finds what an event starts, `retry` is the app's policy of actions. Close it after the engine.
+    `match` finds what an event starts, `retry` is the app's policy of actions, `pools` those that its functions name.
+    Close it after the engine.
     """
 
     def __init__(
@@ -42,10 +44,11 @@ class AppMutations:
         entropy: Callable[[int], bytes] = os.urandom,
         match: Matcher | None = None,
         retry: Retry | None = None,
+        pools: NamedPools = NONE_NAMED,
     ) -> None:
         self._registry, self._app, self._migrations = registry, app, migrations
         self._settings, self._entropy, self._match = settings or Settings(), entropy, match
-        self._retry = retry
+        self._retry, self._pools = retry, pools
         self.guard = Guard(self._settings.mutation_limit_ms)
         self._known: tuple[int, frozenset[str]] = (0, frozenset())
 
@@ -88,7 +91,9 @@ class AppMutations:
             signature = function.signature
             given = signature.arguments(_arguments(function, call))
             db = Database(tables, self.guard, watched)
-            inside = Transaction(unit, call, now, self.guard, watched, self._entropy, self._match, self._retry)
+            inside = Transaction(
+                unit, call, now, self.guard, watched, self._entropy, self._match, self._pools, self._retry
+            )
             extra = {"function": call.function, "run_no": call.run_no}
             context = MutationContext(db, Principal(), logging.LoggerAdapter(log, extra), inside)
             try:

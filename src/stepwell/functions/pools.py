@@ -1,11 +1,15 @@
 """`Pool`: a named limit of what runs at once, given by reference (source: API, choice 22)."""
 
+import logging
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stepwell.kernel import check
+from stepwell.model import rows
 from stepwell.model.errors import Invalid
 
+log = logging.getLogger("stepwell.functions")
 #: Milliseconds of the units that a rate may have.
 _SECOND, _MINUTE, _HOUR = 1_000, 60_000, 3_600_000
 _UNITS = {"s": _SECOND, "second": _SECOND, "min": _MINUTE, "minute": _MINUTE, "h": _HOUR, "hour": _HOUR}
@@ -35,6 +39,45 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"Pool({self.name!r}, {self.limit!r}, per_key={self.per_key!r}, rate={self.rate!r})"
+
+    @property
+    def limits(self) -> tuple[int | None, int | None, str | None]:
+        """All that it limits."""
+        return self.limit, self.per_key, self.rate
+
+
+class NamedPools:
+    """The pools with limits that an app's functions name. Raises Invalid where two of one name have other limits."""
+
+    def __init__(self, pools: Iterable[Pool]) -> None:
+        self._pools: dict[str, Pool] = {}
+        self._told: set[str] = set()
+        for pool in pools:
+            if pool.limits != (None, None, None):
+                other = self._pools.setdefault(pool.name, pool)
+                if other.limits != pool.limits:
+                    raise Invalid(f"{other!r} and {pool!r} are two pools of one name", hint=_ONE, field="pool")
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter(self._pools.values())
+
+    def held(self, pool: Pool) -> Pool:
+        """The pool whose limits hold where a call gives this one: that of the functions, if they name it."""
+        named = self._pools.get(pool.name, pool)
+        if pool.limits not in (named.limits, (None, None, None)) and pool.name not in self._told:
+            self._told.add(pool.name)
+            log.warning("a call gives %r, and a function names %r, which holds. %s", pool, named, _ONE)
+        return named
+
+
+_ONE = "Make one Pool and give it to all that share it, or rename one."
+NONE_NAMED = NamedPools(())
+
+
+def pool_row(pool: Pool, scope: str) -> rows.Pool:
+    """A pool as the store keeps it."""
+    rate_ms = pool.rate_ms
+    return rows.Pool(scope, pool.name, pool.limit, pool.per_key, pool.rate_count, rate_ms)
 
 
 def _rate(rate: Any) -> tuple[int, int]:

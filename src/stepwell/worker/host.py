@@ -17,8 +17,8 @@ from stepwell.functions.define import Event, Function, Pool, Workflow
 from stepwell.functions.failures import failure_json, step_error
 from stepwell.functions.messages import need_event
 from stepwell.functions.mutations import AppMutations
+from stepwell.functions.pools import NamedPools
 from stepwell.functions.queries import AppQueries
-from stepwell.functions.registry import Registry
 from stepwell.kernel.calls import Call, Called
 from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
@@ -30,6 +30,7 @@ from stepwell.worker.actions import ActionHandler
 from stepwell.worker.claims import Handler, Requires
 from stepwell.worker.held import Held
 from stepwell.worker.inline import Inline
+from stepwell.worker.limits import Limits
 from stepwell.worker.mended import release_mended
 from stepwell.worker.steps import StepHandler
 from stepwell.worker.threads import Threads
@@ -50,6 +51,9 @@ class AppHost:
         self.app, self.registry = app, app.registry
         workflows = [function for function in app.registry if isinstance(function, Workflow)]
         self.triggers = AppWorkflows(app.name, workflows)
+        self._pools = NamedPools(
+            pool for function in app.registry if isinstance(pool := function.options.get("pool"), Pool)
+        )
         self._mutations: _Mutations | None = None
         self._queries: AppQueries | None = None
         self._flows: FlowBackend | None = None
@@ -69,6 +73,7 @@ class AppHost:
             settings=settings,
             match=self._match,
             retry=self.app.retry,
+            pools=self._pools,
         )
         return Engine(
             store,
@@ -99,13 +104,15 @@ class AppHost:
         if self._mutations is not None:
             loop = asyncio.get_running_loop()
             self._mutations.outdated = lambda: loop.call_soon_threadsafe(self._catch_up)
+        self.limits = Limits(engine, self._pools)
         threads, calling = Threads(THREADS), Calls(engine, self._queries, self._sent)
         inline = Inline(threads, calling, _matching(flows), grace_s=engine.settings.kill_grace_ms / 1_000)
         self._calling = calling
         self._turns = TurnHandler(engine, self.registry, inline, logger=workflow_logger, retry=self.app.retry)
+        self._turns.use_pool = self.limits.use
         self._actions = ActionHandler(engine, self.registry, threads, calling)
         try:
-            await limit_pools(engine, self.registry)
+            await self.limits.open()
             self._revision = await flows.sync()
             await release_mended(engine, self.registry, self._turns.code)
             yield
@@ -233,35 +240,3 @@ def event_wire(event: Event[Any]) -> dict[str, Any]:
         "occurredAt": None if event.occurred_at is None else event.occurred_at.isoformat(),
     }
     return wire | {key: value for key, value in more.items() if value is not None}
-
-
-async def limit_pools(engine: Engine, registry: Registry) -> None:
-    """Sets the limits of the pools that functions name. What an operator paused stays paused."""
-    wanted = _limited(registry)
-    if not wanted:
-        return
-    there = {pool.name: pool for pool in await engine.read(lambda reader: reader.pools("main"))}
-    for name, pool in wanted.items():
-        old = there.get(name) or rows.Pool("main", name)
-        new = msgspec.structs.replace(
-            old, limit=pool.limit, key_limit=pool.per_key, rate=pool.rate_count, rate_ms=pool.rate_ms
-        )
-        if new != old:
-            await engine.submit(c.SetPool(new))
-
-
-def _limited(registry: Registry) -> dict[str, Pool]:
-    """The pools that have limits, by name. Raises Invalid where two of one name have different ones."""
-    wanted: dict[str, Pool] = {}
-    for pool in _pools(registry):
-        if (pool.limit, pool.per_key, pool.rate) != (None,) * 3:
-            other = wanted.setdefault(pool.name, pool)
-            if repr(other) != repr(pool):
-                hint = "Make one Pool and give it to all that share it, or rename one."
-                raise Invalid(f"{other!r} and {pool!r} are two pools of one name", hint=hint, field="pool")
-    return wanted
-
-
-def _pools(registry: Registry) -> list[Pool]:
-    given = (function.options.get("pool") for function in registry)
-    return [pool for pool in given if isinstance(pool, Pool)]

@@ -21,6 +21,7 @@ from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Store
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.worker.alive import Presence
+from stepwell.worker.limits import Limits
 from stepwell.worker.steps import StepHandler
 from stepwell.worker.undertaker import Undertaker
 from stepwell.worker.worker import Worker
@@ -36,6 +37,7 @@ class Local(Struct):
     engine: Engine
     flows: FlowBackend
     worker: Worker | None
+    limits: Limits
     app: "AppHost | None" = None
 
 
@@ -104,7 +106,7 @@ async def open_local(
             stack.enter_context(Presence(path, worker.name))
             worker.start()
             stack.push_async_callback(worker.stop, drain_s=drain_s)
-        yield Local(engine, flows, worker, host)
+        yield Local(engine, flows, worker, Limits(engine) if host is None else host.limits, host)
 
 
 async def _bury(stack: AsyncExitStack, engine: Engine, path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from stepwell.engine.engine import Engine
 from stepwell.engine.lane import Wake
 from stepwell.flows.workflows import event_input, needs_workflow
-from stepwell.functions.define import Retry
+from stepwell.functions.define import Pool, Retry
 from stepwell.functions.registry import Registry
 from stepwell.model import commands as c
 from stepwell.model.errors import (
@@ -35,7 +35,7 @@ from stepwell.worker.held import FIRST_PAUSE_S, LONGEST_PAUSE_S, Held
 from stepwell.worker.inline import Inline, Outcome
 from stepwell.worker.residents import Alarms, Clock, Residents
 from stepwell.workflow import ambient
-from stepwell.workflow.context import Facts
+from stepwell.workflow.context import Facts, no_pool
 from stepwell.workflow.instance import Instance
 from stepwell.workflow.loop import WorkflowLoop
 from stepwell.workflow.ops import TimerOp
@@ -63,6 +63,8 @@ class TurnHandler:
         self._prepared: set[Any] = set()
         self.code = code_digest(registry)
         self._curious: dict[Held, None] = {}
+        #: Is told of the pools that calls name, before those calls are submitted.
+        self.use_pool: Callable[[Pool, str], None] = no_pool
 
     def requires(self) -> tuple[str, ...]:
         """The workflows that are here."""
@@ -112,7 +114,8 @@ class TurnHandler:
         if workflow not in self._prepared:
             self._prepared.add(workflow)
             self.environment.prepare(workflow.fn)
-        facts = Facts(run.id, run.name, run.version, run.generation, leased.attempt, self._retry, self.code)
+        of_run = (run.id, run.name, run.version, run.generation, leased.attempt)
+        facts = Facts(*of_run, self._retry, self.code, run.scope, self.use_pool)
         given = None if leased.event is None else partial(event_input, leased.event, workflow.signature)
         return Turn(leased, workflow, facts=facts, logger=self._logger, given=given)
 

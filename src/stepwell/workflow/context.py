@@ -33,7 +33,6 @@ from stepwell.functions.define import (
 )
 from stepwell.functions.errors import NondeterministicCall, SignalTimeout
 from stepwell.functions.failures import step_error
-from stepwell.functions.options import OF_KIND, check_options
 from stepwell.functions.retry import policy_of
 from stepwell.functions.signature import results_of
 from stepwell.functions.values import decode, encode, through
@@ -53,6 +52,7 @@ from stepwell.model.entries import (
 from stepwell.model.errors import Invalid
 from stepwell.workflow.instance import GAVE_UP, Instance
 from stepwell.workflow.ops import ActionOp, ChildOp, EventOp, MutationOp, PatchOp, SendOp, StateOp, StepOp
+from stepwell.workflow.options import CALL_OPTIONS, check_view, due_ms, moment_ms
 from stepwell.workflow.scope import fitting, plain
 
 P = ParamSpec("P")
@@ -60,15 +60,14 @@ R = TypeVar("R")
 T = TypeVar("T")
 #: The inline step or action that the running code belongs to; None in a body.
 CURRENT_STEP: ContextVar[str | None] = ContextVar("stepwell_step", default=None)
-#: Options of a call that its function's decorator may give, too.
-CALL_OPTIONS = frozenset(ContextOptions.__annotations__)
-#: Options whose values are those of a decorator.
-_CHECKED = OF_KIND["action"] - {"name"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: How long the name of a change in the code may be.
 MAX_CHANGE_BYTES = 1_024
 #: Options of a start from outside, which are not for a child.
 _NOT_OF_CHILDREN = ("if_exists", "on_complete", "context", "scope")
+
+
+def no_pool(pool: Pool, scope: str) -> None:
+    """Is told of a pool that a call names, before that call is on its way, where nobody sets limits."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -81,6 +80,8 @@ class Facts(msgspec.Struct, frozen=True):
     attempt: int = 1
     retry: Retry | None = None
     code: str = ""
+    scope: str = "main"
+    use_pool: Callable[[Pool, str], None] = no_pool
 
 
 class Context:
@@ -122,10 +123,7 @@ class Context:
     def options(self, **options: Unpack[ContextOptions]) -> Self:
         """A view: the next calls through it use these options. Raises Invalid for an unknown one, and for a value
         that cannot be."""
-        unknown = sorted(set(options) - CALL_OPTIONS)
-        if unknown:
-            raise Invalid(f"unknown option {unknown[0]!r}", hint=f"Options are {', '.join(sorted(CALL_OPTIONS))}.")
-        check_options("action", {name: one for name, one in options.items() if name in _CHECKED and one is not None})
+        check_view(options)
         return type(self)(self._instance, self._facts, self.log, {**self._options, **options})
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,14 +162,14 @@ class Context:
         self, fn: Function[Any, Any], args: Any, kwargs: Any, name: str, options: Mapping[str, Any]
     ) -> Any:
         key, now_ms = self._instance.key(plain(name)), self._now_ms()
-        pool, policy = options.get("pool"), policy_of(options.get("retry"), self._facts.retry)
+        policy = policy_of(options.get("retry"), self._facts.retry)
         body = ActionScheduled(
             function=fn.path,
             args=raw(fn.signature.bind(args, kwargs)),
-            pool=pool.name if isinstance(pool, Pool) else "default",
+            pool=self._pool(options),
             pool_key=options.get("key"),
             priority=options.get("priority") or 0,
-            due_at=_due_ms(options, now_ms),
+            due_at=due_ms(options, now_ms),
         )
         if policy is not None:
             body.retry = raw(policy.policy_json())
@@ -235,9 +233,9 @@ class Context:
     async def _delayed(self, name: str, options: Mapping[str, Any]) -> None:
         """What runs here is delayed by a timer of its own; what crosses the queue waits in it."""
         if options.get("delay") is not None or options.get("at") is not None:
-            due_ms = _due_ms(options, self._now_ms())
-            assert due_ms is not None
-            await self._until(plain(name) + "~delay", due_ms)
+            due = due_ms(options, self._now_ms())
+            assert due is not None
+            await self._until(plain(name) + "~delay", due)
 
     # ── children and other runs ──────────────────────────────────────────────────────────────────────────────────
 
@@ -254,17 +252,17 @@ class Context:
                 raise Invalid(f"a child has no option {name}", field=name, hint=hint)
         version = getattr(fn, "version", "1")
         key, now_ms = self._instance.key(plain(str(options.get("name") or fn.path))), self._now_ms()
-        pool, deadline = options.get("pool"), options.get("deadline")
+        deadline = options.get("deadline")
         body = ChildStarted(
             child=options.get("id") or self._child_id(key),
             name=fn.path,
             version=version,
             input=raw(fn.signature.bind(args, kwargs)),
             attached=not options.get("detached"),
-            pool=pool.name if isinstance(pool, Pool) else "default",
+            pool=self._pool(options),
             pool_key=options.get("key"),
             priority=options.get("priority") or 0,
-            due_at=_due_ms(options, now_ms),
+            due_at=due_ms(options, now_ms),
             deadline=None if deadline is None else now_ms + duration_ms(deadline, "deadline"),
         )
         if options.get("tags"):
@@ -315,7 +313,7 @@ class Context:
     async def sleep_until(self, when: datetime, *, name: str | None = None) -> None:
         """Waits until a moment, which needs its time zone. One that is past returns at once."""
         self._enter("sleep_until")
-        await self._until(plain(name or "sleep"), _moment_ms(when))
+        await self._until(plain(name or "sleep"), moment_ms(when))
 
     async def _until(self, name: str, due_ms: int) -> None:
         if due_ms <= self._now_ms():
@@ -429,6 +427,13 @@ class Context:
         given = {name: value for name, value in fn.options.items() if name in CALL_OPTIONS and name != "name"}
         return {**given, **self._options} if given else self._options
 
+    def _pool(self, options: Mapping[str, Any]) -> str:
+        pool: Pool | None = options.get("pool")
+        if pool is None:
+            return "default"
+        self._facts.use_pool(pool, self._facts.scope)
+        return pool.name
+
     def _now_ms(self) -> int:
         return round(self._instance.loop.now_s * 1_000)
 
@@ -473,21 +478,6 @@ class RunHandle(Generic[R]):
 def _resolve(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _due_ms(options: Mapping[str, Any], now_ms: int) -> int | None:
-    delay, at = options.get("delay"), options.get("at")
-    if delay is not None and at is not None:
-        raise Invalid("give delay or at, not both", hint="delay is from now on, at is a moment.")
-    if at is not None:
-        return _moment_ms(at)
-    return None if delay is None else now_ms + duration_ms(delay, "delay")
-
-
-def _moment_ms(when: datetime) -> int:
-    if getattr(when, "tzinfo", None) is None:
-        raise Invalid(f"{when!r} is not a moment", hint="Give a datetime with a time zone, for example tz=UTC.")
-    return -((_EPOCH - when) // timedelta(milliseconds=1))  # never before: a body may ask for the rest again
 
 
 def _digest(*parts: str) -> str:

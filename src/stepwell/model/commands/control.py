@@ -79,6 +79,10 @@ class RunState(Struct, gc=False):
 
 
 class SetPool(Command):
-    """Creates or changes a pool; all None and not paused removes it."""
+    """Creates or changes a pool; all None and not paused removes it.
+
+    `limits_only`: a pause stays as it is, and one with these very limits is left alone, its bucket too.
+    """
 
     pool: Pool
+    limits_only: bool = False
