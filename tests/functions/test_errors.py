@@ -31,6 +31,11 @@ class CardDeclined(NonRetryable):
     """As users write it."""
 
 
+class Forgetful(StepwellError):
+    def __init__(self) -> None:
+        """Does not call its base."""
+
+
 class Mute(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -68,6 +73,17 @@ def test_data_survives_and_so_does_the_type_through_many_bodies(error: StepwellE
     run = run_error(text)
     assert (run.type, run.data, type(run)) == (type(error).__name__, {"cents": 3}, RunError)
     assert "test_errors.py" in run.traceback
+
+
+def test_a_hint_that_was_given_survives_and_what_classes_say_is_not_recorded() -> None:
+    error = NonRetryable("declined", hint="Use another card.")
+    told = step_error(failure_json(raised(step_error(failure_json(error)))))
+    assert told.hint == run_error(failure_json(told)).hint == "Use another card."
+    assert read(StepwellError("odd", hint="\ud800" * 3_000))["hint"]
+    for plain in (NonRetryable("no"), AppError(1), StepError("no"), StepTimeout("late"), RunError("no"), Forgetful()):
+        assert "hint" not in read(plain)
+    assert step_error(failure_json(StepTimeout("late"))).hint == StepTimeout.default_hint
+    assert step_error(failure_json(Invalid("no such pool"))).hint == Invalid.default_hint
 
 
 def test_the_remote_traceback_is_shown_with_the_error() -> None:

@@ -41,8 +41,9 @@ class _Remote(StepwellError):
         data: Any = None,
         attempts: int = 1,
         traceback: str = "",
+        hint: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.type = type or self.__class__.__name__
         self.data, self.attempts, self.traceback = data, attempts, traceback
         self.fields = {"type": self.type, "data": data}
@@ -54,9 +55,9 @@ class StepError(_Remote):
     """A step, action, mutation or query failed for good.
 
     `type` is the name of the class that was raised there, `message` what it said, `data` what an AppError or
-    NonRetryable carried, `traceback` where it was raised, as text. `attempts` is how often it was begun. Those of an
-    action count also when a worker died or gave it back, which the retry policy does not: so with Retry(2) it may be 3.
-    A step counts only attempts that ended.
+    NonRetryable carried, `traceback` where it was raised, as text, `hint` what to do, if that was said there.
+    `attempts` is how often it was begun. Those of an action count also when a worker died or gave it back, which the
+    retry policy does not: so with Retry(2) it may be 3. A step counts only attempts that ended.
     """
 
     code, status = "step_failed", 500

@@ -1,4 +1,4 @@
-"""Failures as JSON, one shape everywhere: type, message, and where there are any data, traceback and attempts.
+"""Failures as JSON, one shape everywhere: type, message, and where there are any data, traceback, attempts and hint.
 
 Bounded, so that a failure can always be recorded (source: API, rules 6 and 10).
 """
@@ -18,16 +18,23 @@ from stepwell.functions.errors import (
     StepTimeout,
 )
 from stepwell.functions.values import encode
+from stepwell.model.errors import StepwellError
 
 MAX_MESSAGE_BYTES = 8 << 10
 MAX_TRACEBACK_BYTES = 8 << 10
 MAX_DATA_BYTES = 64 << 10
+MAX_HINT_BYTES = 2 << 10
 MAX_TYPE_CHARS = 128
 #: What of each fits where a payload may have 1,024 bytes, six for a character at the most.
 BRIEF_CHARS = 80
 #: Exceptions of a group that its message names.
 NAMED_IN_GROUP = 5
 _UNKNOWN = "Error"
+#: What the classes say of themselves: whoever reads a failure says it, too.
+_GENERIC = frozenset(
+    one.default_hint
+    for one in (AppError, NonRetryable, StepError, StepTimeout, RunError, RunCanceled, RunTerminated, StepwellError)
+)
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,6 +45,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     data: Any = None
     traceback: str = ""
     attempts: int = 0
+    hint: str = ""
 
 
 def failure_json(error: BaseException, *, attempts: int | None = None) -> str:
@@ -55,6 +63,8 @@ def failure_json(error: BaseException, *, attempts: int | None = None) -> str:
         parts.append(b'"traceback":' + _ENCODER.encode(trace))
     if known:
         parts.append(b'"attempts":%d' % known)
+    if isinstance(error, StepwellError) and (hint := _hint(error)):
+        parts.append(b'"hint":' + _ENCODER.encode(hint))
     return (b",".join(parts) + b"}").decode()
 
 
@@ -78,17 +88,19 @@ def step_error(text: str) -> StepError:
         data=failure.data,
         attempts=failure.attempts or 1,
         traceback=failure.traceback,
+        hint=failure.hint,
     )
 
 
 def run_error(text: str | None, status: str = "failed") -> RunError:
     """The RunError of a run that ended with a status: failed, canceled or terminated. A cancel may have no JSON."""
     failure = _read(text or "{}")
+    told: dict[str, Any] = {"data": failure.data, "traceback": failure.traceback, "hint": failure.hint}
     if status == "failed":
-        return RunError(failure.message, type=failure.type, data=failure.data, traceback=failure.traceback)
+        return RunError(failure.message, type=failure.type, **told)
     cls = RunTerminated if status == "terminated" else RunCanceled
     message = failure.message or f"the run was {'terminated' if status == 'terminated' else 'canceled'}"
-    return cls(message, data=failure.data, traceback=failure.traceback)
+    return cls(message, **told)
 
 
 def clipped(text: str, limit: int) -> str:
@@ -116,6 +128,12 @@ def _message(error: BaseException) -> str:
         named = "; ".join(f"{type(one).__name__}: {_message(one)}" for one in error.exceptions[:NAMED_IN_GROUP])
         return f"{message}: {named}"
     return message
+
+
+def _hint(error: StepwellError) -> str:
+    """What to do, if somebody said more than the classes do. A subclass may have forgotten to call its base."""
+    hint = getattr(error, "hint", "")
+    return clipped(hint, MAX_HINT_BYTES) if isinstance(hint, str) and hint not in _GENERIC else ""
 
 
 def _data(error: BaseException) -> tuple[str, str | None]:
