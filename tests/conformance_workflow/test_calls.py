@@ -11,7 +11,11 @@ import pytest
 from stepwell import (
     App,
     Context,
+    Event,
+    Invalid,
     MutationContext,
+    Pool,
+    QueryContext,
     Retry,
     RunError,
     State,
@@ -43,6 +47,52 @@ async def test_87_an_option_that_cannot_be_is_refused_and_not_dropped(place: Pla
     async with place.open() as sw:
         error = await refused((await sw.start(flow)).result(), RunError)
         assert error.type == "Invalid"
+
+
+@on_a_loop
+async def test_87_an_option_that_a_call_does_not_have_is_refused_and_not_dropped(place: Place) -> None:
+    retry = Retry(2)
+
+    @place.app.mutation
+    def change(ctx: MutationContext) -> None: ...
+
+    @place.app.query
+    def look(ctx: QueryContext) -> None: ...
+
+    @place.app.action
+    async def act() -> None: ...
+
+    def step() -> None: ...
+
+    @place.app.workflow
+    async def flow(ctx: Context) -> list[str]:
+        said = list[str]()
+        for call in (
+            lambda: ctx.options(retry=retry).call(change),
+            lambda: ctx.options(timeout=5, name="n").call(change),
+            lambda: ctx.options(priority=3).call(look),
+            lambda: ctx.options(id="mine").call(act),
+            lambda: ctx.options(pool=Pool("p", 3)).step(step),
+            lambda: ctx.options(heartbeat=3).step("s", step),
+            lambda: ctx.options(delay=3).dispatch(Event("t", {})),
+        ):
+            try:
+                await call()
+            except Invalid as error:
+                said.append(f"{error.message}: {error.hint[:20]}")
+        await ctx.options(retry=False, name="n").call(change)
+        return said
+
+    async with place.open() as sw:
+        assert await (await sw.start(flow)).result() == [
+            "a mutation has no option retry: One that fails has c",
+            "a mutation has no option timeout: `mutation_limit_ms` ",
+            "a query has no option priority: Its options are at, ",
+            "an action has no option id: Its options are at, ",
+            "a step has no option pool: What runs here waits",
+            "a step has no option heartbeat: Only an action has a",
+            "a dispatch has no option delay: Its options are name",
+        ]
 
 
 # ── values ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,7 @@ from stepwell import (
     Invalid,
     MutationContext,
     NotFound,
+    Retry,
     RunCanceled,
     RunError,
     State,
@@ -300,6 +301,9 @@ async def test_103_the_end_of_a_child_is_its_parents_to_see(place: Place) -> Non
         ({"on_complete": None, "context": 1}, "context"),
         ({"if_exists": "replace"}, "if_exists"),
         ({"scope": "other"}, "scope"),
+        ({"retry": Retry(2)}, "retry"),
+        ({"timeout": 5}, "timeout"),
+        ({"returns": int}, "returns"),
     ],
 )
 async def test_103_an_option_that_a_child_does_not_have_is_refused(

@@ -52,7 +52,7 @@ from stepwell.model.entries import (
 from stepwell.model.errors import Invalid
 from stepwell.workflow.instance import GAVE_UP, Instance
 from stepwell.workflow.ops import ActionOp, ChildOp, EventOp, MutationOp, PatchOp, SendOp, StateOp, StepOp
-from stepwell.workflow.options import CALL_OPTIONS, check_view, due_ms, moment_ms
+from stepwell.workflow.options import CALL_OPTIONS, check_view, due_ms, moment_ms, refuse_others
 from stepwell.workflow.scope import fitting, plain
 
 P = ParamSpec("P")
@@ -62,8 +62,6 @@ T = TypeVar("T")
 CURRENT_STEP: ContextVar[str | None] = ContextVar("stepwell_step", default=None)
 #: How long the name of a change in the code may be.
 MAX_CHANGE_BYTES = 1_024
-#: Options of a start from outside, which are not for a child.
-_NOT_OF_CHILDREN = ("if_exists", "on_complete", "context", "scope")
 
 
 def no_pool(pool: Pool, scope: str) -> None:
@@ -152,6 +150,7 @@ class Context:
     async def _where_the_store_is(
         self, fn: Function[Any, Any], args: Any, kwargs: Any, name: str, options: Mapping[str, Any]
     ) -> Any:
+        refuse_others(f"a {fn.kind}", self._options)
         await self._delayed(name, options)
         key, given = self._instance.key(plain(name)), fn.signature.bind(args, kwargs)
         if fn.kind == "mutation":
@@ -161,6 +160,7 @@ class Context:
     async def _action(
         self, fn: Function[Any, Any], args: Any, kwargs: Any, name: str, options: Mapping[str, Any]
     ) -> Any:
+        refuse_others("an action", self._options)
         key, now_ms = self._instance.key(plain(name)), self._now_ms()
         policy = policy_of(options.get("retry"), self._facts.retry)
         body = ActionScheduled(
@@ -211,6 +211,7 @@ class Context:
         options, instance = self._options, self._instance
         name = str(options.get("name") or name or getattr(fn, "__name__", "step"))
         if options:
+            refuse_others("a step", options)
             await self._delayed(name, options)
         key = instance.key(plain(name))
         op: Any = self._step_op(key, fn, args, kwargs, results_of(fn, options.get("returns")), options)
@@ -246,10 +247,7 @@ class Context:
         return RunHandle(self, op.body.child, op)
 
     async def _child(self, fn: Function[Any, Any], args: Any, kwargs: Any, options: Mapping[str, Any]) -> ChildOp:
-        for name in _NOT_OF_CHILDREN:
-            if options.get(name) is not None:
-                hint = "Await its result; or let a mutation start it, which has this option."
-                raise Invalid(f"a child has no option {name}", field=name, hint=hint)
+        refuse_others("a child", self._options)
         version = getattr(fn, "version", "1")
         key, now_ms = self._instance.key(plain(str(options.get("name") or fn.path))), self._now_ms()
         deadline = options.get("deadline")
@@ -295,6 +293,7 @@ class Context:
         sent before with another body.
         """
         self._enter("dispatch")
+        refuse_others("a dispatch", self._options)
         key = self._instance.key(plain(str(self._options.get("name") or f"dispatch:{event.type}")))
         body: EventSent = await self._done(EventOp(key, self._instance.future(key), event))
         return Dispatched(body.id, body.duplicate, list(body.runs))
