@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,8 @@ def test_a_decorated_function_keeps_what_it_is() -> None:
 
 def test_options_are_kept_and_a_name_replaces_the_whole_path() -> None:
     app, gpu = App("shop"), Pool("gpu", 4)
-    function = app.workflow(name="greet", version="2", on="hello", deadline=60, retain=timedelta(days=1), pool=gpu)(
-        body
-    )
-    assert (function.path, function.version, function.on, function.retain_ms) == ("greet", "2", "hello", 86_400_000)
+    function = app.workflow(name="greet", version="2", on="hello", deadline=60, pool=gpu)(body)
+    assert (function.path, function.version, function.on) == ("greet", "2", "hello")
     assert function.options == {"deadline": 60, "pool": gpu}
     charged = app.action(retry=Retry(5), timeout=3)(act)
     assert charged.options == {"retry": Retry(5), "timeout": 3}
@@ -146,6 +144,7 @@ def test_an_action_finds_its_context_by_annotation() -> None:
         ("workflow", {"name": "x\n"}),
         ("workflow", {"on": "a\nb"}),
         ("workflow", {"retry": True}),
+        ("workflow", {"retain": 60}),
         ("query", {"internal": "no"}),
         ("query", {"internal": False}),
         ("mutation", {"authorize": 3}),

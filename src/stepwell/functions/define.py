@@ -98,9 +98,7 @@ class Function(Generic[P, R_co]):
 
 
 class Workflow(Function[P, R_co]):
-    """A durable function. `version` is stamped on its runs, `on` is the type of the events that start one, `retain_ms`
-    how long an ended run is kept.
-    """
+    """A durable function. `version` is stamped on its runs, `on` is the type of the events that start one."""
 
     kind = "workflow"
     context = "Context"
@@ -109,8 +107,6 @@ class Workflow(Function[P, R_co]):
         given = dict(self.options)
         self.version: str = given.pop("version", "1")
         self.on: str | None = given.pop("on", None)
-        retain = given.pop("retain", None)
-        self.retain_ms = None if retain is None else duration_ms(retain, "retain")
         self.options = given
         check.name("version", self.version)
         if self.on is not None:

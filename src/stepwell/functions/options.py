@@ -11,7 +11,7 @@ from stepwell.model.errors import Invalid
 
 #: What each decorator takes, beside the function.
 OF_KIND: Mapping[str, frozenset[str]] = {
-    "workflow": frozenset(("name", "version", "on", "pool", "deadline", "retain")),
+    "workflow": frozenset(("name", "version", "on", "pool", "deadline")),
     "action": frozenset(("internal", *CallOptions.__annotations__)),
     "mutation": frozenset(("name", "internal", "authorize")),
     "query": frozenset(("name", "internal", "authorize")),
@@ -103,7 +103,6 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "heartbeat": _some_time,
     "deadline": _duration,
     "delay": _duration,
-    "retain": _duration,
     "at": _moment,
     "pool": _pool,
     "key": _key,

@@ -71,14 +71,12 @@ class Module:
         on: str | None = None,
         pool: Pool = ...,
         deadline: Duration = ...,
-        retain: Duration = ...,
     ) -> Callable[[Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
     def workflow(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Registers a durable function: `async def` with a Context first.
 
         `name` replaces the whole path. `version` is stamped on runs: keep the old function under the old version until
-        its runs have ended. `on` is the type of the events that start it. `deadline` is for a run, `retain` for how
-        long it is kept when it has ended.
+        its runs have ended. `on` is the type of the events that start it. `deadline` is for a run.
         """
         return self._decorate(Workflow, fn, options)
 
