@@ -9,7 +9,7 @@ import pytest
 
 from stepwell.kernel.explain import Around, explain
 from stepwell.model.rows import Pool, Run, Task
-from stepwell.model.words import TaskState
+from stepwell.model.words import TaskKind, TaskState
 from stepwell.worker.alive import Presence, any_worker
 from tests.cli.support import OK, PATIENCE_S, Shop, flow, write_event
 from tests.server.support import Server, database, serving
@@ -65,6 +65,22 @@ def turn(state: TaskState, **more: Any) -> Task:
 )  # fmt: skip
 def test_an_open_run(task: Task, around: Around, says: str) -> None:
     assert explain(Run(1, "main", "run_x"), [task], NOW, around) == says
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "says"),
+    [
+        ("turn", True, "attempt 1 ran at host:1, which died; it goes on at once"),
+        ("turn", False, "attempt 1 ran at host:1, which died; start one with `stepwell serve` or `stepwell worker`,"
+         " which goes on with it at once"),
+        ("step", False, "attempt 1 ran at host:1, which is gone (its lease ends in 60.0 s); start one with"
+         " `stepwell serve` or `stepwell worker`"),
+    ],
+)  # fmt: skip
+def test_a_lease_is_waited_for_only_where_work_may_outlive_its_worker(kind: TaskKind, workers: bool, says: str) -> None:
+    task = turn("leased", worker="host:1", leased_at=NOW - 5_000, lease_until=NOW + 60_000)
+    task.kind = kind
+    assert explain(Run(1, "main", "r"), [task], NOW, Around(workers=workers, died=True)) == says
 
 
 def test_a_run_that_is_asked_to_cancel() -> None:

@@ -19,9 +19,11 @@ from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import Settings
+from stepwell.store.port import Reader
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.worker.alive import Presence, any_worker, dead
+from stepwell.worker.alive import Presence, any_worker, dead, has_died
 from stepwell.worker.undertaker import Undertaker
+from stepwell.worker.why import why_of
 from tests.server.support import environ
 from tests.support import assert_lawful
 from tests.worker.loops import on_a_loop
@@ -96,9 +98,10 @@ def test_who_is_killed_is_dead_and_who_stands_still_or_ends_well_is_not(tmp_path
         assert said.readline() == "holds\n"
         os.kill(one.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, one.pid, os.WSTOPPED | os.WNOWAIT)
-        assert (buried(path), any_worker(path)) == ([], True)
+        assert (buried(path), any_worker(path), has_died(path, "w")) == ([], True, False)
         kill(one)
     assert (buried(path), any_worker(path)) == (["w"], False)
+    assert (has_died(path, "w"), has_died(path, "nobody"), has_died(None, "w")) == (True, False, False)
     with Presence(path, "other"):
         assert buried(path) == ["w"]
     assert buried(path) == ["w"], "who ends well leaves nothing"
@@ -287,11 +290,24 @@ async def test_a_store_that_is_away_leaves_the_sign_for_later(tmp_path: Path) ->
 # ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def sentence(path: Path, run_id: str) -> str:
+    """Why a run does not move, said by a process that runs nothing."""
+
+    def said(reader: Reader) -> str:
+        run = reader.run("main", run_id)
+        assert run is not None
+        return why_of(reader, run, engine)
+
+    async with Engine(SqliteStore(path), settings=Settings(sync="normal"), roles=False) as engine:
+        return await engine.read(said)
+
+
 def test_a_program_that_was_killed_and_runs_again_goes_on_at_once(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     with process(APP, path) as (first, said):
         assert said.readline() == "begun\n"
         kill(first)
+        assert "which died; start one" in asyncio.run(sentence(path, "r"))
         begun = time.monotonic()
         with process(APP, path, "done") as (_, again):
             assert [again.readline(), again.readline()] == ["begun\n", "done\n"]

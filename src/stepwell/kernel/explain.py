@@ -23,12 +23,14 @@ PASSED_OVER_MS = 5_000
 class Around(Struct, frozen=True):
     """What lies around a run and keeps it from moving, as far as it is known.
 
-    `workers`: whether one lives; `running`: runs under way, in `pool_runs` those of its pool, in `key_runs` the ids of
-    those with its key. `unread`: signals that came and that a parked run did not ask for. `held_for` and `failed_with`:
-    the reason of the hold and of the last failure in the journal; `callback_failed`: that of the `on_complete`.
+    `workers`: whether one lives; `died`: whether the one that has the run is proven to be dead; `running`: runs under
+    way, in `pool_runs` those of its pool, in `key_runs` the ids of those with its key. `unread`: signals that came and
+    that a parked run did not ask for. `held_for` and `failed_with`: the reason of the hold and of the last failure in
+    the journal; `callback_failed`: that of the `on_complete`.
     """
 
     workers: bool | None = None
+    died: bool = False
     running: int | None = None
     pool: Pool | None = None
     pool_runs: int = 0
@@ -104,6 +106,9 @@ def _no_claim(task: Task, now: int, around: Around) -> str:
 
 def _leased(run: Run, task: Task, now: int, around: Around) -> str:
     left = (task.lease_until or now) - now
+    if around.died and task.kind != "step":  # whose process may live on, so it keeps its lease
+        then = "it goes on at once" if around.workers else f"{_START}, which goes on with it at once"
+        return f"attempt {task.attempt} ran at {task.worker}, which died; {then}"
     if around.workers is False:
         when = f"its lease ends in {_span(left)}" if left >= 0 else f"its lease ended {_span(-left)} ago"
         return f"attempt {task.attempt} ran at {task.worker}, which is gone ({when}); {_START}"

@@ -165,6 +165,25 @@ def dead(path: Path) -> Iterator[Sign]:
                     yield sign
 
 
+def has_died(path: Path | None, name: str) -> bool:
+    """Whether it is proven that a worker died, and nobody has buried it yet. False: it lives, or nobody can know."""
+    if path is None:
+        return False
+    try:
+        fd = os.open(_file(path, name), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    sign = Sign(_file(path, name), fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return sign.name == name
+    finally:
+        sign.close()
+
+
 def any_worker(path: Path | None) -> bool | None:
     """Whether some worker lives; None when that cannot be known, as of a database on another machine."""
     if path is None:

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from stepwell.engine.engine import Engine
 from stepwell.kernel.explain import Around, explain, obstacle
-from stepwell.model.rows import Pool, Run
+from stepwell.model.rows import Pool, Run, Task
 from stepwell.store.port import Reader, RunFilter
 from stepwell.store.sqlite.store import SqliteStore
-from stepwell.worker.alive import any_worker
+from stepwell.worker.alive import any_worker, has_died
 
 #: How many running runs are looked at for those of a pool, and how many entries for a reason.
 LOOK, LAST = 500, 20
@@ -29,7 +29,10 @@ class Note(Struct, frozen=True):
 def why_of(reader: Reader, run: Run, engine: Engine) -> str:
     """The sentence of one run."""
     around = _ended(reader, run) if run.terminal else _around(reader, run, _running(reader), _workers(engine))
-    return explain(run, reader.tasks_of(run.no), engine.clock_ms(), around)
+    tasks = reader.tasks_of(run.no)
+    if run.status == "running":
+        around = structs.replace(around, died=any(_has_died(engine, task) for task in tasks if task.k == run.turn))
+    return explain(run, tasks, engine.clock_ms(), around)
 
 
 def notes_of(reader: Reader, runs: Iterable[Run], engine: Engine) -> list[Note]:
@@ -79,6 +82,12 @@ def _ended(reader: Reader, run: Run) -> Around:
 
 def _workers(engine: Engine) -> bool | None:
     return any_worker(engine.store.path) if isinstance(engine.store, SqliteStore) else None
+
+
+def _has_died(engine: Engine, task: Task) -> bool:
+    return (
+        isinstance(engine.store, SqliteStore) and task.worker is not None and has_died(engine.store.path, task.worker)
+    )
 
 
 def _pool(reader: Reader, run: Run) -> Pool | None:
