@@ -98,6 +98,9 @@ def test_an_approval_that_is_answered_from_the_command_line(shop: Shop) -> None:
         assert "a1 has not ended" in shop.refused("runs", "result", "a1", "--timeout", "0.5")
         assert shop.json("runs", "state", "a1", "progress") == {"runId": "a1", "name": "progress", "value": "waits"}
         assert "approve" in shop.text("runs", "show", "a1")
+        tagged = [shop.json("runs", "list", "--tag", tag)["runs"] for tag in ("customer=c 1", "customer=c")]
+        assert [[run["id"] for run in runs] for runs in tagged] == [["a1"], []]
+        assert "--tag customer=c-7" in shop.refused("runs", "list", "--tag", "x")
         sent = shop.json("signal", "a1", "approval", '{"approved": true, "by": "ann"}', "--key", "k")
         assert shop.json("signal", "a1", "approval", '{"approved": true, "by": "ann"}', "--key", "k") == sent
         assert shop.json("runs", "result", "a1")["result"] == {"approved": True, "by": "ann"}

@@ -264,6 +264,11 @@ def test_lists_by_name_status_tags_and_page(url: str) -> None:
         await done.result(timeout=5)
         assert [run.id async for run in sw.runs(name="shop:tidy")] == ["t4", "t3", "t2", "t1", "t0"]
         assert [run.id async for run in sw.runs(tags={"odd": "1"})] == ["t3", "t1"]
+        page, cursor = await sw.runs(tags={"odd": "0"}).page(limit=2)
+        assert [run.id for run in page] == ["t4", "t2"]
+        page, cursor = await sw.runs(tags={"odd": "0"}).page(cursor, limit=2)
+        assert ([run.id for run in page], cursor) == (["t0"], None)
+        assert [run.id async for run in sw.runs(tags={"odd": "0", "even": "0"})] == []
         assert [run.id async for run in sw.runs(status="completed")] == [done.id]
         assert [run.id async for run in sw.runs(scope="other")] == []
         page, cursor = await sw.runs(name="shop:tidy").page(limit=2)

@@ -7,6 +7,7 @@ import pytest
 
 from stepwell.model.rows import Blob, Manifest, Message, Output, Pool
 from stepwell.store.port import Page, RunFilter, Session, Store, scan_all
+from stepwell.store.sqlite import reader
 
 from .filling import NOW, ODD, entry, event, fill, look, run, task
 
@@ -210,3 +211,26 @@ def test_commits_of_others_are_counted(store: Store) -> None:
     assert look(store, lambda r: (r.others("one"), r.others("two"), r.others("three"))) == (1, 3, 4)
     one.close()
     two.close()
+
+
+def test_a_page_of_tagged_runs_is_full_and_one_that_looked_at_enough_goes_on(
+    store: Store, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tagged = {3: '{"a":"1","b":"x"}', 4: '{"a":"2"}', 9: '{"b":"y","a":"1"}', 11: '{"a":"1","\u00e9\\"":"\u00e9"}'}
+    fill(session, *(run(no, f"r{no}", tags=tagged.get(no)) for no in range(1, 13)))
+
+    def pages(limit: int, **tags: str) -> list[list[int]]:
+        found, before = [], None
+        while True:
+            page = look(store, lambda r: r.list_runs(RunFilter(tags=tags), limit=limit, before=before))
+            found.append([one.no for one in page.rows])
+            if (before := page.cursor) is None:
+                return found
+
+    assert pages(2, a="1") == [[11, 9], [3]]
+    assert pages(5, a="1", b="y") == [[9]]
+    assert pages(5, **{'\u00e9"': "\u00e9"}) == [[11]]
+    assert pages(5, a="3") == [[]]
+    monkeypatch.setattr(reader, "LOOKED_AT", 4)
+    assert [no for page in pages(2, a="1") for no in page] == [11, 9, 3]
+    assert pages(5, a="1") in ([[11, 9], [], [3]], [[11, 9, 3]])

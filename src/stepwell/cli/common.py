@@ -249,3 +249,12 @@ def need_run(reader: Reader, run_id: str) -> Run:
     if run is None:
         raise Unknown(f"no run {run_id!r}", hint="See `stepwell runs list`.", run_id=run_id)
     return run
+
+
+def tags_of(given: tuple[str, ...]) -> dict[str, str]:
+    """The tags that --tag gives, by name. Raises `Invalid` for one that is not NAME=TEXT."""
+    pairs = [one.partition("=") for one in given]
+    for name, is_one, _ in pairs:
+        if not name or not is_one:
+            raise Invalid(f"--tag cannot be {name!r:.80}", hint="Write --tag customer=c-7.", field="tag")
+    return dict(sorted((name, text) for name, _, text in pairs))

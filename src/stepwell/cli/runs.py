@@ -22,6 +22,7 @@ from stepwell.cli.common import (
     print_table,
     run_async,
     status_text,
+    tags_of,
     tell_cursor,
     with_place,
 )
@@ -57,19 +58,27 @@ for command in (journal, result, state):
 @click.option("--result-status", type=click.Choice(RESULT_STATUSES), help="Only runs whose step says this.")
 @click.option("--event-id", shell_complete=complete_events, help="Only runs of this event.")
 @click.option("--name", shell_complete=complete_names, help="Only runs of this FLOW/STEP or workflow.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=TEXT", help="Only runs with this tag; all of several.")
 @click.option("--attention", is_flag=True, help="Only runs that ask for somebody.")
 @limit_option
 @cursor_option
 @json_option
 @with_place
 def list_runs(
-    place: Place, event_id: str | None, limit: int, cursor: int | None, as_json: bool, **filters: Any
+    place: Place,
+    event_id: str | None,
+    limit: int,
+    cursor: int | None,
+    as_json: bool,
+    tags: tuple[str, ...],
+    **filters: Any,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first. With --tag a page may be short, and go on."""
+    wanted = tags_of(tags)
 
     def query(reader: Reader, engine: Engine) -> tuple[Page, list[str | None], list[Note]]:
         event_no = None if event_id is None else need_event(reader, event_id).no
-        page = reader.list_runs(RunFilter(event_no=event_no, **filters), limit=limit, before=cursor)
+        page = reader.list_runs(RunFilter(event_no=event_no, tags=wanted, **filters), limit=limit, before=cursor)
         notes = [] if as_json else notes_of(reader, page.rows, engine)
         return page, [event_id_of(reader, run) for run in page.rows], notes
 

@@ -8,7 +8,17 @@ import click
 import msgspec
 
 from stepwell.cli.app import app_option, load_app
-from stepwell.cli.common import Place, clean, json_option, print_json, read_file, run_async, seconds, with_place
+from stepwell.cli.common import (
+    Place,
+    clean,
+    json_option,
+    print_json,
+    read_file,
+    run_async,
+    seconds,
+    tags_of,
+    with_place,
+)
 from stepwell.cli.completion import complete_pools, complete_workflows
 from stepwell.cli.follow import JsonLines, follow, tellers
 from stepwell.flows.jsonvalue import Bounds, parse_json
@@ -135,7 +145,7 @@ def _command(local: Local, workflow: _Workflow, options: Mapping[str, Any]) -> c
         requires=needs_workflow(workflow.name),
         due_at=_after(now, options["delay"]),
         deadline=_after(now, options["deadline"]),
-        tags=_tags(options["tags"]),
+        tags=_json_of(tags_of(options["tags"])),
         by="cli",
     )
 
@@ -144,9 +154,5 @@ def _after(now: int, seconds: float | None) -> int | None:
     return None if seconds is None else now + round(seconds * 1_000)
 
 
-def _tags(given: tuple[str, ...]) -> str | None:
-    pairs = [one.partition("=") for one in given]
-    for name, is_one, _ in pairs:
-        if not name or not is_one:
-            raise Invalid(f"--tag cannot be {name!r:.80}", hint="Write --tag customer=c-7.", field="tag")
-    return msgspec.json.encode(dict(sorted((name, text) for name, _, text in pairs))).decode() if pairs else None
+def _json_of(tags: dict[str, str]) -> str | None:
+    return msgspec.json.encode(tags).decode() if tags else None

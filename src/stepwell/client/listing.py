@@ -6,13 +6,9 @@ from stepwell.client.connection import Connection
 from stepwell.client.paged import Paged, Part
 from stepwell.client.run import Run, run_of
 from stepwell.functions.messages import need_text
-from stepwell.model import rows
 from stepwell.model.errors import Invalid
 from stepwell.model.words import RESULT_STATUSES, STATUSES
 from stepwell.store.port import Reader, RunFilter
-
-#: How many runs one page looks at for those that have the tags: a page may be short, never slow.
-LOOKED_AT = 1_000
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,20 +52,7 @@ def _part(reader: Reader, wanted: Wanted, before: int | None, limit: int) -> Par
         result_status=wanted.result_status,
         name=wanted.name,
         event_no=None if event is None else event.no,
+        tags=wanted.tags,
     )
-    found: list[Run] = []
-    looked_at = 0
-    while len(found) < limit:
-        page = reader.list_runs(where, limit=limit - len(found), before=before)
-        found += [run_of(run) for run in page.rows if _tagged(run, wanted.tags)]
-        looked_at, before = looked_at + len(page.rows), page.cursor
-        if before is None or looked_at >= LOOKED_AT:
-            break
-    return found, before
-
-
-def _tagged(run: rows.Run, tags: dict[str, str]) -> bool:
-    if not tags:
-        return True
-    has = {} if run.tags is None else msgspec.json.decode(run.tags)
-    return all(has.get(name) == value for name, value in tags.items())
+    page = reader.list_runs(where, limit=limit, before=before)
+    return [run_of(run) for run in page.rows], page.cursor

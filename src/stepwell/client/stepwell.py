@@ -146,7 +146,7 @@ class Stepwell:
         scope: str | None = None,
         event_id: str | None = None,
     ) -> Paged[Run]:
-        """Runs, newest first, that have all of this. With `tags` or a rare name a page may be short, or empty."""
+        """Runs, newest first, that have all of this. With `tags` a page may be short, or empty, and go on."""
         wanted = Wanted(
             status=status,
             result_status=result_status,

@@ -4,7 +4,7 @@ A lane owns one `Session` and uses it on its own thread: begin, load, (decide), 
 without deciding owns a `Reader`; a reader sees committed rows only.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -157,8 +157,12 @@ class Page(Struct, frozen=True):
     cursor: int | None
 
 
+#: How many runs a page looks at for those with tags: it may be short, never slow.
+LOOKED_AT = 50_000
+
+
 class RunFilter(Struct, frozen=True, kw_only=True):
-    """Which runs a list shows. None: whatever it is."""
+    """Which runs a list shows. None, and no tags: whatever it is. A page with `tags` may be short, and go on."""
 
     scope: str = "main"
     status: str | None = None
@@ -167,6 +171,7 @@ class RunFilter(Struct, frozen=True, kw_only=True):
     event_no: int | None = None
     hold: str | None = None
     attention: bool = False
+    tags: Mapping[str, str] = {}
 
 
 class Reader(Protocol):

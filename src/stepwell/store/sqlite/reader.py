@@ -12,7 +12,7 @@ from stepwell.kernel.calls import AppTables
 from stepwell.model.entries import RunRestarted, StateSet, text_of
 from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Change, Entry, Event, Manifest, Output, Pool, Run, Task
-from stepwell.store.port import Page, RunFilter
+from stepwell.store.port import LOOKED_AT, Page, RunFilter
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.sql import sql
 
@@ -23,6 +23,10 @@ _UNREADABLE = frozenset((
 ))  # fmt: skip
 _UNREADABLE_HINT = (
     "Check the disk; `stepwell db verify` tells what is damaged, `stepwell db restore` brings a backup in."
+)
+_TAGGED = (
+    "run.tags is not null and not exists (select 1 from json_each(:tags) as wanted where not exists"
+    " (select 1 from json_each(run.tags) as has where has.key = wanted.key and has.value = wanted.value))"
 )
 _json = msgspec.json.Encoder().encode
 
@@ -105,12 +109,20 @@ class SqliteReader:
         return next(iter(self._runs("list/run_by_no", number)), None)
 
     def list_runs(self, where: RunFilter, *, limit: int, before: int | None = None) -> Page:
-        statement, values = runs_statement(where, before, limit + 1)
+        floor = self._floor(before) if where.tags else 0
+        statement, values = runs_statement(where, before, limit + 1, floor)
         runs = [Run(*row) for row in self._db.execute(statement, values)]
         for run in runs:
             for name in ("input", "result", "error"):
                 setattr(run, name, text_of_blob(self._db, run.no, 0, getattr(run, name)))
-        return _page(runs, limit)
+        found = _page(runs, limit)
+        return found if found.cursor or floor <= 0 else Page(found.rows, floor)
+
+    def _floor(self, before: int | None) -> int:
+        """Down to which number a page looks for tags; 0 when that is the first."""
+        last = self._db.execute(sql("list/last_run")).fetchone()[0] or 0
+        floor = min(last + 1, LAST if before is None else before) - LOOKED_AT
+        return floor if floor > 1 else 0
 
     def event(self, scope: str, event_id: str) -> Event | None:
         return next(iter(self._events("list/event", scope, event_id)), None)
@@ -191,8 +203,8 @@ class SqliteReader:
         self._db.close()
 
 
-def runs_statement(where: RunFilter, before: int | None, limit: int) -> tuple[str, dict[str, Any]]:
-    """The list of runs, newest first, by the index that fits the filter."""
+def runs_statement(where: RunFilter, before: int | None, limit: int, floor: int = 0) -> tuple[str, dict[str, Any]]:
+    """The list of runs from number `floor` on, newest first, by the index that fits the filter."""
     # The plus keeps the planner from the index on (scope, id), which would read and sort every run of the scope.
     tests = ["+scope = :scope", "no < :before"]
     values: dict[str, Any] = {"scope": where.scope, "before": LAST if before is None else before, "limit": limit}
@@ -211,6 +223,12 @@ def runs_statement(where: RunFilter, before: int | None, limit: int) -> tuple[st
         tests.append("hold is not null")
     if where.attention:
         tests.append("(hold <> 'paused' or result_status in ('needs_intervention', 'blocked', 'failed'))")
+    if floor:
+        tests.append("no >= :floor")
+        values["floor"] = floor
+    if where.tags:
+        tests.append(_TAGGED)
+        values["tags"] = _json(dict(where.tags)).decode()
     return sql("list/runs").replace("/* tests */", " and ".join(tests)), values
 
 
