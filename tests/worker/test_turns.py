@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -471,3 +472,60 @@ async def test_another_thread_that_reaches_into_a_body_fails_the_run(tmp_path: P
         let_go.set()
         failure = await it.error(run_id)
         assert failure["type"] == "NondeterministicCall"
+
+
+@on_a_loop
+async def test_calls_that_nobody_awaits_are_told_of_once_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> None:
+        await asyncio.sleep(60)
+
+    async def child(ctx: Context) -> None:
+        await ctx.sleep(60)
+
+    async def flow(ctx: Context) -> str:
+        tasks = [
+            asyncio.create_task(ctx.call(action)),
+            asyncio.create_task(ctx.step("note", asyncio.sleep, 60)),
+            asyncio.create_task(ctx.call(small)),
+        ]
+        await ctx.wait_for_signal("go")
+        return str(len(tasks))
+
+    async with hall(tmp_path) as it:
+        action, small = it.action(act), it.workflow(child)
+        run_id = await it.start(it.workflow(flow))
+        it.work()
+        await true(lambda: any(isinstance(one, c.Record) for one in it.sent))
+        await it.signal(run_id, "go")
+        assert await it.result(run_id) == "3"
+        await it.workers[0].stop()
+    (said,) = [one.getMessage() for one in caplog.records if one.name == "stepwell.workflow"]
+    assert said.startswith(f"run {run_id} has ended with calls under way that nobody awaits")
+    assert said.endswith("action t:act (0/t:act#0), a step (1/note#0), child workflow t:child (2/t:child#0)")
+
+
+@on_a_loop
+async def test_calls_that_were_awaited_or_given_up_are_not_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> None:
+        await asyncio.sleep(60)
+
+    async def child(ctx: Context) -> None:
+        await ctx.sleep(60)
+
+    async def flow(ctx: Context) -> None:
+        await ctx.step("note", asyncio.sleep, 0)
+        for call in (lambda: ctx.call(action), lambda: ctx.call(small), lambda: ctx.step("s", asyncio.sleep, 60)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await call()
+
+    async with hall(tmp_path) as it:
+        action, small = it.action(act), it.workflow(child)
+        run_id = await it.start(it.workflow(flow))
+        it.work()
+        await it.result(run_id)
+    assert not [one.getMessage() for one in caplog.records if one.name == "stepwell.workflow"]

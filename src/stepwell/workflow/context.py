@@ -280,6 +280,7 @@ class Context:
             if not self._instance.closing and not op.end.done():
                 key = self._instance.key("~cancel")
                 self._instance.issue(SendOp(key, None, CancelSent(run=op.body.child, reason=GAVE_UP)))
+                op.end.cancel()
             raise
 
     def handle(self, run_id: str) -> "RunHandle[Any]":

@@ -143,7 +143,8 @@ class ChildOp(DraftedOp):
 
     @property
     def over(self) -> bool:
-        return not self.begun and super().over  # once it has begun, somebody may ask for its end later
+        """Once it has begun, somebody may ask for its end later, unless that was given up."""
+        return self.end.cancelled() or (not self.begun and super().over)
 
     def describe(self) -> str:
         return f"child workflow {self.body.name}"

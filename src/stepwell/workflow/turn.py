@@ -32,6 +32,7 @@ from stepwell.model.entries import (
 )
 from stepwell.model.ids import unit_interval
 from stepwell.model.rows import Entry
+from stepwell.workflow import left
 from stepwell.workflow.context import Context, Facts
 from stepwell.workflow.instance import RETRY, SEEN, Instance
 from stepwell.workflow.ops import ActionOp, CancelOp, ChildOp, EventOp, MutationOp, Op, PatchOp, StepOp, TimerOp
@@ -223,6 +224,8 @@ class Turn:
             self.state = "held"
         else:
             self.state = "ended"
+            if self.instance.pending and self.instance.canceled is None:
+                left.warn(self.leased.run.id, self.instance.pending.values())
 
     def refused(self, error: errors.StepwellError) -> None:
         """The kernel refused the last command, and changed nothing. Raises what only the host can settle."""
