@@ -4,13 +4,14 @@ import asyncio
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -145,19 +146,23 @@ def test_checkout_needs_nobody_for_little_and_takes_nothing_for_nothing() -> Non
 
 
 @contextmanager
-def uvicorn(cwd: Path) -> Iterator[str]:
-    """The web app in a uvicorn of its own, which ends well."""
-    args = ["-m", "uvicorn", "--app-dir", str(APPS / "checkout"), "--port", "0", "web:api"]
+def uvicorn(cwd: Path, *more: str, app: Path = APPS / "checkout") -> Iterator[tuple[str, Callable[[str], str]]]:
+    """The web app in a uvicorn of its own, which ends well: its address, and what waits until it says something."""
+    args = ["-m", "uvicorn", "--app-dir", str(app), "--port", "0", *more, "web:api"]
     with (cwd / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, *args], cwd=cwd, env=ENV, stderr=subprocess.PIPE, stdout=log)
     assert process.stderr is not None
     with process.stderr as stderr:
+
+        def heard(words: str) -> str:
+            said = ""
+            while (found := re.search(words, said)) is None:
+                said += (line := stderr.readline().decode())
+                assert line, said
+            return found[0]
+
         try:
-            said = b""
-            while (found := re.search(rb"running on (\S+)", said)) is None:
-                said += (line := stderr.readline())
-                assert line, said.decode()
-            yield found[1].decode()
+            yield heard(r"(?<=running on )\S+"), heard
             process.terminate()
             rest = stderr.read()
             assert process.wait(PATIENCE_S) in (0, -15), rest
@@ -181,7 +186,7 @@ def ask(url: str, body: Any = None) -> tuple[int, Any]:
 
 def test_the_web_app_takes_an_order_from_its_first_request_to_its_receipt(tmp_path: Path) -> None:
     order, decision = {"id": "7", "lines": ["tea", "cup"], "total": 200000}, {"approved": True, "by": "ann"}
-    with uvicorn(tmp_path) as url:
+    with uvicorn(tmp_path) as (url, _):
         assert ask(f"{url}/orders", order) == ask(f"{url}/orders", order) == (202, {"run": "order-7"})
         assert ask(f"{url}/orders", {**order, "total": 1})[0] == 409, "another order of that id"
         assert ask(f"{url}/orders", {"id": "7"})[0] == 422
@@ -189,7 +194,7 @@ def test_the_web_app_takes_an_order_from_its_first_request_to_its_receipt(tmp_pa
         asyncio.run(until_it_waits(tmp_path))
         waiting = ask(f"{url}/orders/7")[1]
         assert (waiting["status"], waiting["progress"]) == ("waiting", "waiting for approval")
-    with uvicorn(tmp_path) as url:
+    with uvicorn(tmp_path) as (url, _):
         assert ask(f"{url}/orders/7/receipts") == (200, [])
         assert ask(f"{url}/orders/7/approve", decision) == (202, {"approval": "sent"})
         while (seen := ask(f"{url}/orders/7")[1])["status"] != "completed":
@@ -199,6 +204,40 @@ def test_the_web_app_takes_an_order_from_its_first_request_to_its_receipt(tmp_pa
         late = ask(f"{url}/orders/7/approve", {"approved": False, "by": "bob"})
         assert (late[0], late[1]["error"]) == (409, "run order-7 is completed")
     lawful(tmp_path)
+
+
+def listening(url: str) -> None:
+    """Waits until somebody answers: uvicorn says that it has started a moment before."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        with suppress(ConnectionRefusedError), socket.create_connection((host, int(port)), timeout=PATIENCE_S):
+            return
+    raise AssertionError(f"nobody listens at {url}")
+
+
+def test_a_reload_goes_on_with_the_new_code_and_leaves_no_worker_behind(tmp_path: Path) -> None:
+    app, ready = tmp_path / "app", "Application startup complete"
+    shutil.copytree(APPS / "checkout", app, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (app / "checkout.py").read_text()
+    with uvicorn(tmp_path, "--reload", "--reload-dir", str(app), app=app) as (url, heard):
+        heard(ready)
+        listening(url)
+        ask(f"{url}/orders", {"id": "7", "lines": ["tea"], "total": 200000})
+        asyncio.run(until_it_waits(tmp_path))
+        (app / "checkout.py").write_text(code.replace("Thank you for", "Here is"))
+        heard(ready)
+        listening(url)
+        assert len(list((tmp_path / "shop.sqlite.alive").iterdir())) == 1
+        ask(f"{url}/orders/7/approve", {"approved": True, "by": "ann"})
+        assert asyncio.run(result_of(tmp_path)) == "Here is order 7"
+    assert not (tmp_path / "shop.sqlite.alive").exists()
+    lawful(tmp_path)
+
+
+async def result_of(cwd: Path) -> Any:
+    async with Stepwell(f"sqlite:///{cwd}/shop.sqlite") as sw:
+        return await sw.handle("order-7").result(timeout=PATIENCE_S)
 
 
 # ── fanout ───────────────────────────────────────────────────────────────────────────────────────────────────────────
