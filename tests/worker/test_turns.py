@@ -518,7 +518,7 @@ async def test_calls_that_were_awaited_or_given_up_are_not_told_of(
 
     async def flow(ctx: Context) -> None:
         await ctx.step("note", asyncio.sleep, 0)
-        for call in (lambda: ctx.call(action), lambda: ctx.call(small), lambda: ctx.step("s", asyncio.sleep, 60)):
+        for call in (lambda: ctx.call(action), lambda: ctx.step("s", asyncio.sleep, 60), lambda: ctx.call(small)):
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await call()
