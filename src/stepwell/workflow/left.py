@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 
-from stepwell.workflow.ops import CancelOp, Op, PatchOp, TimerOp
+from stepwell.workflow.ops import Op
 
 log = logging.getLogger("stepwell.workflow")
 #: How many of them a line names.
@@ -11,8 +11,8 @@ NAMED = 5
 
 
 def warn(run_id: str, ops: Iterable[Op]) -> None:
-    """Tells of those among the operations that a body waited for."""
-    left = [op for op in ops if not op.over and not isinstance(op, TimerOp | CancelOp | PatchOp)]
+    """Tells of those among the operations whose end a body could have awaited."""
+    left = [op for op in ops if op.future is not None and not op.over]
     if not left:
         return
     named = ", ".join(f"{op.describe()} ({op.key})" for op in left[:NAMED])
