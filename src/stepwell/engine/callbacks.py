@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from stepwell.kernel.unit import Unit
-from stepwell.model.entries import RunCanceled, RunCompleted, RunFailed, decode_body
+from stepwell.model.entries import ENDS, RunCanceled, RunCompleted, RunFailed, decode_body
 from stepwell.model.rows import Entry, Run
 
 log = logging.getLogger("stepwell.callbacks")
@@ -21,7 +21,7 @@ def warn(unit: Unit) -> None:
     try:
         for entry in unit.entries:
             run = unit.runs.rows.get(entry.run_no)
-            if run is not None and run.callback is not None:
+            if run is not None and run.callback is not None and entry.kind in ENDS:
                 _warn(run, run.callback, entry, unit)
     except Exception:
         log.exception("a callback that failed is not told of")
