@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -150,7 +152,9 @@ def uvicorn(cwd: Path, *more: str, app: Path = APPS / "checkout") -> Iterator[tu
     """The web app in a uvicorn of its own, which ends well: its address, and what waits until it says something."""
     args = ["-m", "uvicorn", "--app-dir", str(app), "--port", "0", *more, "web:api"]
     with (cwd / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, *args], cwd=cwd, env=ENV, stderr=subprocess.PIPE, stdout=log)
+        process = subprocess.Popen(
+            [sys.executable, *args], cwd=cwd, env=ENV, stderr=subprocess.PIPE, stdout=log, start_new_session=True
+        )
     assert process.stderr is not None
     with process.stderr as stderr:
 
@@ -168,7 +172,8 @@ def uvicorn(cwd: Path, *more: str, app: Path = APPS / "checkout") -> Iterator[tu
             assert process.wait(PATIENCE_S) in (0, -15), rest
             assert b"Traceback" not in rest
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):  # with --reload there are two
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
