@@ -12,6 +12,8 @@ CODEX := tests/flows/code_mode/codex
 CODEX_READY := $(CODEX)/node_modules/.ready
 
 export SOAK_SECONDS ?= 600
+# pytest keeps the tests that it has compiled, where an environment does not forbid it: 8 s for each of its processes.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 # A set-up that lost its interpreter, or was moved with its tree, is no set-up.

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,10 +17,14 @@ from click.testing import CliRunner
 
 from stepwell.cli.main import cli
 from tests.server.support import OK, environ, flow
+from tests.support.nursery import Fork, run
 
 __all__ = ["OK", "PATIENCE_S", "Shop", "flow", "on_terminal", "program", "shell_environ", "write_event"]
 
 PATIENCE_S = 30.0
+#: `program()` without a file: its name, and no folder of its own to import from.
+CODE = "import sys; sys.argv[0] = 'stepwell'; del sys.path[0]; from stepwell.cli.main import main; main()"
+STEPWELL = (sys.executable, "-c", CODE)
 
 
 @cache
@@ -71,9 +74,8 @@ class Shop:
 
     def start(self, *args: str | bytes, **env: str) -> subprocess.Popen[str]:
         """A command that goes on, and hears Ctrl-C: whoever runs these tests in the background has it ignored."""
-        return subprocess.Popen(
-            [program(), *args],
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        return Fork(
+            [*STEPWELL, *args],
             cwd=self.cwd,
             env=environ(**env),
             text=True,
@@ -83,10 +85,7 @@ class Shop:
 
     def call(self, *args: str | bytes, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         """A command that has ended, whatever came of it, without a stack."""
-        done = subprocess.run(
-            [program(), *args], cwd=self.cwd, env=environ(**env), text=True, capture_output=True, input=stdin,
-            timeout=PATIENCE_S,
-        )  # fmt: skip
+        done = run([*STEPWELL, *args], cwd=self.cwd, env=environ(**env), stdin=stdin, timeout=PATIENCE_S)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.support import OK, PATIENCE_S, Shop, flow, write_event
 from tests.cli.test_why import until
 from tests.server.support import environ
+from tests.support.nursery import Fork, run
 
 BACKEND, RUNNER = "codex-flow-systemd-local", "codex-flow"
 DATA = Path(".codex/flow-backend")
@@ -25,10 +26,7 @@ class Seed:
         self.cwd, self._command = cwd, [sys.executable, "-m", "stepwell.cli.seed", name]
 
     def call(self, *args: str, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*self._command, *args], cwd=self.cwd, env=environ(**env), text=True, capture_output=True, input=stdin,
-            timeout=PATIENCE_S,
-        )  # fmt: skip
+        done = run([*self._command, *args], cwd=self.cwd, env=environ(**env), stdin=stdin, timeout=PATIENCE_S)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -51,10 +49,8 @@ class Seed:
     @contextmanager
     def serving(self, *args: str, **env: str) -> Iterator[str]:
         """`serve` on a free port; gives its first line."""
-        process = subprocess.Popen(
-            [*self._command, "serve", "--port", "0", *args], cwd=self.cwd, env=environ(**env), stdout=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
+        command = [*self._command, "serve", "--port", "0", *args]
+        process = Fork(command, cwd=self.cwd, env=environ(**env), stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:
             yield process.stdout.readline()

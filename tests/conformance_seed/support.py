@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.flows.code_mode.harness import PEER
 from tests.server.support import environ
+from tests.support.nursery import run
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -78,10 +79,8 @@ def write_event(cwd: Path, body: Mapping[str, Any]) -> str:
 
 def call(program: str, cwd: Path, *args: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
     """One of the seed's programs in a folder; it ends with this code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stepwell.cli.seed", program, *args],
-        cwd=cwd, env=environ(**env), text=True, capture_output=True, timeout=PATIENCE_S,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "stepwell.cli.seed", program, *args]
+    done = run(command, cwd=cwd, env=environ(**env), timeout=PATIENCE_S)
     assert done.returncode == code, done
     assert "Traceback" not in done.stderr
     return done

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from stepwell.model.rows import Entry
 from stepwell.model.settings import Settings
 from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.puppet import pack, unpack
+from tests.support.nursery import Fork
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
@@ -36,7 +38,7 @@ class Died(Exception):
 def start_child(module: str, *args: str, **streams: Any) -> subprocess.Popen[bytes]:
     """A process of its own, with this tree's code."""
     paths = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    return subprocess.Popen([sys.executable, "-m", module, *args], cwd=ROOT, env={**os.environ, **paths}, **streams)
+    return Fork([sys.executable, "-m", module, *args], cwd=ROOT, env={**os.environ, **paths}, **streams)
 
 
 class Puppet:
@@ -124,7 +126,9 @@ class Puppet:
     def stop(self) -> None:
         """SIGSTOP, and not before the process stands still."""
         self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        state = Path(f"/proc/{self.process.pid}/stat")
+        while state.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)
 
     def go_on(self) -> None:
         self.process.send_signal(signal.SIGCONT)

@@ -10,6 +10,7 @@ from stepwell.model.entries import StepCompleted
 from stepwell.store.sqlite.store import SqliteStore
 from tests.functions.shop import TABLES
 from tests.support import assert_lawful
+from tests.support.nursery import Fork
 
 ROOT = Path(__file__).parents[2]
 KILLS = 6
@@ -41,7 +42,7 @@ def run_until_killed(folder: Path, number: int, after: int) -> int:
     """Kills the writer when it has said so many answers, in the middle of the next; answers how many it said."""
     command = [sys.executable, "-m", "tests.functions.writer", str(folder), str(number)]
     said = 0
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with Fork(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             said = int(line)

@@ -21,6 +21,7 @@ from msgspec import Struct
 from stepwell.model.settings import Settings
 from stepwell.store.sqlite.store import SqliteStore
 from tests.support import assert_lawful
+from tests.support.nursery import Fork
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
@@ -99,10 +100,14 @@ class Server:
             command = [sys.executable, "-m", "tests.server.child", str(cwd), str(slots), json.dumps(options)]
             env = {"PYTHONPATH": f"{ROOT}/src:{ROOT}", **env}
         self.log = cwd / "server.log"
+        self.process: subprocess.Popen[bytes]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, env=environ(**env), stdout=subprocess.PIPE, stderr=log, preexec_fn=preexec,
-            )  # fmt: skip
+            if preexec is None:
+                self.process = Fork(command, env=environ(**env), stdout=subprocess.PIPE, stderr=log)
+            else:
+                self.process = subprocess.Popen(
+                    command, env=environ(**env), stdout=subprocess.PIPE, stderr=log, preexec_fn=preexec,
+                )  # fmt: skip
         try:
             self.url, self.host, self.port = self._listening()
         except BaseException:

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,17 +17,12 @@ from stepwell.model.settings import KIB
 from stepwell.server.serve import listen
 from stepwell.store.sqlite.store import SqliteStore
 from tests.server.support import OK, PATIENCE_S, Server, as_bytes, database, environ, flow, lawful, serving, stepwell
+from tests.support.nursery import run
 
 
 def refused(cwd: Path, *args: str, **env: str) -> str:
     """What `serve` says when it does not start."""
-    done = subprocess.run(
-        stepwell("serve", "--cwd", str(cwd), *args),
-        env=environ(**env),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
+    done = run(stepwell("serve", "--cwd", str(cwd), *args), env=environ(**env), timeout=PATIENCE_S)
     assert (done.returncode, done.stdout) == (1, ""), done
     assert "Traceback" not in done.stderr
     assert "\nhint:  " in done.stderr

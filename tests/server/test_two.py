@@ -1,18 +1,18 @@
 """Two servers on one file, and a command line beside a server: one house with several doors."""
 
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.server.support import OK, PATIENCE_S, Json, as_bytes, database, environ, flow, lawful, serving, stepwell
+from tests.support.nursery import run
 
 
 def cli(cwd: Path, *args: str) -> Json:
     """What a command prints with --json, which must end well."""
     command = stepwell(*args, "--cwd", str(cwd), "--json")
-    done = subprocess.run(command, env=environ(), capture_output=True, text=True, timeout=PATIENCE_S)
+    done = run(command, env=environ(), timeout=PATIENCE_S)
     assert done.returncode == 0, done
     found: Json = json.loads(done.stdout)
     return found
