@@ -28,10 +28,10 @@ help: ## Show this list
 demo: $(PYTHON_READY) $(NODE_READY) ## Run the demo: everything set up, nothing to configure
 	$(BIN)/stepwell demo
 
-# Most tests wait for processes, so three at once keep two cores busy.
+# Most tests wait for something, so four at once keep two cores busy.
 # No test starts after 10 minutes and none lasts over 2 (pyproject): 12 in total.
 test: $(PYTHON_READY) $(NODE_READY) $(CODEX_READY) ## Run all tests but the soak; ARGS="tests/x.py -k name" narrows
-	$(PYTEST) -m "not soak" -n 3 --dist worksteal --durations=10 --session-timeout=600 $(ARGS)
+	$(PYTEST) -m "not soak" -n 4 --dist worksteal --durations=10 --session-timeout=600 $(ARGS)
 
 check: $(PYTHON_READY) ## Lint, format, types, import order, rules of the house
 	$(BIN)/ruff check

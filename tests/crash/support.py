@@ -126,8 +126,13 @@ class Puppet:
     def stop(self) -> None:
         """SIGSTOP, and not before the process stands still."""
         self.process.send_signal(signal.SIGSTOP)
-        state = Path(f"/proc/{self.process.pid}/stat")
+        self.stands()
+
+    def stands(self) -> None:
+        """Waits until it stands still; only a parent is told so, and that is the nursery."""
+        state, until = Path(f"/proc/{self.process.pid}/stat"), time.monotonic() + PATIENCE_S
         while state.read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < until, "it goes on"
             time.sleep(0.001)
 
     def go_on(self) -> None:

@@ -129,7 +129,7 @@ def stop_inside(puppet: Puppet, point: str, command: c.Command) -> int:
     """Sends a command in whose batch the process stops itself; how many replies are to come."""
     puppet.fault(point, number=signal.SIGSTOP)
     puppet.send("submit", (command,))
-    os.waitid(os.P_PID, puppet.process.pid, os.WSTOPPED | os.WNOWAIT)
+    puppet.stands()
     return 1
 
 

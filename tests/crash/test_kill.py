@@ -7,6 +7,7 @@ as a worker does that lost an answer, and finished the workload, every row must 
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,8 +73,12 @@ async def play(path: Path, told: list[list[Any]], after: Callable[[Batch, list[A
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     path = tmp_path_factory.mktemp("kill") / "calm.sqlite"
-    calm = Undisturbed([], [], [])
-    asyncio.run(_calm(path, calm))
+    calm, usual = Undisturbed([], [], []), sys.getswitchinterval()
+    sys.setswitchinterval(1.0)  # as in a puppet: what is sent together is one batch
+    try:
+        asyncio.run(_calm(path, calm))
+    finally:
+        sys.setswitchinterval(usual)
     assert not offences(path)
     return calm
 

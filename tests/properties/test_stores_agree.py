@@ -41,7 +41,7 @@ def assert_covered() -> None:
 def test_memory_and_sqlite_agree_on_everything() -> None:
     Machine.coverage.clear()
     certain.live(Machine.coverage)
-    lives(60, 40, derandomize=True)
+    lives(30, 40, derandomize=True)
     assert_covered()
 
 

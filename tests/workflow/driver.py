@@ -90,8 +90,7 @@ class Driver(Hosts, Others):
 
     def _take_back(self) -> None:
         """A run that wrong code holds goes on with the right one, as if nothing had been."""
-        run = self.bench.run()
-        if self.before is None or run.hold is None:
+        if self.before is None or (run := self.bench.run()).hold is None:
             return
         held = self.bench.journal()[-1]
         if run.hold != "mismatch" or "- journal" not in held.data or "+ code" not in held.data:
