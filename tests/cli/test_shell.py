@@ -235,7 +235,9 @@ def test_a_terminal_is_shown_how_things_stand_while_it_waits(tmp_path: Path) -> 
     stands, wiped, told = last.split("\r")
     assert stands.startswith("demo/go: attempt 1 runs at ")
     assert (wiped, told, end) == (" " * len(stands), "demo/go completed", "")
-    assert lines[1:] == ["demo/go queued", "demo/go running", "demo/go | started"]
+    *waited, running, started = lines[1:]
+    assert waited in ([], ["demo/go queued"]), "it may run before it is looked at"
+    assert (running, started) == ("demo/go running", "demo/go | started")
     assert "\r" not in Shop(tmp_path).text("flow", "fire", "--event", "-", stdin='{"type":"demo"}')
 
 
