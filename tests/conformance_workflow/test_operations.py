@@ -87,7 +87,7 @@ async def test_140_whatever_is_in_the_file_when_a_process_dies_the_run_completes
         url = f"sqlite:///{folder}/t.db"
         async with Stepwell(url, app, settings=PARKING, clock_ms=disk.time, drain=0) as sw:
             run = sw.handle("run", flow)
-            assert await run.result(timeout=5) == 25
+            assert await run.result(timeout=20) == 25
             assert await sw.call(noted) == ["a 0", "a 1", "end"], "each row once"
             keys = [one.key for one in await entries(run) if one.kind in ("step.completed", "action.completed")]
             assert len(keys) == len(set(keys)) == 9, "each end once"
