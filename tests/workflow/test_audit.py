@@ -254,3 +254,27 @@ def test_the_environment_says_whether_there_is_a_hook(place: Path, setting: str,
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (ends, hooks), ran.stderr
+
+
+AT_THE_END = """
+import os, sys
+from stepwell.functions.guard import Guard
+from stepwell.workflow import ambient
+from stepwell.workflow.loop import WorkflowLoop
+ambient.install(WorkflowLoop).close()
+Guard(1_000).close()
+class Left:
+    def __del__(self, audit=sys.audit):
+        audit("open", "f", "r", 0)
+        audit("os.remove", "f", -1)
+os.left = [Left(), *sys.modules.values()]  # names are taken from a module that somebody has, from the last one on
+"""
+
+
+def test_what_is_audited_while_the_interpreter_ends_disturbs_nothing() -> None:
+    root = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", AT_THE_END],
+        env={**os.environ, "PYTHONPATH": str(root / "src")}, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")

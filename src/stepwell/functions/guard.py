@@ -86,8 +86,9 @@ class _Hook:
 _HOOK = _Hook()
 
 
-def _on_event(event: str, args: tuple[Any, ...]) -> None:
-    if event in EVENTS and (watched := _HOOK.inside.get(threading.get_ident())) is not None:
+def _on_event(event: str, args: tuple[Any, ...], hook: _Hook = _HOOK) -> None:
+    """While an interpreter ends it still audits, when the names of a module are gone: the hook is one of its own."""
+    if hook.inside and event in EVENTS and (watched := hook.inside.get(threading.get_ident())) is not None:
         if event == "open" and not _is_write(args):
             return
         if watched.root.shields == 0 and not _is_trusted(sys._getframe(1)):

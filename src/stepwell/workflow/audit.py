@@ -6,6 +6,7 @@ environment, before the first worker starts, goes without. What can be caught ot
 
 import os
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -67,8 +68,9 @@ def disarm() -> None:
     _HOOK.events = _NOTHING
 
 
-def _on_event(event: str, args: tuple[Any, ...]) -> None:
-    if event in _HOOK.events and type(running()) is _HOOK.loop_type:
+def _on_event(event: str, args: tuple[Any, ...], hook: _Hook = _HOOK, running: Callable[[], Any] = running) -> None:
+    """While an interpreter ends it still audits, when the names of a module are gone: so it has what it needs."""
+    if event in hook.events and type(running()) is hook.loop_type:
         _refuse(event, args, sys._getframe(1))
 
 
