@@ -62,7 +62,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", help="which subjects to measure")
-    parser.add_argument("--quick", action="store_true", help="smaller amounts: about 3 min in all, where full is 12 min")
+    parser.add_argument("--quick", action="store_true", help="smaller amounts: 3 min in all, where full is 12 min")
     parser.add_argument("--json", action="store_true", help="rows with all samples as JSON on stdout; text on stderr")
     parser.add_argument(
         "--dir", type=Path, default=None, help="a folder on the disk to measure (default: the temporary one)"
