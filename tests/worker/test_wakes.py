@@ -1,6 +1,7 @@
 """What a resident run hears of what others write: from the commit itself, or by asking when that is not enough."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -82,3 +83,54 @@ async def test_what_an_action_wrote_in_between_is_no_gap(tmp_path: Path) -> None
         kinds = await it.kinds(run_id)
         assert kinds.index("attempt.started", 2) < kinds.index("action.completed"), "not for the body"
         assert asked(it) == 0
+
+
+@on_a_loop
+async def test_a_run_that_was_paused_does_nothing_when_something_comes(tmp_path: Path) -> None:
+    did: list[str] = []
+
+    async def act() -> None:
+        did.append("act")
+
+    async def goes_on(ctx: Context) -> None:
+        await ctx.wait_for_signal("go")
+        await ctx.step("act", act)
+
+    async with hall(tmp_path, settings=NEVER_PARKS) as it:
+        worker = it.work()
+        run_id = await it.start(it.workflow(goes_on))
+        await true(lambda: len(it.turns[0].residents) == 1)
+        await it.engine.submit(c.HoldRun(run_id))
+        await it.signal(run_id, "go")
+        await true(lambda: not worker._held())
+        assert did == [], "the pause took the lease"
+        await it.engine.submit(c.ReleaseRun(run_id))
+        await it.end(run_id)
+        assert did == ["act"]
+
+
+@on_a_loop
+async def test_whoever_lost_the_run_to_another_does_nothing_with_what_comes(tmp_path: Path) -> None:
+    """The host that is late listens longer than it may: its lease went by a pause, and another worker has the run."""
+    did: list[str] = []
+
+    async def act() -> None:
+        did.append("act")
+
+    async def goes_on(ctx: Context) -> None:
+        await ctx.wait_for_signal("go")
+        await ctx.step("act", act)
+
+    async with hall(tmp_path, settings=NEVER_PARKS) as it:
+        first = it.work()
+        run_id = await it.start(it.workflow(goes_on))
+        await true(lambda: len(it.turns[0].residents) == 1)
+        number = (await it.run(run_id)).no
+        late: Any = it.engine._listeners[number]
+        await it.engine.submit(c.HoldRun(run_id))
+        await it.engine.submit(c.ReleaseRun(run_id))
+        await true(lambda: it.engine._listeners[number] != late)
+        it.engine.listen(number, late)
+        await it.signal(run_id, "go")
+        await true(lambda: len(first._held()) == 1)
+        assert did == []

@@ -58,10 +58,12 @@ _ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
 class Wake(Struct, gc=False):
     """What others wrote to a run for its body, with no other entry for it since `after`. `seq` is the last of them.
 
-    No `entries` where they are too large to be handed on: whoever wants them reads them.
+    `epoch`: that of the lease under which the body runs; 0: of none, as in a pause. No `entries` where they are too
+    large to be handed on: whoever wants them reads them.
     """
 
     after: int
+    epoch: int = 0
     seq: int = 0
     entries: list[Entry] | None = None
 
@@ -412,7 +414,10 @@ def _wakes(unit: Unit) -> dict[int, Wake]:
     wakes: dict[int, Wake] = {}
     for one in unit.entries:
         if one.kind in DELIVERABLE and (after := unit.woken.get(one.run_no)) is not None:
-            wake = wakes.setdefault(one.run_no, Wake(after, entries=[]))
+            wake = wakes.get(one.run_no)
+            if wake is None:
+                run = unit.runs.rows[one.run_no]
+                wake = wakes[one.run_no] = Wake(after, run.epoch if run.status == "running" else 0, entries=[])
             wake.seq = one.seq
             if one.data.startswith("@"):
                 wake.entries = None

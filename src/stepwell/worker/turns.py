@@ -296,11 +296,14 @@ class Hosted:
             self._go()
 
     def _touched(self, wake: Wake) -> None:
-        """A commit of this process wrote to the run: what it wrote is heard now, if nothing before it is missing."""
+        """A commit of this process wrote to the run: what it wrote is heard now, if nothing before it is missing.
+
+        And if the run is still ours: what goes on without its lease would do what a pause forbids, or others do again.
+        """
         self._woken = max(self._woken, wake.seq)
         if self._command is not None or wake.seq <= self._held.seen or self.over.done():
             return
-        if wake.entries and wake.after <= self._held.seen:
+        if wake.entries and wake.after <= self._held.seen and wake.epoch == self._held.lease.epoch:
             self._guarded(self._heard, wake.entries)
         else:
             self._handler.ask_news(self._held)
