@@ -150,3 +150,29 @@ def test_limits_that_change_follow_the_last_call_and_a_pause_stays() -> None:
         assert list(await pools(sw)) == ["x"]
 
     within(app, test)
+
+
+@pytest.mark.parametrize("scope", ["main", "other"])
+def test_a_pool_that_a_function_names_limits_what_a_mutation_starts_in_any_scope(scope: str) -> None:
+    app, gauge = App("pools"), Gauge()
+
+    @app.workflow(pool=Pool("w", 1))
+    async def small(ctx: Context) -> None:
+        await ctx.step("work", gauge.work)
+
+    @app.action(pool=Pool("a", 2))
+    async def act() -> None: ...
+
+    @app.mutation
+    def many(ctx: MutationContext) -> list[str]:
+        ctx.enqueue(act)
+        return [ctx.start(small) for _ in range(CALLS)]
+
+    async def test(sw: Stepwell) -> None:
+        there = sw.options(scope=scope)
+        started = await there.call(many)
+        await asyncio.gather(*(there.handle(run_id).result() for run_id in started))
+        assert gauge.most == 1
+        assert await pools(sw, scope) == {"a": 2, "w": 1}
+
+    within(app, test)

@@ -29,7 +29,7 @@ from stepwell.functions.define import (
 from stepwell.functions.guard import Guard, NotAllowed, Watched
 from stepwell.functions.messages import need_event, signal_json
 from stepwell.functions.pools import NONE_NAMED, NamedPools, Pool, pool_row
-from stepwell.functions.start_options import check_options, merged
+from stepwell.functions.start_options import SCOPE, check_options, merged
 from stepwell.functions.starts import start_command
 from stepwell.kernel import events
 from stepwell.kernel.calls import Call
@@ -164,7 +164,7 @@ class MutationContext(QueryContext):
         if scope != call.scope:
             raise Invalid(f"a mutation of scope {call.scope!r} starts nothing in {scope!r}", field="scope")
         by = call.by or call.function
-        self._limit(given.get("pool"), scope)
+        self._limit(given.get("pool"), function.options.get("pool"), scope)
         command = start_command(
             function,
             input_json,
@@ -178,10 +178,12 @@ class MutationContext(QueryContext):
         started: c.Started = self._decide(command)
         return started.run_id
 
-    def _limit(self, pool: Pool | None, scope: str) -> None:
-        """The limits of a pool that a start gives hold with that start."""
+    def _limit(self, given: Pool | None, own: Pool | None, scope: str) -> None:
+        """The limits of a pool hold with the first start in it; those that functions name are set in the main scope."""
+        pool = own if given is None and scope != SCOPE else given
         if pool is not None and (held := self._in.pools.held(pool)).limits != (None, None, None):
-            self._decide(c.SetPool(pool_row(held, scope), limits_only=True))
+            with self._kernel():
+                decide_inside(self._in.unit, c.SetPool(pool_row(held, scope), limits_only=True), self._in.now)
 
     def _decide(self, command: c.Command) -> Any:
         with self._kernel():
