@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.cli.common import print_table
 from tests.cli.conftest import NASTY
 from tests.cli.support import Shop, flow
 
@@ -145,3 +146,10 @@ def test_a_folder_name_cannot_move_the_cursor(tmp_path: Path) -> None:
     done = Shop(tmp_path).call("flow", "list", "--no-json")
     assert done.returncode == 1
     assert "\x1b" not in done.stderr
+
+
+def test_a_page_without_rows_says_where_the_list_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("RUN",), [], empty="no runs", cursor=7)
+    said = capsys.readouterr()
+    assert said.out == "no runs\n"
+    assert "--cursor 7" in said.err
