@@ -35,14 +35,32 @@ from tests.conformance_workflow.support import (
 
 
 @on_a_loop
-@pytest.mark.parametrize("option", [{"pool": "gpu"}, {"key": 5}, {"priority": "hi"}, {"timeout": -1}, {"delay": "1"}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"pool": "gpu"},
+        {"key": 5},
+        {"priority": "hi"},
+        {"timeout": -1},
+        {"delay": "1"},
+        {"id": 5},
+        {"tags": {"a": 1}},
+        {"tags": ["a"]},
+    ],
+)
 async def test_87_an_option_that_cannot_be_is_refused_and_not_dropped(place: Place, option: dict[str, Any]) -> None:
     @place.app.action
     async def act() -> None: ...
 
     @place.app.workflow
+    async def child(ctx: Context) -> None: ...
+
+    @place.app.workflow
     async def flow(ctx: Context) -> None:
-        await ctx.options(**option).call(act)
+        if option.keys() & {"id", "tags"}:
+            await ctx.options(**option).call(child)
+        else:
+            await ctx.options(**option).call(act)
 
     async with place.open() as sw:
         error = await refused((await sw.start(flow)).result(), RunError)

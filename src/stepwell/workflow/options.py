@@ -6,6 +6,7 @@ from typing import Any
 
 from stepwell.functions.define import CallOptions, ContextOptions, duration_ms
 from stepwell.functions.options import OF_KIND, check_options
+from stepwell.functions.start_options import checked_tags
 from stepwell.model.errors import Invalid
 
 #: Options of a call that its function's decorator may give, too.
@@ -59,6 +60,7 @@ def check_view(options: Mapping[str, Any]) -> None:
     if unknown:
         raise Invalid(f"unknown option {unknown[0]!r}", hint=f"Options are {', '.join(sorted(CALL_OPTIONS))}.")
     check_options("action", {name: one for name, one in options.items() if name in _CHECKED and one is not None})
+    checked_tags(options.get("tags"))
 
 
 def refuse_others(what: str, options: Mapping[str, Any]) -> None:
