@@ -3,6 +3,7 @@
 from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
 
 from stepwell.model.rows import Blob, Manifest, Message, Output, Pool
@@ -234,3 +235,12 @@ def test_a_page_of_tagged_runs_is_full_and_one_that_looked_at_enough_goes_on(
     monkeypatch.setattr(reader, "LOOKED_AT", 4)
     assert [no for page in pages(2, a="1") for no in page] == [11, 9, 3]
     assert pages(5, a="1") in ([[11, 9], [], [3]], [[11, 9, 3]])
+
+
+def test_tags_are_compared_to_their_last_character(store: Store, session: Session) -> None:
+    tags = ({"a": "x\0y"}, {"a": "x\0z"}, {"a": "x"}, {"b\0c": "1"}, {"b": "1"}, *({"odd": odd} for odd in ODD))
+    fill(session, *(run(no, f"r{no}", tags=msgspec.json.encode(one).decode()) for no, one in enumerate(tags, start=1)))
+    for no, one in enumerate(tags, start=1):
+        where = RunFilter(tags=one)
+        page = look(store, lambda r: r.list_runs(where, limit=50))  # noqa: B023 - called at once
+        assert [found.no for found in page.rows] == [no]

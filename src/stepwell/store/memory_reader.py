@@ -1,7 +1,7 @@
 """Looking at the rows of a memory store."""
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -181,10 +181,5 @@ def _shown(run: Run, where: RunFilter) -> bool:
         and where.event_no in (None, run.event_no)
         and where.hold in (None, run.hold)
         and (not where.attention or run.needs_attention)
-        and _is_tagged(run, where.tags)
+        and where.fits_tags(run.tags)
     )
-
-
-def _is_tagged(run: Run, tags: Mapping[str, str]) -> bool:
-    has = msgspec.json.decode(run.tags) if tags and run.tags else {}
-    return all(has.get(name) == text for name, text in tags.items())

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from stepwell.kernel.calls import AppTables
@@ -172,6 +173,11 @@ class RunFilter(Struct, frozen=True, kw_only=True):
     hold: str | None = None
     attention: bool = False
     tags: Mapping[str, str] = {}
+
+    def fits_tags(self, tags: str | None) -> bool:
+        """Whether a run with these tags, as JSON, has all that are asked for."""
+        has = msgspec.json.decode(tags) if self.tags and tags else {}
+        return all(has.get(name) == text for name, text in self.tags.items())
 
 
 class Reader(Protocol):

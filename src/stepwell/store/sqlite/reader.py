@@ -116,7 +116,10 @@ class SqliteReader:
             for name in ("input", "result", "error"):
                 setattr(run, name, text_of_blob(self._db, run.no, 0, getattr(run, name)))
         found = _page(runs, limit)
-        return found if found.cursor or floor <= 0 else Page(found.rows, floor)
+        if not where.tags:
+            return found
+        exact = [run for run in found.rows if where.fits_tags(run.tags)]  # to SQLite, a text of JSON ends at a NUL
+        return Page(exact, found.cursor or floor or None)
 
     def _floor(self, before: int | None) -> int:
         """Down to which number a page looks for tags; 0 when that is the first."""
