@@ -1,6 +1,7 @@
 """Runs that are started where a worker is: leased in the commit that starts them, if they would be claimed here."""
 
 import asyncio
+import contextvars
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 from stepwell.functions.define import Workflow
 from stepwell.model import commands as c
 from stepwell.model.rows import Pool
+from stepwell.worker.held import Held
 from stepwell.worker.worker import Worker
 from stepwell.workflow.context import Context
 
@@ -137,3 +139,36 @@ async def test_the_same_id_again_is_the_same_run(tmp_path: Path) -> None:
         assert not leased_at_once(other)
         assert await it.result(one.run_id) == "x"
         assert len(await it.entries(one.run_id, "attempt.started")) == 1
+
+
+class Watching:
+    """Turns that tell in which request they run."""
+
+    def __init__(self, turns: Any, request: contextvars.ContextVar[str]) -> None:
+        self._turns, self._request = turns, request
+        self.seen: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._turns, name)
+
+    async def __call__(self, held: Held) -> None:
+        self.seen.append(self._request.get())
+        await self._turns(held)
+
+
+@on_a_loop
+async def test_a_run_does_not_live_in_the_context_of_whoever_started_it(tmp_path: Path) -> None:
+    request = contextvars.ContextVar("request", default="of nobody")
+    async with hall(tmp_path, settings=SLOW) as it:
+        it.work()
+        turns: Any = Watching(it.turns[0], request)
+        worker, workflow = Worker(it.engine, {}, turns=turns), it.workflow(answers)
+        worker.start()
+        try:
+            request.set("of a caller")
+            started = await worker.start_run(command_for(it, workflow))
+            assert leased_at_once(started)
+            assert await it.result(started.run_id) == "x"
+            assert turns.seen == ["of nobody"]
+        finally:
+            await worker.stop()

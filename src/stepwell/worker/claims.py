@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -51,6 +52,7 @@ class Claims:
         self._waiting = 0
         self._draining = False
         self._coming: set[asyncio.Future[c.Started]] = set()  # starts that may come back leased
+        self._context = contextvars.copy_context()  # a run does not live in the context of whoever started it
         self._unanswered: c.Claim | None = None  # sent again as it is: whatever it leased is in its answer
         self._freed = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -87,7 +89,7 @@ class Claims:
         asked_at = steady_s()
         answer = asyncio.ensure_future(self._engine.submit(command))
         self._coming.add(answer)
-        answer.add_done_callback(partial(self._started, asked_at))
+        answer.add_done_callback(partial(self._started, asked_at), context=self._context)
         return asyncio.shield(answer)  # whoever gives up waiting leaves a run that is leased, and has to run
 
     def _would_claim(self, command: c.StartRun) -> bool:
