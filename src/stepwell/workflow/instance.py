@@ -202,7 +202,8 @@ class Instance:
         except HistoryMismatch as mismatch:
             self.mismatch = str(mismatch)
             return
-        self._pump()
+        if not self.root.done():  # what comes after the end moves nothing, whether it was heard then or is replayed
+            self._pump()
 
     def _pump(self) -> None:
         try:
