@@ -386,7 +386,7 @@ class Turn:
         retrying = self.instance.retrying
         for key in [key for key, op in retrying.items() if op.next_at <= self._now] if retrying else ():
             op = retrying.pop(key)
-            if key in pending:
+            if key in pending and not self._recording(key):  # its deadline may have come before its retry was written
                 self._run(op)
 
     def _past_deadline(self, key: str) -> None:
