@@ -1,5 +1,6 @@
 """What a resident run hears of what others write: from the commit itself, or by asking when that is not enough."""
 
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ async def test_what_an_action_wrote_in_between_is_no_gap(tmp_path: Path) -> None
         assert asked(it) == 0
 
 
-@on_a_loop
-async def test_a_run_that_was_paused_does_nothing_when_something_comes(tmp_path: Path) -> None:
+def acting() -> tuple[list[str], Callable[[Context], Coroutine[Any, Any, None]]]:
+    """What was done, and a body that does it when a signal comes."""
     did: list[str] = []
 
     async def act() -> None:
@@ -96,6 +97,12 @@ async def test_a_run_that_was_paused_does_nothing_when_something_comes(tmp_path:
         await ctx.wait_for_signal("go")
         await ctx.step("act", act)
 
+    return did, goes_on
+
+
+@on_a_loop
+async def test_a_run_that_was_paused_does_nothing_when_something_comes(tmp_path: Path) -> None:
+    did, goes_on = acting()
     async with hall(tmp_path, settings=NEVER_PARKS) as it:
         worker = it.work()
         run_id = await it.start(it.workflow(goes_on))
@@ -112,15 +119,7 @@ async def test_a_run_that_was_paused_does_nothing_when_something_comes(tmp_path:
 @on_a_loop
 async def test_whoever_lost_the_run_to_another_does_nothing_with_what_comes(tmp_path: Path) -> None:
     """The host that is late listens longer than it may: its lease went by a pause, and another worker has the run."""
-    did: list[str] = []
-
-    async def act() -> None:
-        did.append("act")
-
-    async def goes_on(ctx: Context) -> None:
-        await ctx.wait_for_signal("go")
-        await ctx.step("act", act)
-
+    did, goes_on = acting()
     async with hall(tmp_path, settings=NEVER_PARKS) as it:
         first = it.work()
         run_id = await it.start(it.workflow(goes_on))

@@ -8,24 +8,7 @@ from typing import Any
 
 from stepwell.workflow import generators
 from stepwell.workflow.loop import WorkflowLoop
-
-
-class Host:
-    """Does nothing."""
-
-    def timer_started(self, timer: Any) -> None: ...
-
-    def timer_cancelled(self, timer: Any) -> None: ...
-
-    def given_up(self, key: str) -> None: ...
-
-    def loop_exception(self, context: dict[str, Any]) -> None: ...
-
-    def violated(self, error: Any) -> None: ...
-
-    def pump_started(self) -> None: ...
-
-    def pump_ended(self) -> None: ...
+from tests.workflow.bodies import BodyHost
 
 
 async def counting(closed: list[str], name: str) -> AsyncIterator[int]:
@@ -43,8 +26,7 @@ async def takes_one(closed: list[str], name: str) -> None:
 
 def body(closed: list[str]) -> WorkflowLoop:
     """A loop on which a body has begun a generator, let go of it, and waits."""
-    make: Any = WorkflowLoop  # what of a loop is not there is put into the class when it is made
-    loop: WorkflowLoop = make(Host(), 0.0)
+    loop = BodyHost().loop
 
     async def waits() -> None:
         await takes_one(closed, "of the body")

@@ -191,12 +191,13 @@ def tell_cursor(cursor: int | None) -> dict[str, str]:
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, cursor: int | None = None) -> None:
     """Columns as wide as they need to be; `empty` when there is nothing; on stderr, where the list goes on."""
     cells = [[clean(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in [list(header), *cells]) for column in range(len(header))]
     if not cells:
         click.echo(empty)
-    for number, row in enumerate([list(header), *cells] if cells else ()):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        click.secho(line, bold=number == 0)
+    else:
+        widths = [max(len(row[column]) for row in [list(header), *cells]) for column in range(len(header))]
+        for number, row in enumerate([list(header), *cells]):
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            click.secho(line, bold=number == 0)
     if cursor is not None:
         click.echo(f"there are more: --cursor {cursor}", err=True)
 

@@ -262,24 +262,19 @@ def results_of(fn: Callable[..., Any], returns: Any = None) -> Results:
     """
     if returns is not None:
         return _results(returns)
-    if type(fn) is FunctionType and fn.__closure__ is None:
-        return _results_of_function(fn)
-    return _results_of(fn)
-
-
-def _results_of(fn: Callable[..., Any]) -> Results:
     inner = fn if type(fn) is FunctionType else _underlying(fn)
+    # A function that was made in the body holds what the body holds, so it is not kept.
+    return _kept_of(inner) if getattr(inner, "__closure__", None) is None else _results_of(inner)
+
+
+def _results_of(inner: Any) -> Results:
     if isinstance(inner, type):
         return _results(inner)
     wanted = _declared(inner)
-    if wanted is Any or isinstance(wanted, type):
-        return _results(wanted)
-    # A function that was made in the body holds what the body holds, so it is not kept.
-    return _results(_annotated(inner) if getattr(inner, "__closure__", None) is None else _annotated.__wrapped__(inner))
+    return _results(wanted if wanted is Any or isinstance(wanted, type) else _annotated(inner))
 
 
-#: A function that was made in the body holds what the body holds, so only those without cells are kept.
-_results_of_function = functools.lru_cache(4_096)(_results_of)
+_kept_of = functools.lru_cache(4_096)(_results_of)
 
 
 def _declared(fn: Any) -> Any:
@@ -302,7 +297,6 @@ def _kept_results(wanted: Any) -> Results:
     return Results(wanted)
 
 
-@functools.lru_cache(4_096)
 def _annotated(fn: Any) -> Any:
     return result_of(hints_of(fn, getattr(fn, "__qualname__", "the step")))
 

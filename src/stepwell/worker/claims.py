@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from msgspec import structs
+
 from stepwell.engine.clock import steady_s
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
@@ -85,9 +87,9 @@ class Claims:
         """Sends a start. A run that would be claimed here anyway is leased in the same commit, and begins at once."""
         if not self._would_claim(command):
             return self._engine.submit(command)
-        command.claim_for = c.ClaimFor(self._worker, self._engine.settings.lease_ms, self._engine.secret())
+        mine = c.ClaimFor(self._worker, self._engine.settings.lease_ms, self._engine.secret())
         asked_at = steady_s()
-        answer = asyncio.ensure_future(self._engine.submit(command))
+        answer = asyncio.ensure_future(self._engine.submit(structs.replace(command, claim_for=mine)))
         self._coming.add(answer)
         answer.add_done_callback(partial(self._started, asked_at), context=self._context)
         return asyncio.shield(answer)  # whoever gives up waiting leaves a run that is leased, and has to run

@@ -8,13 +8,13 @@ from typing import Any
 
 from stepwell.engine.engine import Engine
 from stepwell.functions.pools import NONE_NAMED, NamedPools, Pool, pool_row
+from stepwell.functions.start_options import SCOPE
 from stepwell.model import commands as c
 from stepwell.model.errors import StepwellError
 
 log = logging.getLogger("stepwell.worker")
 #: How many pools are remembered as set; past it all are set anew.
 REMEMBERED = 10_000
-SCOPE = "main"
 
 
 class Limits:

@@ -24,10 +24,6 @@ _UNREADABLE = frozenset((
 _UNREADABLE_HINT = (
     "Check the disk; `stepwell db verify` tells what is damaged, `stepwell db restore` brings a backup in."
 )
-_TAGGED = (
-    "run.tags is not null and not exists (select 1 from json_each(:tags) as wanted where not exists"
-    " (select 1 from json_each(run.tags) as has where has.key = wanted.key and has.value = wanted.value))"
-)
 _json = msgspec.json.Encoder().encode
 
 
@@ -229,9 +225,7 @@ def runs_statement(where: RunFilter, before: int | None, limit: int, floor: int 
     if floor:
         tests.append("no >= :floor")
         values["floor"] = floor
-    if where.tags:
-        tests.append(_TAGGED)
-        values["tags"] = _json(dict(where.tags)).decode()
+    values["tags"] = _json(dict(where.tags)).decode() if where.tags else None
     return sql("list/runs").replace("/* tests */", " and ".join(tests)), values
 
 
