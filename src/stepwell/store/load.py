@@ -1,6 +1,7 @@
 """The load: brings what a batch needs into a unit of work. One order of reading for every store.
 
-Runs first (in one statement, which is where a store that locks rows takes its locks), then what belongs to them.
+The runs that the batch names come first, in one statement: there a store that locks rows waits for other lanes. Then
+comes work that nobody named, of which such a store takes what is free, and then what belongs to all of them.
 """
 
 from typing import TypeVar
@@ -34,27 +35,28 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
     numbers = need.runs | need.closing
     if need.requests or need.claims:
         numbers |= _requests(session, unit, need)
+    by_id = need.ids | need.closing_ids
+    runs = session.runs(numbers, by_id) if numbers or by_id else []
+    named = [run for run in runs if (run.scope, run.id) in by_id]
+    _seed_runs(unit, runs)
     if need.claims:
         found += _candidates(session, unit, need)
+    more: set[int] = set()
     if need.internal:
-        tasks, runs = _work(session, unit, need.internal, now)
+        tasks, more = _work(session, unit, need.internal, now)
         found += tasks
         if c.Promote in need.internal:
             limit = need.internal[c.Promote]
             keys = session.blocked_keys(need.promote_after, limit)
             unit.work.promoted_to = keys[-1] if len(keys) >= limit else None
             need.promote.update(keys)
-        numbers |= runs
-        need.closing |= runs | {task.run_no for task in tasks}
+        need.closing |= more | {task.run_no for task in tasks}
     if need.dead:
         found += _dead(session, unit, need)
     if need.promote:
         found += _blocked(session, unit, need.promote)
-    by_id = need.ids | need.closing_ids
-    named = session.runs_by_id(by_id) if by_id else []
-    numbers |= {task.run_no for task in found}
-    _seed_runs(unit, named)
-    _seed_runs(unit, session.runs(numbers) if numbers else [])
+    more = (more | {task.run_no for task in found}) - unit.runs.rows.keys()
+    _seed_runs(unit, session.runs(more) if more else [])
     need.closing |= {run.no for run in named if (run.scope, run.id) in need.closing_ids}
     need.closing |= {no for no, k in need.ending if (run := unit.runs.get(no)) is not None and run.turn == k}
     if need.restarts:
@@ -83,7 +85,7 @@ def _onward(session: Session, unit: Unit, need: Need, named: list[Run]) -> None:
     """Runs that continue a named one, and children that are about to be started, whose scope is the parent's."""
     onward = {run.next_no for run in named if run.next_no is not None}
     if onward:
-        _seed_runs(unit, session.runs(onward))
+        _seed_runs(unit, session.runs_by_no(onward))
     if need.peers:
         keys = {(run.scope, peer) for no, peer in need.peers if (run := unit.runs.get(no)) is not None}
         _seed_runs(unit, session.runs_by_id(keys))

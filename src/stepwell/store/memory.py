@@ -85,11 +85,16 @@ class MemorySession:
     def close(self) -> None:
         """Nothing to close."""
 
-    def runs(self, numbers: Collection[int]) -> list[Run]:
+    def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
+        found = {run.no: run for run in self.runs_by_no(numbers)}
+        found.update((run.no, run) for run in self.runs_by_id(ids))
+        return list(found.values())
+
+    def runs_by_no(self, numbers: Collection[int]) -> list[Run]:
         return _present(self._t.runs, numbers)
 
-    def runs_by_id(self, keys: Collection[tuple[str, str]]) -> list[Run]:
-        return [run for run in self._t.runs.values() if (run.scope, run.id) in keys]
+    def runs_by_id(self, ids: Collection[tuple[str, str]]) -> list[Run]:
+        return [run for run in self._t.runs.values() if (run.scope, run.id) in ids]
 
     def tasks(self, keys: Collection[TaskKey]) -> list[Task]:
         return _present(self._t.tasks, keys)

@@ -42,7 +42,11 @@ class AppMigration(Struct, frozen=True):
 
 
 class Session(Protocol):
-    """One lane's writing connection. Every method may raise one of the four exceptions above."""
+    """One lane's writing connection. Every method may raise one of the four exceptions above.
+
+    What finds work (ready, late, expired, leased_by, overdue, due, messages, blocked, prunable_*) leaves out what
+    another lane has under its hands, and never waits for it.
+    """
 
     @property
     def app(self) -> AppTables:
@@ -51,9 +55,17 @@ class Session(Protocol):
     def begin(self) -> None:
         """Begins a transaction that no other writer can interleave with."""
 
-    def runs(self, numbers: Collection[int]) -> list[Run]: ...
+    def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
+        """Runs to write, by number and by (scope, id). Once they are here, no other lane writes them or their tasks.
 
-    def runs_by_id(self, keys: Collection[tuple[str, str]]) -> list[Run]: ...
+        Whoever has them at the moment is waited for, so a lane asks for all that a batch names at once.
+        """
+
+    def runs_by_no(self, numbers: Collection[int]) -> list[Run]:
+        """Runs to look at: another lane may be writing them."""
+
+    def runs_by_id(self, ids: Collection[tuple[str, str]]) -> list[Run]:
+        """The same by (scope, id)."""
 
     def tasks(self, keys: Collection[TaskKey]) -> list[Task]: ...
 
@@ -268,7 +280,10 @@ class Store(Protocol):
     def reader(self) -> Reader: ...
 
     def version(self) -> int:
-        """A number that changes when another connection or process has committed; a look at memory that never waits."""
+        """A number that changes when another connection or process has committed, and may change when none has.
+
+        A look at memory that never waits.
+        """
 
     def close(self) -> None: ...
 

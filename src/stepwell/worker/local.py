@@ -42,7 +42,7 @@ class Local(Struct):
 
 
 def open_store(url: str, settings: Settings) -> Store:
-    """A store by its URL: sqlite:///FILE, or memory:."""
+    """A store by its URL: sqlite:///FILE, postgresql://…, or memory:."""
     if url == "memory:":
         return MemoryStore()
     if url.startswith("sqlite:///"):
@@ -50,7 +50,24 @@ def open_store(url: str, settings: Settings) -> Store:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
         return SqliteStore(path, sync=settings.sync)
-    raise Invalid(f"no store for {url!r}", hint="Use sqlite:///FILE, for example sqlite:///app.sqlite.")
+    if url.startswith(("postgresql://", "postgres://")):
+        return _postgres(url)
+    hint = "Use sqlite:///FILE, for example sqlite:///app.sqlite, or postgresql://USER@HOST/DATABASE."
+    raise Invalid(f"no store for {url!r}", hint=hint)
+
+
+def _postgres(url: str) -> Store:
+    """`?pooled=true` is ours, for a pooler in transaction mode; the rest of the address is for libpq."""
+    try:
+        from stepwell.store.postgres.store import PostgresStore
+    except ImportError as error:
+        hint = "Install it: pip install 'stepwell[postgres]'."
+        raise Invalid(f"the driver for PostgreSQL is not here: {error}", hint=hint) from error
+    address, _, query = url.partition("?")
+    rest = [part for part in query.split("&") if part and part not in ("pooled=true", "pooled=false")]
+    return PostgresStore(
+        "?".join([address, *(["&".join(rest)] if rest else [])]), pooled="pooled=true" in query.split("&")
+    )
 
 
 @asynccontextmanager

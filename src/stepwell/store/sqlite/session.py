@@ -174,7 +174,12 @@ class SqliteSession:
     def _keyed(self, act: str, keys: Collection[Any]) -> list[Any]:
         return self._all(act, _json(list(keys)).decode())
 
-    def runs(self, numbers: Collection[int]) -> list[Run]:
+    def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
+        named = self.runs_by_id(ids) if ids else []
+        have = {run.no for run in named}
+        return named + self.runs_by_no([number for number in numbers if number not in have])
+
+    def runs_by_no(self, numbers: Collection[int]) -> list[Run]:
         cache = self._runs
         found = [cache[number] for number in numbers if number in cache]
         missing = [number for number in numbers if number not in cache]
@@ -185,8 +190,8 @@ class SqliteSession:
             found += loaded
         return found
 
-    def runs_by_id(self, keys: Collection[tuple[str, str]]) -> list[Run]:
-        found = [Run(*row) for row in self._keyed("load/runs_by_id", keys)]
+    def runs_by_id(self, ids: Collection[tuple[str, str]]) -> list[Run]:
+        found = [Run(*row) for row in self._keyed("load/runs_by_id", ids)]
         self._passing.update(run.no for run in found if not _stays(run))
         return [self._runs.setdefault(run.no, run) for run in found]
 

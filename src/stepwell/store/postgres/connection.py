@@ -1,0 +1,37 @@
+"""A connection as every session and reader uses it."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.types.numeric import Int8Dumper
+
+Db: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+Connect: TypeAlias = Callable[[], Db]
+#: Statements that a connection keeps prepared: more than there are.
+PREPARED = 500
+CONNECT_S = 10
+# Plans that were made while the tables were empty do harm when they are not (kernel-throughput 3), and compiling a
+# statement that takes a tenth of a millisecond only because a row count was guessed wrong takes a hundred.
+_SETTINGS = "set plan_cache_mode = force_custom_plan; set jit = off"
+
+
+def connect(conninfo: str, *, pooled: bool) -> Db:
+    """Opens a connection; each statement is its own transaction until one begins. Raises psycopg's errors.
+
+    `pooled`: there is a pooler in between that changes the server's connection after each transaction: nothing is
+    prepared, nothing is set.
+    """
+    db = psycopg.connect(
+        conninfo,
+        autocommit=True,
+        cursor_factory=psycopg.RawCursor,
+        prepare_threshold=None if pooled else 0,
+        connect_timeout=CONNECT_S,
+        fallback_application_name="stepwell",
+    )
+    db.prepared_max = PREPARED
+    db.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each statement is prepared for many
+    if not pooled:
+        db.execute(_SETTINGS, prepare=False)
+    return db

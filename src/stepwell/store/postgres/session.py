@@ -1,0 +1,284 @@
+"""A lane's connection to a PostgreSQL server: begin, load, flush, commit (source: KERNEL, multi-run rule).
+
+A lane locks its own row, then the runs that its batch names, in order, in one statement; those it waits for. Then it
+finds work for claims and roles, and takes what nobody has (skip locked). A task is written by whoever has locked its
+run, so a run's lock is the only one there is; what was found without it is read again with it.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.sql import Literal
+
+from stepwell.kernel.calls import AppTables
+from stepwell.kernel.fold import kept
+from stepwell.kernel.unit import Reading, TaskKey, Unit
+from stepwell.model.entries import DELIVERABLE
+from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
+from stepwell.store.port import Retry
+from stepwell.store.postgres.app_tables import NoTables
+from stepwell.store.postgres.connection import Connect
+from stepwell.store.postgres.flush import acts
+from stepwell.store.postgres.numbers import Numbers
+from stepwell.store.postgres.reader import resolve_entries, resolve_event, text_of_blob
+from stepwell.store.postgres.sql import sql, together
+from stepwell.store.postgres.told import TOLD, TOLD_OF_COMMIT
+
+#: How many (pool, requires, scope) a claim looks at.
+GROUPS = 100
+
+
+class PostgresSession:
+    """Keeps no rows between batches: another lane may have changed them."""
+
+    def __init__(self, connect: Connect, lane: str) -> None:
+        self._connect, self._lane = connect, lane
+        self._db = connect()
+        # One string, since begin and the lane's row go in one round trip, which takes no parameters.
+        raised = sql("lane/begin").replace("$1", Literal(lane).as_string(self._db))
+        self._begin = f"begin isolation level read committed;\n{raised}"
+        self._app = NoTables()
+        self._numbers = Numbers()
+        self._number = 0  # the lane's, in the transaction that is under way
+        self._loaded: dict[int, Run] = {}
+        self._unit: Unit | None = None
+        self._looked_to: dict[str, tuple[str, str, str]] = {}
+
+    # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self) -> None:
+        self._loaded.clear()
+        with TOLD:
+            if self._db.closed:
+                self._db = self._connect()
+            cursor = self._db.execute(self._begin, prepare=False)
+            cursor.nextset()
+            self._number = cursor.fetchall()[0][0]
+
+    def commit(self) -> None:
+        unit, self._unit = self._unit, None
+        try:
+            with TOLD_OF_COMMIT:
+                done = self._db.execute("commit", prepare=False).statusmessage
+        except BaseException:
+            self._numbers.forget()
+            raise
+        if done != "COMMIT":
+            raise Retry("the transaction had failed before its commit")
+        if unit is not None:
+            self._use(unit)
+
+    def _use(self, unit: Unit) -> None:
+        for kind, following in unit.next_no.rows.items():
+            self._numbers.used(kind, following)
+
+    def rollback(self) -> None:
+        """A connection that cannot do it is closed, which does it."""
+        self._unit = None
+        try:
+            if self._db.info.transaction_status != pq.TransactionStatus.IDLE:
+                self._db.execute("rollback", prepare=False)
+        except psycopg.Error:
+            self._db.close()
+
+    def abandon(self) -> None:
+        self.rollback()
+
+    def committed(self) -> bool:
+        self._db.close()
+        self._db = self._connect()
+        number = self._db.execute(sql("lane/asked"), (self._lane,)).fetchall()[0][0]
+        return bool(number >= self._number)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @property
+    def app(self) -> AppTables:
+        return self._app
+
+    # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _all(self, act: str, *values: Any) -> list[Any]:
+        with TOLD:
+            return self._db.execute(sql(act), values).fetchall()
+
+    def _named(self, act: str, keys: Collection[tuple[Any, str]]) -> list[Any]:
+        return self._all(act, [first for first, _ in keys], [second for _, second in keys])
+
+    def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
+        rows = self._all("load/runs", list(numbers), [scope for scope, _ in ids], [run_id for _, run_id in ids])
+        return self._kept([Run(*row) for row in rows])
+
+    def _kept(self, runs: list[Run]) -> list[Run]:
+        """Runs that this batch may write, as they stand in the store."""
+        self._loaded.update((run.no, run) for run in runs)
+        return runs
+
+    def runs_by_no(self, numbers: Collection[int]) -> list[Run]:
+        return [Run(*row) for row in self._all("load/runs_by_no", list(numbers))]
+
+    def runs_by_id(self, ids: Collection[tuple[str, str]]) -> list[Run]:
+        return [Run(*row) for row in self._named("load/runs_by_id", ids)]
+
+    def tasks(self, keys: Collection[TaskKey]) -> list[Task]:
+        return self._tasks([run_no << 20 | k for run_no, k in keys])
+
+    def _tasks(self, numbers: list[int]) -> list[Task]:
+        return [Task(*row) for row in self._all("load/tasks", numbers)]
+
+    def open_tasks(self, runs: Collection[int]) -> list[Task]:
+        return [Task(*row) for row in self._all("load/open_tasks", list(runs))]
+
+    def children(self, runs: Collection[int]) -> list[tuple[int, int]]:
+        return self._all("load/children", list(runs))
+
+    def events(self, keys: Collection[tuple[str, str]]) -> list[Event]:
+        return [Event(*row) for row in self._named("load/events", keys)]
+
+    def event_runs(self, events: Collection[int]) -> list[tuple[int, str]]:
+        return self._all("load/event_runs", list(events))
+
+    def manifests(self, scopes: Collection[str]) -> list[Manifest]:
+        return [Manifest(*row) for row in self._all("load/manifests", list(scopes))]
+
+    def meta(self, keys: Collection[str]) -> list[tuple[str, int]]:
+        return self._all("load/meta", list(keys))
+
+    def pools(self, keys: Collection[tuple[str, str]]) -> list[Pool]:
+        return [Pool(*row) for row in self._named("load/pools", keys)]
+
+    def requests(self, keys: Collection[tuple[str, str]]) -> list[Request]:
+        return [Request(*row) for row in self._named("load/requests", keys)]
+
+    # ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def leased_count(self, scope: str, pool: str, pool_key: str | None) -> int:
+        if pool_key is None:
+            return int(self._all("find/leased_in_pool", scope, pool)[0][0])
+        return int(self._all("find/leased_of_key", scope, pool, pool_key)[0][0])
+
+    def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
+        return [group for pool in sorted(pools) or ("",) for group in self._groups(pool)]
+
+    def _groups(self, pool: str) -> list[tuple[str, str, str]]:
+        """Groups of a pool, or of all pools for "": where there are very many, from where the last look ended."""
+        first = (pool, "", "")
+        start = self._looked_to.pop(pool, first)
+        groups = self._all("find/groups", *start, pool, GROUPS)
+        if len(groups) < GROUPS and start != first:
+            again = self._all("find/groups", *first, pool, GROUPS - len(groups))
+            groups += [group for group in again if group <= start]
+        if len(groups) == GROUPS:
+            self._looked_to[pool] = groups[-1]
+        return sorted(groups)
+
+    def _taken(self, fits: Callable[[Task], bool], act: str, *values: Any) -> list[Task]:
+        """Tasks whose runs are locked now, read again with the lock: whoever had it before may have changed them."""
+        numbers = [row[0] for row in self._all(act, *values)]
+        tasks = {task.run_no << 20 | task.k: task for task in self._tasks(numbers)} if numbers else {}
+        return [task for number in numbers if (task := tasks.get(number)) is not None and fits(task)]
+
+    def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
+        return self._taken(lambda task: task.state == "ready", "find/ready", pool, requires, scope, limit)
+
+    def any_ready(self, scope: str, pool: str) -> bool:
+        groups = self._groups(pool)
+        return len(groups) >= GROUPS or any(group[2] == scope for group in groups)
+
+    def entries_of(self, run_no: int, kinds: Collection[str], until: int) -> list[Entry]:
+        rows = self._all("find/entries_of", run_no, list(kinds), until)
+        with TOLD:
+            return resolve_entries(self._db, [Entry(*row) for row in rows])
+
+    def blobs(self, keys: Collection[tuple[int, str]]) -> list[Blob]:
+        return [Blob(*row) for row in self._named("load/blobs", keys)]
+
+    def late(self, now: int, limit: int) -> list[Task]:
+        def fits(task: Task) -> bool:
+            return task.state != "done" and task.deadline is not None and task.deadline <= now
+
+        return self._taken(fits, "find/late", now, limit)
+
+    def expired(self, now: int, limit: int) -> list[Task]:
+        def fits(task: Task) -> bool:
+            return task.state == "leased" and (task.lease_until or 0) < now
+
+        return self._taken(fits, "find/expired", now, limit)
+
+    def leased_by(self, worker: str, limit: int) -> list[Task]:
+        def fits(task: Task) -> bool:
+            return task.state == "leased" and task.worker == worker
+
+        return self._taken(fits, "find/leased_by", worker, limit)
+
+    def overdue(self, now: int, asked_before: int, limit: int) -> list[Run]:
+        numbers = [row[0] for row in self._all("find/overdue", now, asked_before, limit)]
+        return sorted(self._kept(self.runs_by_no(numbers)), key=lambda run: run.no) if numbers else []
+
+    def due(self, now: int, limit: int) -> list[Task]:
+        def fits(task: Task) -> bool:
+            return task.state == "due" and (task.due_at or 0) <= now
+
+        return self._taken(fits, "find/due", now, limit)
+
+    def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
+        names = sorted(functions)
+        receivers = [row[0] for row in self._all("find/receivers", limit, names)]
+        return [Message(*row) for row in self._all("find/messages", limit, names, receivers)]
+
+    def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
+        return self._all("find/blocked_keys", *after, limit)
+
+    def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
+        return self._taken(lambda task: task.state == "blocked", "find/blocked", scope, pool, pool_key, limit)
+
+    def prunable_runs(self, before: int, limit: int) -> list[Run]:
+        return self._kept([Run(*row) for row in self._all("find/prunable_runs", before, limit)])
+
+    def prunable_events(self, before: int, runs: Collection[Run], limit: int) -> list[Event]:
+        rows = self._all("find/unmatched_events", before, limit)
+        events = [run.event_no for run in runs if run.event_no is not None]
+        if events:
+            rows += self._all("find/prunable_events", before, events, [run.no for run in runs])
+        return sorted((Event(*row) for row in rows), key=lambda event: event.no)
+
+    def prunable_requests(self, now: int, limit: int) -> list[Request]:
+        return [Request(*row) for row in self._all("find/prunable_requests", now, limit)]
+
+    def prunable_changes(self, keep: int, limit: int) -> int:
+        return int(self._all("find/prunable_changes", keep, limit)[0][0] or 0)
+
+    def numbers(self, kind: str, count: int) -> int:
+        with TOLD:
+            return self._numbers.take(self._db, kind, count)
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def flush(self, unit: Unit, now: int) -> None:
+        with TOLD:
+            found = acts(unit, self._loaded, now)
+            self._db.execute(together(tuple(act for act, _ in found)), [value for _, value in found])
+        self._unit = unit
+
+    def read(self, readings: Sequence[Reading]) -> None:
+        with TOLD:
+            for reading in readings:
+                setattr(reading.reply, reading.field, self._read(reading))
+
+    def _read(self, reading: Reading) -> Any:
+        if reading.what == "blob":
+            return text_of_blob(self._db, reading.run_no, 0, "@" + reading.hash)
+        if reading.what == "event":
+            rows = self._all("list/event_by_no", reading.event_no)
+            return resolve_event(self._db, Event(*rows[0])) if rows else None
+        if reading.what == "at":
+            return self._all("find/time_of", reading.run_no, reading.until)[0][0]
+        until = reading.until + (reading.what == "journal")
+        rows = self._all("list/entries_until", reading.run_no, reading.after, until)
+        entries = resolve_entries(self._db, [Entry(*row) for row in rows])
+        if reading.what == "journal":
+            return kept(entries)
+        return [one for one in entries if (one.n if reading.what == "own" else one.kind in DELIVERABLE)]

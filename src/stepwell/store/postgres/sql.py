@@ -1,0 +1,64 @@
+"""SQL from files, one act a file. `{run}` stands for the columns of a row, `{r.run}` for the same with an alias,
+`{run=new.name}` for assignments to the columns from `name` on, from the row `new`."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from stepwell.model import rows
+
+ROWS: dict[str, type[msgspec.Struct]] = {
+    "run": rows.Run,
+    "entry": rows.Entry,
+    "task": rows.Task,
+    "event": rows.Event,
+    "manifest": rows.Manifest,
+    "pool": rows.Pool,
+    "output": rows.Output,
+    "blob": rows.Blob,
+    "message": rows.Message,
+    "request": rows.Request,
+    "change": rows.Change,
+}
+_HOLE = re.compile(r"\{(?:(\w+)\.)?(\w+)(?:=(\w+)\.(\w+))?\}")
+_PARAMETER = re.compile(r"\$1\b")
+
+
+def columns(row: str) -> list[str]:
+    """The columns of a row, in order."""
+    return [field.name for field in msgspec.structs.fields(ROWS[row])]
+
+
+def _fill(match: re.Match[str]) -> str:
+    alias, row, source, first = match.groups()
+    names = columns(row)
+    if source:
+        return ", ".join(f'"{name}" = {source}."{name}"' for name in names[names.index(first) :])
+    prefix = f"{alias}." if alias else ""
+    return ", ".join(f'{prefix}"{name}"' for name in names)
+
+
+@cache
+def sql(act: str) -> str:
+    """The statement of an act, for example `load/runs`."""
+    text = files("stepwell.store.postgres").joinpath("sql", f"{act}.sql").read_text("utf-8")
+    return _HOLE.sub(_fill, text).strip()
+
+
+@cache
+def together(acts: Sequence[str]) -> str:
+    """Acts with one parameter each as one statement: one round trip, and all of them see what was there before."""
+    parts = [_PARAMETER.sub(f"${number}", sql(act)) for number, act in enumerate(acts, 1)]
+    named = ",\n".join(f"act{number} as (\n{part}\n)" for number, part in enumerate(parts, 1))
+    return f"with {named}\nselect"
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """(number, name, script) of every migration, in order."""
+    folder: Any = files("stepwell.store.postgres").joinpath("sql", "migrate")
+    found = sorted(path.name for path in folder.iterdir() if path.name.endswith(".sql"))
+    return [(int(name[:4]), name.removesuffix(".sql"), folder.joinpath(name).read_text("utf-8")) for name in found]

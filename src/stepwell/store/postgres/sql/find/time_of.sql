@@ -1,0 +1,1 @@
+select at from entry where run_no = $1 and seq = $2

@@ -1,0 +1,1 @@
+update run set {run=new.head_seq} from json_populate_recordset(null::run, $1::json) as new where run.no = new.no

@@ -1,0 +1,1 @@
+delete from change where pos <= any($1::bigint[])

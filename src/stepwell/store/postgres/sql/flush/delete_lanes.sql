@@ -1,0 +1,1 @@
+delete from lane where at < any($1::bigint[])

@@ -1,0 +1,1 @@
+delete from message where no = any($1::bigint[])

@@ -1,0 +1,1 @@
+delete from run where no = any($1::bigint[])

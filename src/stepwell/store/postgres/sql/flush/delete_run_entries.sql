@@ -1,0 +1,1 @@
+delete from entry where run_no = any($1::bigint[])

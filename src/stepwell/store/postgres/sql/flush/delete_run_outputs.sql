@@ -1,0 +1,1 @@
+delete from output where run_no = any($1::bigint[])

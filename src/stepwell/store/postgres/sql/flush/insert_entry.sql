@@ -1,0 +1,1 @@
+insert into entry ({entry}) select {entry} from json_populate_recordset(null::entry, $1::json)

@@ -1,0 +1,3 @@
+-- Two lanes that raise it at once raise it twice: what was matched in between is outdated.
+insert into meta (key, value) select key, value from json_populate_recordset(null::meta, $1::json)
+on conflict (key) do update set value = greatest(meta.value + 1, excluded.value)

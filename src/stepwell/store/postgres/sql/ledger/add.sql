@@ -1,0 +1,1 @@
+insert into migration values ($1, $2, $3, now())

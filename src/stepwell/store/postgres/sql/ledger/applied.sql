@@ -1,0 +1,1 @@
+select no, hash from migration

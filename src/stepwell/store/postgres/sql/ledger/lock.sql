@@ -1,0 +1,1 @@
+lock table migration in exclusive mode

@@ -1,0 +1,1 @@
+select {event} from event where scope = $1 and id = $2

@@ -1,0 +1,1 @@
+select {event} from event where scope = $1 and type = $4 and no < $2 order by no desc limit $3

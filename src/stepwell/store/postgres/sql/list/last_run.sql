@@ -1,0 +1,1 @@
+select max(no) from run

@@ -1,0 +1,1 @@
+select {manifest} from manifest where scope = $1 order by name

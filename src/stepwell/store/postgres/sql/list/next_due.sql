@@ -1,0 +1,1 @@
+select min(due_at) from task where state = 'due'

@@ -1,0 +1,1 @@
+select coalesce(sum(n), 0)::bigint from lane where id <> $1

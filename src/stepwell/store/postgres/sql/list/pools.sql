@@ -1,0 +1,1 @@
+select {pool} from pool where scope = $1 order by name

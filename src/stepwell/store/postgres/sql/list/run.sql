@@ -1,0 +1,1 @@
+select {run} from run where scope = $1 and id = $2

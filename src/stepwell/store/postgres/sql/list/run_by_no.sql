@@ -1,0 +1,1 @@
+select {run} from run where no = $1

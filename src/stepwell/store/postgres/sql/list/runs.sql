@@ -1,0 +1,1 @@
+select {run} from run where /* tests */ order by no desc limit $1

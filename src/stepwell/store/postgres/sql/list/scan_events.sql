@@ -1,0 +1,1 @@
+select {event} from event where no > $1 order by no limit $2

@@ -1,0 +1,1 @@
+select 'task.' || state, count(*) from task where state <> 'done' group by state

@@ -1,0 +1,1 @@
+select {task} from task where no = any($1::bigint[])

