@@ -89,9 +89,11 @@ def put(unit: Unit, *rows: Any) -> None:
 
 
 def fill(session: Session, *rows: Any) -> None:
-    """One commit of these rows."""
+    """One commit of these rows, and of a run for each task that would have none."""
     with writing(session) as unit:
         new = {row.no for row in rows if isinstance(row, Run)}
+        without = {row.run_no for row in rows if isinstance(row, Task)} - new
+        put(unit, *map(run, sorted(without - {one.no for one in session.runs(without)})))
         for row in rows:
             if isinstance(row, Entry) and row.run_no not in new:
                 unit.runs.seed(row.run_no, run(row.run_no))

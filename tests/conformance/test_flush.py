@@ -1,5 +1,6 @@
 """Writing: each table, all or nothing, in order, and what a rollback leaves."""
 
+import time
 from typing import Any
 
 import msgspec
@@ -55,7 +56,7 @@ def test_a_rollback_leaves_nothing(store: Store, session: Session) -> None:
         assert s.runs([1]) == []
     session.rollback()
     fill(session, *EVERYTHING)
-    assert look(store, lambda r: r.head()) == 2
+    assert len(look(store, lambda r: r.changes(after=0))) == 2
 
 
 def test_an_abandoned_look_leaves_nothing_and_frees_the_store(store: Store, session: Session) -> None:
@@ -188,11 +189,13 @@ def test_every_commit_has_one_change_row_that_says_what_it_touched(store: Store,
 def test_positions_rise_whatever_is_deleted(store: Store, session: Session) -> None:
     for no in range(1, 6):
         fill(session, run(no))
+    last = look(store, lambda r: r.head())
     with writing(session) as unit:
-        unit.pruned_changes = 5
-    assert [change.pos for change in look(store, lambda reader: reader.changes(after=0))] == [6]
+        unit.pruned_changes = last
+    left = [change.pos for change in look(store, lambda reader: reader.changes(after=0))]
+    assert (len(left), left[0] > last) == (1, True)
     fill(session, run(9))
-    assert look(store, lambda r: r.head()) == 7
+    assert look(store, lambda r: r.head()) > left[0]
 
 
 @pytest.mark.parametrize("kind", ["run", "event"])
@@ -269,7 +272,9 @@ def test_replies_get_what_they_want_from_the_journal(session: Session) -> None:
 
 
 def test_two_sessions_see_each_others_commits(store: Store, session: Session) -> None:
-    fill(session, run(1), task(1))
+    with writing(session) as unit:
+        unit.next_no.seed("run", session.numbers("run", 1))
+        put(unit, run(unit.take_no("run")), task(1))
     with loading(session) as s:
         assert s.runs([1])[0].status == "queued"
     other = store.session("other")
@@ -292,6 +297,7 @@ def test_two_sessions_see_each_others_commits(store: Store, session: Session) ->
 def test_the_version_moves_with_the_commits_of_others(store: Store, session: Session) -> None:
     before = store.version()
     fill(session, run(1))
-    after = store.version()
-    assert after != before
-    assert store.version() == after
+    until = time.monotonic() + 5
+    while store.version() == before and time.monotonic() < until:
+        time.sleep(0.01)  # a store that cannot tell without asking tells from time to time
+    assert store.version() != before

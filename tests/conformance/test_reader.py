@@ -8,9 +8,10 @@ import pytest
 
 from stepwell.model.rows import Blob, Manifest, Message, Output, Pool
 from stepwell.store.port import Page, RunFilter, Session, Store, scan_all
-from stepwell.store.sqlite import reader
+from stepwell.store.postgres import reader as postgres_reader
+from stepwell.store.sqlite import reader as sqlite_reader
 
-from .filling import NOW, ODD, entry, event, fill, look, run, task
+from .filling import NOW, ODD, entry, event, fill, look, put, run, task, writing
 
 BIG = "large " * 50
 
@@ -185,7 +186,9 @@ def test_scans_reach_every_row_in_pages(store: Store, session: Session) -> None:
 
 def test_orphans_are_named(store: Store, session: Session) -> None:
     lost = (task(9, 2), Output(8, 1, 1, "stdout", NOW, "x"), entry(7, 1), Blob(6, 0, "h", "x"), Blob(0, 5, "g", "x"))
-    fill(session, run(1), task(1), event(1), Blob(0, 1, "h", "x"), Blob(1, 0, "h", "x"), entry(1, 1), *lost)
+    with writing(session) as unit:
+        unit.runs.seed(7, run(7))
+        put(unit, run(1), task(1), event(1), Blob(0, 1, "h", "x"), Blob(1, 0, "h", "x"), entry(1, 1), *lost)
     found = look(store, lambda r: r.orphans())
     names = ["blob g of event 5", "blob h of run 6", "entries of run 7", "output 8.1", "task 9.2"]
     assert sorted(found) == names
@@ -232,7 +235,8 @@ def test_a_page_of_tagged_runs_is_full_and_one_that_looked_at_enough_goes_on(
     assert pages(5, a="1", b="y") == [[9]]
     assert pages(5, **{'\u00e9"': "\u00e9"}) == [[11]]
     assert pages(5, a="3") == [[]]
-    monkeypatch.setattr(reader, "LOOKED_AT", 4)
+    for module in (sqlite_reader, postgres_reader):
+        monkeypatch.setattr(module, "LOOKED_AT", 4)
     assert [no for page in pages(2, a="1") for no in page] == [11, 9, 3]
     assert pages(5, a="1") in ([[11, 9], [], [3]], [[11, 9, 3]])
 

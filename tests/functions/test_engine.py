@@ -13,10 +13,10 @@ from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.model.settings import Settings
 from tests.functions.shop import TABLES, Shop
-from tests.support import STORES, open_store
+from tests.support import APP_STORES, open_store
 
 
-@pytest.mark.parametrize("name", sorted(STORES))
+@pytest.mark.parametrize("name", sorted(APP_STORES))
 def test_a_mutation_that_calls_the_engine_fails_and_its_call_is_refused(tmp_path: Path, shop: Shop, name: str) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "0001_shop.sql").write_text(TABLES)

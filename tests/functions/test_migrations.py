@@ -7,10 +7,10 @@ import pytest
 from stepwell.functions.migrations import MAX_SCRIPT_BYTES, read_migrations
 from stepwell.model import errors
 from stepwell.store.port import Store
-from tests.support import STORES, open_store
+from tests.support import APP_STORES, open_store
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture(params=sorted(APP_STORES))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(request.param, tmp_path)
 

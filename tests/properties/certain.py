@@ -9,9 +9,9 @@ from tests.properties.pair import Pair
 EVENT = c.NewEvent("e", "t", "2026", "h")
 
 
-def live(coverage: Counter[str]) -> None:
+def live(coverage: Counter[str], kind: str = "sqlite") -> None:
     """Sends it, one command a batch."""
-    pair = Pair(coverage)
+    pair = Pair(coverage, kind)
     (started,) = pair.send(c.StartRun("r", "wf", claim_for=c.ClaimFor("w", 10_000, "s")))
     lease, result = started.claim.lease, (c.Draft(StepCompleted(), "s"),)
     children = (c.Draft(ChildStarted("kid", "w"), "c"), c.Draft(ActionScheduled("m:f"), "a"))
@@ -29,6 +29,8 @@ def live(coverage: Counter[str]) -> None:
         c.StartRun("r", "wf", reuse="raise"),
         c.StartRun("r", "wf", "2"),
         c.AcceptEvent(EVENT, manifests_at=7),
+        c.AcceptEvent(EVENT),
+        c.ReplayEvent("e"),
         c.Signal("nobody", "go"),
         c.Terminate("r"),
         c.Signal("r", "go"),

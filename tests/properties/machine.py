@@ -22,10 +22,11 @@ class Machine(RuleBasedStateMachine):
     """One example is one life of a pair of stores."""
 
     coverage: ClassVar[Counter[str]] = Counter()
+    kind: ClassVar[str] = "sqlite"
 
     def __init__(self) -> None:
         super().__init__()
-        self.pair = Pair(self.coverage)
+        self.pair = Pair(self.coverage, self.kind)
         self.world = World(self.pair.clock)
 
     def _made(self, moves: Moves) -> list[tuple[c.Command, Held | None]]:
@@ -82,3 +83,10 @@ class Machine(RuleBasedStateMachine):
                 self.pair.compare()
         finally:
             self.pair.close()
+
+
+class PostgresMachine(Machine):
+    """The same lives, with PostgreSQL beside memory."""
+
+    coverage: ClassVar[Counter[str]] = Counter()
+    kind: ClassVar[str] = "postgres"

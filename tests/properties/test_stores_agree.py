@@ -1,4 +1,4 @@
-"""Memory is the oracle: SQLite gives every answer that it gives, and shows every row that it shows."""
+"""Memory is the oracle: SQLite and PostgreSQL give every answer that it gives, and show every row that it shows."""
 
 import os
 import time
@@ -9,13 +9,13 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from stepwell.kernel.decide import RULES
 from tests.properties import certain
-from tests.properties.machine import Machine
+from tests.properties.machine import Machine, PostgresMachine
 
 COMMANDS = {kind.__name__ for kind in RULES}
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
-def lives(count: int, steps: int, *, derandomize: bool) -> None:
+def lives(machine: type[Machine], count: int, steps: int, *, derandomize: bool) -> None:
     """So many lives of so many steps each."""
     profile = settings(
         max_examples=count,
@@ -27,13 +27,13 @@ def lives(count: int, steps: int, *, derandomize: bool) -> None:
         suppress_health_check=CHECKS,
         phases=(Phase.explicit, Phase.generate, Phase.target, Phase.shrink),
     )
-    run_state_machine_as_test(Machine, settings=profile)
+    run_state_machine_as_test(machine, settings=profile)
 
 
-def assert_covered() -> None:
-    succeeded = COMMANDS & Machine.coverage.keys()
+def assert_covered(machine: type[Machine]) -> None:
+    succeeded = COMMANDS & machine.coverage.keys()
     assert succeeded == COMMANDS, f"never succeeded: {sorted(COMMANDS - succeeded)}"
-    refused = {name.split()[1] for name in Machine.coverage if " " in name}
+    refused = {name.split()[1] for name in machine.coverage if " " in name}
     wanted = {"stale", "ended", "unseen", "out_of_step", "conflict", "exists", "outdated", "open", "unknown", "invalid"}
     assert wanted <= refused, f"never refused with: {sorted(wanted - refused)}"
 
@@ -41,15 +41,22 @@ def assert_covered() -> None:
 def test_memory_and_sqlite_agree_on_everything() -> None:
     Machine.coverage.clear()
     certain.live(Machine.coverage)
-    lives(30, 40, derandomize=True)
-    assert_covered()
+    lives(Machine, 30, 40, derandomize=True)
+    assert_covered(Machine)
+
+
+def test_memory_and_postgres_agree() -> None:
+    """Fewer lives, as each takes a second: that they come to everything is asked of SQLite above, and in the soak."""
+    certain.live(PostgresMachine.coverage, PostgresMachine.kind)
+    lives(PostgresMachine, 10, 40, derandomize=True)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-def test_memory_and_sqlite_agree_for_a_long_time() -> None:
-    certain.live(Machine.coverage)
-    until = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
+@pytest.mark.parametrize("machine", [Machine, PostgresMachine])
+def test_memory_agrees_with_another_for_a_long_time(machine: type[Machine]) -> None:
+    certain.live(machine.coverage, machine.kind)
+    until = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600")) / 2
     while time.monotonic() < until:
-        lives(100, 60, derandomize=False)
-    assert_covered()
+        lives(machine, 100, 60, derandomize=False)
+    assert_covered(machine)

@@ -72,7 +72,7 @@ def server() -> str:
         check=True, capture_output=True, user=user, cwd="/",
     )  # fmt: skip
     options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-    command = [binaries / "postgres", "-D", data, "-k", data, *options]
+    command = [str(binaries / "postgres"), "-D", str(data), "-k", str(data), *options]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             ["sh", "-c", GUARD, "sh", *command],

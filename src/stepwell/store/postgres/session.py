@@ -249,7 +249,8 @@ class PostgresSession:
         return [Request(*row) for row in self._all("find/prunable_requests", now, limit)]
 
     def prunable_changes(self, keep: int, limit: int) -> int:
-        return int(self._all("find/prunable_changes", keep, limit)[0][0] or 0)
+        rows = self._all("find/prunable_changes", keep, limit)
+        return int(rows[0][0]) if rows else 0
 
     def numbers(self, kind: str, count: int) -> int:
         with TOLD:

@@ -71,14 +71,14 @@ class PostgresStore:
     def _migrate(self, db: Db) -> None:
         scripts = migrations()
         if db.execute(sql("ledger/exists")).fetchall()[0][0]:
-            applied = dict(db.execute(sql("ledger/applied")).fetchall())
+            applied = _applied(db)
             self._refuse_foreign(applied)
             if len(applied) == len(scripts):
                 return
         _make_ledger(db)
         with db.transaction():
             db.execute(sql("ledger/lock"))
-            applied = dict(db.execute(sql("ledger/applied")).fetchall())
+            applied = _applied(db)
             self._refuse_foreign(applied)
             for no, name, script in scripts:
                 if no not in applied:
@@ -118,6 +118,10 @@ class PostgresStore:
 
     def close(self) -> None:
         """Every connection belongs to a session or to a reader."""
+
+
+def _applied(db: Db) -> dict[int, str]:
+    return dict(db.execute(sql("ledger/applied")).fetchall())
 
 
 def _make_ledger(db: Db) -> None:

@@ -1,5 +1,3 @@
 -- Positions have gaps, so rows are counted: the newest that may go, and no more than the oldest so many.
-select least(
-    (select pos from change order by pos desc offset $1 limit 1),
-    (select max(pos) from (select pos from change order by pos limit $2) as oldest)
-)
+with floor as (select pos from change order by pos desc offset $1 limit 1)
+select least(pos, (select max(pos) from (select pos from change order by pos limit $2) as oldest)) from floor
