@@ -1,7 +1,10 @@
--- Who the oldest messages are for, as far as no other lane has them under its hands.
-select no from run where no in (
+-- Who the oldest messages are for: runs that no other lane has under its hands, and those that are gone.
+with wanted as materialized (
     (select to_no from message where kind <> 'callback' order by no limit $1)
     union
     (select to_no from message where kind = 'callback' and key = any($2::text[]) order by no limit $1)
+), locked as (
+    select no from run where no in (select to_no from wanted) order by no for no key update skip locked
 )
-order by no for no key update skip locked
+select to_no from wanted as w
+where to_no in (select no from locked) or not exists (select 1 from run as r where r.no = w.to_no)

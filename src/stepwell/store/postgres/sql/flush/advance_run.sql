@@ -1,1 +1,3 @@
-update run set {run=new.head_seq} from json_populate_recordset(null::run, $1::json) as new where run.no = new.no
+update run set {run=new.head_seq} from (
+    select * from json_populate_recordset(null::run, $1::json) limit json_array_length($1::json)
+) as new where run.no = new.no

@@ -1,1 +1,3 @@
-update event set {event=new.matched} from json_populate_recordset(null::event, $1::json) as new where event.no = new.no
+update event set {event=new.matched} from (
+    select * from json_populate_recordset(null::event, $1::json) limit json_array_length($1::json)
+) as new where event.no = new.no
