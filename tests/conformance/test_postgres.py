@@ -480,11 +480,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connecti
             session,
             *(run(no, status="waiting", event_no=no, parent_no=no) for no in numbers),
             *(task(no, 1, state="parked") for no in numbers),
-            *(
-                task(no, k, state=state, **some)
-                for k, (state, some) in enumerate(BUSY.items(), 2)
-                for no in numbers[:: MANY // 500]
-            ),
+            *(task(no, k, **some) for k, some in enumerate(BUSY, 2) for no in numbers[:: MANY // 500]),
             *(entry(no, 1) for no in numbers),
             *(event(no, matched=1) for no in numbers),
             *(Output(no, 1, 1, "stdout", NOW, "x") for no in numbers),

@@ -120,6 +120,10 @@ class PostgresStore:
         """Every connection belongs to a session or to a reader."""
 
 
+#: What the one who comes second hears: of the table's name, of its type, or of a row of the catalogue.
+_MADE_AT_ONCE = (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation)
+
+
 def _applied(db: Db) -> dict[int, str]:
     return dict(db.execute(sql("ledger/applied")).fetchall())
 
@@ -129,7 +133,7 @@ def _make_ledger(db: Db) -> None:
     for _ in range(MIGRATE_TRIES):
         try:
             db.execute(sql("ledger/create"))
-        except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+        except _MADE_AT_ONCE:
             continue
         return
 

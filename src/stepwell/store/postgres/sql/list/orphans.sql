@@ -1,4 +1,4 @@
-select 'entries of run ' || run_no from (select distinct run_no from entry) where run_no not in (select no from run)
+select 'entries of run ' || run_no from (select distinct run_no from entry) as written where run_no not in (select no from run)
 union all
 select 'task ' || run_no || '.' || k from task where run_no not in (select no from run)
 union all
