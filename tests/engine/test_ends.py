@@ -13,9 +13,8 @@ from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.rows import Run
 from stepwell.model.settings import Settings
-from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Store
-from stepwell.store.sqlite.store import SqliteStore
+from tests.support import STORES
 
 SLOW = Settings(poll_ms=60_000)
 
@@ -85,7 +84,8 @@ def test_large_rows_and_rows_with_payload_elsewhere_are_known_to_have_ended_and_
     assert not ends.silent_on(1, steady_s() + 1)
 
 
-STORES: list[Callable[[Path], Store]] = [lambda folder: MemoryStore(), lambda folder: SqliteStore(folder / "s.sqlite")]
+#: Stores that two engines may have open at once.
+SHARED = pytest.mark.parametrize("made", [STORES["sqlite"], STORES["postgres"]], ids=["sqlite", "postgres"])
 
 
 class Counting(Engine):
@@ -105,7 +105,7 @@ async def begun(engine: Engine, name: str = "r") -> tuple[float, c.Leased]:
     return since, task
 
 
-@pytest.mark.parametrize("made", STORES)
+@pytest.mark.parametrize("made", STORES.values(), ids=STORES)
 def test_whoever_knows_that_a_run_is_new_reads_nothing_before_or_after_its_end(
     made: Callable[[Path], Store], tmp_path: Path
 ) -> None:
@@ -127,7 +127,7 @@ def test_whoever_knows_that_a_run_is_new_reads_nothing_before_or_after_its_end(
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("made", STORES)
+@pytest.mark.parametrize("made", STORES.values(), ids=STORES)
 @pytest.mark.parametrize("size", [KEPT_CHARS, 100_000])
 def test_a_large_result_is_read_whole(made: Callable[[Path], Store], tmp_path: Path, size: int) -> None:
     async def main() -> None:
@@ -144,7 +144,7 @@ def test_a_large_result_is_read_whole(made: Callable[[Path], Store], tmp_path: P
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("made", STORES)
+@pytest.mark.parametrize("made", STORES.values(), ids=STORES)
 def test_a_run_that_was_restarted_has_not_ended(made: Callable[[Path], Store], tmp_path: Path) -> None:
     async def main() -> None:
         async with Engine(made(tmp_path), settings=SLOW) as engine:
@@ -162,10 +162,12 @@ def test_a_run_that_was_restarted_has_not_ended(made: Callable[[Path], Store], t
     asyncio.run(main())
 
 
-def test_ends_that_others_commit_are_seen_and_what_was_known_before_is_not_trusted(tmp_path: Path) -> None:
+@SHARED
+def test_ends_that_others_commit_are_seen_and_what_was_known_before_is_not_trusted(
+    made: Callable[[Path], Store], tmp_path: Path
+) -> None:
     async def main() -> None:
-        path = tmp_path / "s.sqlite"
-        async with Engine(SqliteStore(path), settings=SLOW) as one, Engine(SqliteStore(path), settings=SLOW) as two:
+        async with Engine(made(tmp_path), settings=SLOW) as one, Engine(made(tmp_path), settings=SLOW) as two:
             since, task = await begun(one)
             waiting = asyncio.create_task(one.wait_end(task.run.no, since=since))
             hint = two.ready_hint()
@@ -183,12 +185,15 @@ def test_ends_that_others_commit_are_seen_and_what_was_known_before_is_not_trust
     asyncio.run(main())
 
 
-def test_without_roles_nobody_says_that_others_have_committed_so_nothing_is_remembered(tmp_path: Path) -> None:
+@SHARED
+def test_without_roles_nobody_says_that_others_have_committed_so_nothing_is_remembered(
+    made: Callable[[Path], Store], tmp_path: Path
+) -> None:
     async def main() -> None:
-        path, quick = tmp_path / "s.sqlite", Settings(poll_ms=20)
+        quick = Settings(poll_ms=20)
         async with (
-            Engine(SqliteStore(path), settings=quick, roles=False) as one,
-            Engine(SqliteStore(path), settings=quick, roles=False) as two,
+            Engine(made(tmp_path), settings=quick, roles=False) as one,
+            Engine(made(tmp_path), settings=quick, roles=False) as two,
         ):
             since, task = await begun(one)
             await one.submit(c.Finish(task.lease, 1, c.Completed("1")))
