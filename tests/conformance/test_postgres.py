@@ -328,6 +328,24 @@ def test_lanes_give_different_numbers_whatever_they_do_at_once(sessions: Session
     assert len(taken) == len(set(taken))
 
 
+def test_numbers_that_do_not_come_in_a_row_are_not_taken_for_it(store: PostgresStore, sessions: Sessions) -> None:
+    """As if another lane took one after each of ours."""
+    ask(store, "alter sequence run_no increment by 2")
+    session = sessions("lane")
+    with loading(session) as s:
+        assert s.numbers("run", 1) == 1
+        with pytest.raises(Retry, match="other lanes"):
+            s.numbers("run", 3)
+
+
+def test_what_changed_before_its_run_was_locked_is_left_out(sessions: Sessions) -> None:
+    session = sessions("lane")
+    fill(session, task(1), task(2, 1, priority=9))
+    with loading(session):
+        found = session._taken(lambda one: one.priority == 9, "find/ready", "p", "", "main", 5)
+        assert [one.run_no for one in found] == [2]
+
+
 def deadlocks(store: PostgresStore) -> int:
     ask(store, "select pg_stat_clear_snapshot()")
     return int(ask(store, "select deadlocks from pg_stat_database where datname = current_database()")[0][0])

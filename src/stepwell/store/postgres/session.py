@@ -265,21 +265,37 @@ class PostgresSession:
         self._unit = unit
 
     def read(self, readings: Sequence[Reading]) -> None:
+        journals = [one for one in readings if one.what in _OF_JOURNALS]
         with TOLD:
+            for reading, entries in zip(journals, self._journals(journals), strict=True):
+                setattr(reading.reply, reading.field, _OF_JOURNALS[reading.what](entries))
             for reading in readings:
-                setattr(reading.reply, reading.field, self._read(reading))
+                if reading.what not in _OF_JOURNALS:
+                    setattr(reading.reply, reading.field, self._read(reading))
+
+    def _journals(self, readings: Sequence[Reading]) -> list[list[Entry]]:
+        """The part of a journal that each of them is about: all in one round trip."""
+        if not readings:
+            return []
+        numbers, after = [one.run_no for one in readings], [one.after for one in readings]
+        until = [one.until + (one.what == "journal") for one in readings]
+        parts: list[list[Entry]] = [[] for _ in readings]
+        for *row, place in self._all("list/entries_between", numbers, after, until):
+            parts[place - 1].append(Entry(*row))
+        return [resolve_entries(self._db, entries) for entries in parts]
 
     def _read(self, reading: Reading) -> Any:
         if reading.what == "blob":
             return text_of_blob(self._db, reading.run_no, 0, "@" + reading.hash)
-        if reading.what == "event":
-            rows = self._all("list/event_by_no", reading.event_no)
-            return resolve_event(self._db, Event(*rows[0])) if rows else None
         if reading.what == "at":
             return self._all("find/time_of", reading.run_no, reading.until)[0][0]
-        until = reading.until + (reading.what == "journal")
-        rows = self._all("list/entries_until", reading.run_no, reading.after, until)
-        entries = resolve_entries(self._db, [Entry(*row) for row in rows])
-        if reading.what == "journal":
-            return kept(entries)
-        return [one for one in entries if (one.n if reading.what == "own" else one.kind in DELIVERABLE)]
+        rows = self._all("list/event_by_no", reading.event_no)
+        return resolve_event(self._db, Event(*rows[0])) if rows else None
+
+
+#: What a reply wants of a part of a journal.
+_OF_JOURNALS: dict[str, Callable[[list[Entry]], list[Entry]]] = {
+    "journal": kept,
+    "own": lambda entries: [one for one in entries if one.n],
+    "missed": lambda entries: [one for one in entries if one.kind in DELIVERABLE],
+}
