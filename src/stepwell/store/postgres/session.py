@@ -109,7 +109,11 @@ class PostgresSession:
         return self._all(act, [first for first, _ in keys], [second for _, second in keys])
 
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
-        rows = self._all("load/runs", list(numbers), [scope for scope, _ in ids], [run_id for _, run_id in ids])
+        if ids:
+            scopes, names = [scope for scope, _ in ids], [run_id for _, run_id in ids]
+            rows = self._all("load/runs_and_named", list(numbers), scopes, names)
+        else:
+            rows = self._all("load/runs", list(numbers))
         return self._kept([Run(*row) for row in rows])
 
     def _kept(self, runs: list[Run]) -> list[Run]:
