@@ -161,6 +161,16 @@ def test_text_that_cannot_be_stored_is_refused_and_leaves_nothing(sessions: Sess
         assert s.runs([1]) == []
 
 
+def test_a_reader_that_is_asked_for_what_cannot_be_says_so_and_goes_on(store: PostgresStore) -> None:
+    with closing(store.reader()) as reader:
+        for name in ("nul \0", "\ud800"):
+            with pytest.raises(Invalid, match="such a value"):
+                reader.run("main", name)
+        with pytest.raises(Invalid, match="such a value"):
+            reader.run_by_no(1 << 70)
+        assert reader.run("main", "r") is None
+
+
 def test_one_bad_row_among_many_refuses_them_all(store: PostgresStore, sessions: Sessions) -> None:
     session = sessions("lane")
     fill(session, run(1), entry(1, 50))

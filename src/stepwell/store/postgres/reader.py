@@ -1,8 +1,8 @@
 """A reading connection to a PostgreSQL server. Payloads come resolved."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 import psycopg
@@ -10,38 +10,40 @@ from msgspec import Struct
 
 from stepwell.kernel.calls import AppTables
 from stepwell.model.entries import RunRestarted, StateSet, text_of
-from stepwell.model.errors import Unavailable
+from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.rows import Change, Entry, Event, Manifest, Output, Pool, Run, Task
 from stepwell.store.port import LOOKED_AT, Page, RunFilter
 from stepwell.store.postgres.app_tables import NoTables
-from stepwell.store.postgres.connection import Connect, Db
+from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.sql import sql
 
 R = TypeVar("R", bound=Struct)
+#: Runs an act with its values, and tells errors as whoever owns the connection does.
+Fetch: TypeAlias = Callable[..., list[Any]]
 LAST = (1 << 63) - 1
 UNREADABLE_HINT = "Check that the server runs and takes connections; nothing that was answered is lost."
 _json = msgspec.json.Encoder().encode
 
 
-def text_of_blob(db: Db, run_no: int, event_no: int, stored: str | None) -> str | None:
+def text_of_blob(fetch: Fetch, run_no: int, event_no: int, stored: str | None) -> str | None:
     """A payload as it was given, wherever it is kept."""
     if stored is None or not stored.startswith("@"):
         return stored
-    row = db.execute(sql("list/blob"), (run_no, event_no, stored[1:])).fetchone()
-    return None if row is None else str(row[0])
+    rows = fetch("list/blob", run_no, event_no, stored[1:])
+    return str(rows[0][0]) if rows else None
 
 
-def resolve_entries(db: Db, entries: list[Entry]) -> list[Entry]:
+def resolve_entries(fetch: Fetch, entries: list[Entry]) -> list[Entry]:
     """Entries with their data in full."""
     for entry in entries:
         if entry.data.startswith("@"):
-            entry.data = text_of_blob(db, entry.run_no, 0, entry.data) or ""
+            entry.data = text_of_blob(fetch, entry.run_no, 0, entry.data) or ""
     return entries
 
 
-def resolve_event(db: Db, event: Event) -> Event:
+def resolve_event(fetch: Fetch, event: Event) -> Event:
     """An event with its payload in full."""
-    event.payload = text_of_blob(db, 0, event.no, event.payload) or ""
+    event.payload = text_of_blob(fetch, 0, event.no, event.payload) or ""
     return event
 
 
@@ -71,6 +73,9 @@ class PostgresReader:
                 self._db = self._connect()
             cursor = self._db.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
+        except (psycopg.DataError, UnicodeEncodeError) as error:
+            hint = "Leave out NUL, halves of surrogate pairs, and numbers past 63 bits."
+            raise Invalid(f"nothing in the store can have such a value: {error}", hint=hint) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"the store cannot be read: {error}", hint=UNREADABLE_HINT) from error
 
@@ -82,16 +87,16 @@ class PostgresReader:
 
     def _full(self, runs: list[Run]) -> list[Run]:
         for run in runs:
-            run.input = text_of_blob(self._db, run.no, 0, run.input)
-            run.result = text_of_blob(self._db, run.no, 0, run.result)
-            run.error = text_of_blob(self._db, run.no, 0, run.error)
+            run.input = text_of_blob(self._all, run.no, 0, run.input)
+            run.result = text_of_blob(self._all, run.no, 0, run.result)
+            run.error = text_of_blob(self._all, run.no, 0, run.error)
         return runs
 
     def _runs(self, act: str, *values: Any) -> list[Run]:
         return self._full(self._rows(Run, act, *values))
 
     def _events(self, act: str, *values: Any) -> list[Event]:
-        return [resolve_event(self._db, event) for event in self._rows(Event, act, *values)]
+        return [resolve_event(self._all, event) for event in self._rows(Event, act, *values)]
 
     def run(self, scope: str, run_id: str) -> Run | None:
         return next(iter(self._runs("list/run", scope, run_id)), None)
@@ -125,7 +130,7 @@ class PostgresReader:
         return _page(self._events("list/events_of_type", scope, start, limit + 1, of_type), limit)
 
     def entries(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Entry]:
-        return resolve_entries(self._db, self._rows(Entry, "list/entries", run_no, after, limit))
+        return resolve_entries(self._all, self._rows(Entry, "list/entries", run_no, after, limit))
 
     def state(self, run_no: int, name: str) -> str | None:
         ceiling = LAST
@@ -133,7 +138,7 @@ class PostgresReader:
             if entry.kind == RunRestarted.kind:
                 ceiling = min(ceiling, msgspec.json.decode(entry.data, type=RunRestarted).keep_seq)
             elif entry.seq <= ceiling:
-                data = text_of_blob(self._db, run_no, 0, entry.data) or ""
+                data = text_of_blob(self._all, run_no, 0, entry.data) or ""
                 if (body := msgspec.json.decode(data, type=StateSet)).name == name:
                     return text_of(body.value)
         return None

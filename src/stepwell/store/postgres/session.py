@@ -194,8 +194,7 @@ class PostgresSession:
 
     def entries_of(self, run_no: int, kinds: Collection[str], until: int) -> list[Entry]:
         rows = self._all("find/entries_of", run_no, list(kinds), until)
-        with TOLD:
-            return resolve_entries(self._db, [Entry(*row) for row in rows])
+        return resolve_entries(self._all, [Entry(*row) for row in rows])
 
     def blobs(self, keys: Collection[tuple[int, str]]) -> list[Blob]:
         return [Blob(*row) for row in self._named("load/blobs", keys)]
@@ -270,12 +269,11 @@ class PostgresSession:
 
     def read(self, readings: Sequence[Reading]) -> None:
         journals = [one for one in readings if one.what in _OF_JOURNALS]
-        with TOLD:
-            for reading, entries in zip(journals, self._journals(journals), strict=True):
-                setattr(reading.reply, reading.field, _OF_JOURNALS[reading.what](entries))
-            for reading in readings:
-                if reading.what not in _OF_JOURNALS:
-                    setattr(reading.reply, reading.field, self._read(reading))
+        for reading, entries in zip(journals, self._journals(journals), strict=True):
+            setattr(reading.reply, reading.field, _OF_JOURNALS[reading.what](entries))
+        for reading in readings:
+            if reading.what not in _OF_JOURNALS:
+                setattr(reading.reply, reading.field, self._read(reading))
 
     def _journals(self, readings: Sequence[Reading]) -> list[list[Entry]]:
         """The part of a journal that each of them is about: all in one round trip."""
@@ -286,15 +284,15 @@ class PostgresSession:
         parts: list[list[Entry]] = [[] for _ in readings]
         for *row, place in self._all("list/entries_between", numbers, after, until):
             parts[place - 1].append(Entry(*row))
-        return [resolve_entries(self._db, entries) for entries in parts]
+        return [resolve_entries(self._all, entries) for entries in parts]
 
     def _read(self, reading: Reading) -> Any:
         if reading.what == "blob":
-            return text_of_blob(self._db, reading.run_no, 0, "@" + reading.hash)
+            return text_of_blob(self._all, reading.run_no, 0, "@" + reading.hash)
         if reading.what == "at":
             return self._all("find/time_of", reading.run_no, reading.until)[0][0]
         rows = self._all("list/event_by_no", reading.event_no)
-        return resolve_event(self._db, Event(*rows[0])) if rows else None
+        return resolve_event(self._all, Event(*rows[0])) if rows else None
 
 
 #: What a reply wants of a part of a journal.
