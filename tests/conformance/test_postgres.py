@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ import pytest
 
 from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
-from stepwell.model.entries import StepCompleted
+from stepwell.model.entries import SignalSent, StepCompleted
 from stepwell.model.errors import Invalid, StepwellError, Unavailable
 from stepwell.model.rows import Blob, Message, Output, Pool, Request
 from stepwell.model.settings import Settings
@@ -361,47 +362,66 @@ def deadlocks(store: PostgresStore) -> int:
     return int(ask(store, "select deadlocks from pg_stat_database where datname = current_database()")[0][0])
 
 
+class Racer:
+    """One lane among others: batches on few runs, in any order, with claims, messages and roles."""
+
+    def __init__(self, bench: Bench, seed: str) -> None:
+        self._bench, self._seed, self._chance = bench, seed, random.Random(seed)
+        self._secrets = count()
+        self.leases: list[tuple[int, int, int]] = []
+        self.surprises: list[StepwellError] = []
+
+    def _secret(self) -> str:
+        return f"{self._seed} {next(self._secrets)}"
+
+    def _command(self) -> c.Command:
+        pick = self._chance.randrange
+        name, pool = f"r{pick(12)}", ("tight", "wide")[pick(2)]
+        fused = c.ClaimFor(self._seed, 120_000, self._secret()) if pick(3) == 0 else None
+        commands: tuple[Callable[[], c.Command], ...] = (
+            lambda: c.StartRun(name, "wf", pool=pool, claim_for=fused),
+            lambda: c.Signal(name, "s", dedup=f"d{pick(3)}"),
+            lambda: c.Claim(self._seed, self._secret(), limit=3),
+            lambda: c.Cancel(name),
+            c.Sweep,
+            c.Deliver,
+            c.Promote,
+            lambda: c.AcceptEvent(c.NewEvent(f"e{pick(4)}", "t", "2026", "h")),
+        )
+        return commands[pick(len(commands))]()
+
+    def _work(self, leased: c.Leased) -> None:
+        """Tells another run something, and ends."""
+        self.leases.append((leased.lease.run_no, leased.lease.k, leased.lease.epoch))
+        signal = SignalSent(f"r{self._chance.randrange(12)}", "s", dedup=f"d{self._chance.randrange(3)}")
+        self._bench.all(c.Record(leased.lease, 1, 1_000, (c.Draft(signal, "signal"),)))
+        self._bench.all(c.Finish(leased.lease, 2, c.Completed("1")))
+
+    def live(self) -> None:
+        for _ in range(25):
+            replies = self._bench.all(*(self._command() for _ in range(self._chance.randrange(1, 6))))
+            for reply in replies:
+                if isinstance(reply, StepwellError) and reply.code in ("internal", "unavailable"):
+                    self.surprises.append(reply)
+                if isinstance(reply, c.Started) and reply.claim is not None:
+                    self._work(reply.claim)
+                for leased in reply.tasks if isinstance(reply, c.Claimed) else ():
+                    self._work(leased)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_lanes_that_race_for_the_same_runs_come_to_a_lawful_end(store: PostgresStore, seed: int) -> None:
-    """Batches of commands on few runs, in any order, with claims, messages and roles: no deadlock, nothing twice."""
+    """No deadlock, nothing twice, no answer but those that the rules give."""
     before, clock = deadlocks(store), Clock()
     benches = [Bench(store, clock=clock, name=f"lane{number}") for number in range(LANES)]
     benches[0].do(c.SetPool(Pool("main", "tight", limit=2)))
-    leases: list[tuple[int, int, int]] = []
-
-    def live(bench: Bench, number: int) -> list[Any]:
-        chance, surprises = random.Random(f"{seed} {number}"), []
-        for turn in range(25):
-            batch: list[c.Command] = []
-            for _ in range(chance.randrange(1, 6)):
-                name, pool = f"r{chance.randrange(12)}", chance.choice(("tight", "wide"))
-                batch.append(
-                    chance.choice(
-                        (
-                            lambda: c.StartRun(name, "wf", pool=pool),  # noqa: B023 - called at once
-                            lambda: c.Signal(name, "s", dedup=f"d{chance.randrange(4)}"),  # noqa: B023
-                            lambda: c.Claim(f"w{number}", f"s{seed}.{number}.{turn}.{len(batch)}", limit=3),  # noqa: B023
-                            lambda: c.Cancel(name),  # noqa: B023
-                            lambda: c.Sweep(),
-                            lambda: c.Deliver(),
-                            lambda: c.AcceptEvent(c.NewEvent(f"e{chance.randrange(4)}", "t", "2026", "h")),
-                        )
-                    )()
-                )
-            for reply in bench.all(*batch):
-                if isinstance(reply, c.Claimed):
-                    for one in reply.tasks:
-                        leases.append((one.lease.run_no, one.lease.k, one.lease.epoch))
-                        bench.all(c.Finish(one.lease, 1, c.Completed("1")))
-                elif isinstance(reply, StepwellError) and reply.code in ("internal", "unavailable"):
-                    surprises.append(reply)
-        return surprises
-
-    surprises = at_once(*(lambda b=b, n=n: live(b, n) for n, b in enumerate(benches)))
+    racers = [Racer(bench, f"{seed} {bench.lane.name}") for bench in benches]
+    at_once(*(racer.live for racer in racers))
     benches[0].settle()
     for bench in benches:
         bench.close()
-    assert surprises == [[]] * LANES
+    leases = [lease for racer in racers for lease in racer.leases]
+    assert [racer.surprises for racer in racers] == [[]] * LANES
     assert len(leases) == len(set(leases)) > 0
     assert deadlocks(store) == before
     assert_lawful(store)

@@ -39,6 +39,8 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
     runs = session.runs(numbers, by_id) if numbers or by_id else []
     named = [run for run in runs if (run.scope, run.id) in by_id]
     _seed_runs(unit, runs)
+    if need.events or need.revisions or need.manifests:
+        _events(session, unit, need)
     if need.claims:
         found += _candidates(session, unit, need)
     more: set[int] = set()
@@ -66,8 +68,6 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
         _dedups(session, unit, need)
     _tasks(session, unit, need, found, named)
     _closing(session, unit, need.closing)
-    if need.events or need.revisions or need.manifests:
-        _events(session, unit, need)
     _pools(session, unit, need, found)
     if need.new_runs:
         unit.next_no.seed("run", session.numbers("run", need.new_runs))
@@ -182,7 +182,8 @@ def _candidates(session: Session, unit: Unit, need: Need) -> list[Task]:
         keys: list[TaskKey] = []
         most = min(limit, unit.settings.claim_limit) + 1
         groups = [group for group in session.ready_groups(claim.pools) if _fits(claim, group)]
-        for pool in session.pools({(scope, name) for name, _, scope in groups}) if groups else ():
+        named = need.pools | {(scope, name) for name, _, scope in groups}
+        for pool in session.pools(named) if named else ():
             unit.pools.seed((pool.scope, pool.name), pool)
         for name, requires, scope in groups:
             row = unit.pools.get((scope, name))
