@@ -2,6 +2,7 @@
 
 import random
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,13 @@ def test_addresses_are_refused_in_plain_words_and_without_the_password() -> None
         with pytest.raises(Unavailable, match="cannot open") as caught:
             opens()
         assert "secret" not in str(caught.value)
+
+
+def test_without_the_driver_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "stepwell.store.postgres.store", None)
+    with pytest.raises(Invalid, match="driver") as caught:
+        open_store("postgresql://host/db", Settings())
+    assert "stepwell[postgres]" in caught.value.hint
 
 
 @pytest.mark.parametrize("row", ROWS)

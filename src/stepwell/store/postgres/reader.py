@@ -22,6 +22,8 @@ R = TypeVar("R", bound=Struct)
 Fetch: TypeAlias = Callable[..., list[Any]]
 LAST = (1 << 63) - 1
 UNREADABLE_HINT = "Check that the server runs and takes connections; nothing that was answered is lost."
+#: jsonb takes no NUL, so another character stands for it on both sides; the rows that come are compared exactly.
+_TAGGED = r"replace(tags, '\u0000', '\u0001')::jsonb @> replace($, '\u0000', '\u0001')::jsonb"
 _json = msgspec.json.Encoder().encode
 
 
@@ -109,7 +111,10 @@ class PostgresReader:
         statement, values = runs_statement(where, before, limit + 1, floor)
         runs = self._full([Run(*row) for row in self._execute(statement, values)])
         found = _page(runs, limit)
-        return found if found.cursor or floor <= 0 else Page(found.rows, floor)
+        if not where.tags:
+            return found
+        exact = [run for run in found.rows if where.fits_tags(run.tags)]
+        return Page(exact, found.cursor or floor or None)
 
     def _floor(self, before: int | None) -> int:
         """Down to which number a page looks for tags; 0 when that is the first."""
@@ -216,7 +221,7 @@ def runs_statement(where: RunFilter, before: int | None, limit: int, floor: int 
     if floor:
         tests.append(f"no >= {value(floor)}")
     if where.tags:
-        tests.append(f"tags::jsonb @> {value(_json(dict(where.tags)).decode())}::jsonb")
+        tests.append(_TAGGED.replace("$", value(_json(dict(where.tags)).decode())))
     return sql("list/runs").replace("/* tests */", " and ".join(tests)), values
 
 
