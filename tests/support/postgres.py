@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL for a test process: it starts when a test first asks, and ends with the process, however."""
+"""Throw-away servers of PostgreSQL. The one that tests share starts when one first asks; all end with the process."""
 
 import atexit
 import os
@@ -60,47 +60,75 @@ def _for_nobody(binaries: Path, folder: Path) -> tuple[Path, str | None]:
     return copied / "bin", "nobody"
 
 
+class Server:
+    """A server of its own, which may crash and start again. It ends with this process, however that ends."""
+
+    def __init__(self, **settings: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="stepwell-pg-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self._binaries, self._user = _for_nobody(_binaries(), self.folder)
+        self._data, self._settings = self.folder / "data", SETTINGS | settings
+        self.conninfo = f"host={self._data} user=test dbname=postgres"
+        subprocess.run(
+            [self._binaries / "initdb", "-D", self._data, "-U", "test", "--auth=trust", "--encoding=UTF8",
+             "--locale=C", "--no-sync"],
+            check=True, capture_output=True, user=self._user, cwd="/",
+        )  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+        atexit.register(self.crash)
+
+    @property
+    def url(self) -> str:
+        """The address of its database, for Stepwell."""
+        return f"postgresql://test@/postgres?host={quote(str(self._data), safe='')}"
+
+    @property
+    def log(self) -> str:
+        """All that it said."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        command = [str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self._data), *options]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["sh", "-c", GUARD, "sh", *command],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, user=self._user, cwd="/", start_new_session=True,
+            )  # fmt: skip
+        self._wait()
+
+    def crash(self) -> None:
+        """Ends it at once, as `pg_ctl stop -m immediate` does: every connection is cut, nothing is written."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(START_S)
+
+    def close(self) -> None:
+        """Ends it for good."""
+        self.crash()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _wait(self) -> None:
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                psycopg.connect(self.conninfo).close()
+            except psycopg.OperationalError as error:
+                if time.monotonic() > until:
+                    raise RuntimeError(f"PostgreSQL does not start: {self.log}") from error
+                time.sleep(0.02)  # it has no other sign of being ready
+            else:
+                return
+
+
 @cache
 def server() -> str:
     """The connection string of this process's server."""
-    folder = Path(tempfile.mkdtemp(prefix="stepwell-pg-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    binaries, user = _for_nobody(_binaries(), folder)
-    data = folder / "data"
-    subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", "test", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"],
-        check=True, capture_output=True, user=user, cwd="/",
-    )  # fmt: skip
-    options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-    command = [str(binaries / "postgres"), "-D", str(data), "-k", str(data), *options]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", GUARD, "sh", *command],
-            stdin=subprocess.PIPE, stdout=log, stderr=log, user=user, cwd="/", start_new_session=True,
-        )  # fmt: skip
-    atexit.register(_end, process)
-    conninfo = f"host={data} user=test dbname=postgres"
-    _wait(conninfo, folder / "log")
-    return conninfo
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-    process.wait(START_S)
-
-
-def _wait(conninfo: str, log: Path) -> None:
-    until = time.monotonic() + START_S
-    while True:
-        try:
-            psycopg.connect(conninfo).close()
-        except psycopg.OperationalError as error:
-            if time.monotonic() > until:
-                raise RuntimeError(f"PostgreSQL does not start: {log.read_text()}") from error
-            time.sleep(0.02)  # it has no other sign of being ready
-        else:
-            return
+    return Server().conninfo
 
 
 def address(folder: Path) -> str:
