@@ -33,6 +33,7 @@ def measure(rig: Rig) -> Iterator[Row]:
         yield from _theirs(journal, peer)
     yield Row("ours: 1 workflow", "steps/s", ours["sequential"])
     yield Row(f"ours: {CALLERS} workflows at once", "steps/s", ours["many"])
+    yield Row("ours: trivial workflows at once, leased as they start", "wf/s", ours["direct"])
     yield Row("ours: trivial workflows at once, through the queue", "wf/s", ours["queued"])
     yield latencies("ours: start to result", ours["start_to_result"])
     yield latencies("ours: signal to resumed", ours["signal"])
@@ -46,6 +47,7 @@ def _ratios(what: str, ours: dict[str, list[float]], peer: dict[str, Any]) -> It
     shares = (
         ("1 workflow", "sequential", _median(peer["sequential"]), None),
         ("steps/s, each at its best", "many", steps, at_least(50)),
+        ("wf/s, started directly", "direct", _median(peer["direct"]), None),
         ("wf/s through the queue", "queued", _median(peer["queued"]), at_least(50)),
     )
     for name, key, theirs, budget in shares:
@@ -94,15 +96,17 @@ def _theirs(journal: str, peer: dict[str, Any]) -> Iterator[Row]:
 
 async def _ours(rig: Rig, when: str) -> dict[str, list[float]]:
     """The same workflows as the peer's: a chain of steps alone, many chains at once, trivial ones, a signal."""
-    ours: dict[str, list[float]] = {name: [] for name in ("sequential", "many", "queued", "start_to_result", "signal")}
+    names = ("sequential", "many", "direct", "queued", "start_to_result", "signal")
+    ours: dict[str, list[float]] = {name: [] for name in names}
     steps, each, trivial = rig.pick((400, 30, 500), (2_000, 100, 3_000))
     async with programs.opened(rig.fresh(f"ours-{when}")) as sw:
         for _ in range(3):
             ours["sequential"].append(await _rate(sw, 1, steps))
             ours["many"].append(await _rate(sw, CALLERS, each))
-            began = time.perf_counter()
-            await asyncio.gather(*(_one(sw) for _ in range(trivial)))
-            ours["queued"].append(trivial / (time.perf_counter() - began))
+            for name, ended in (("direct", programs.direct), ("queued", programs.queued)):
+                began = time.perf_counter()
+                await asyncio.gather(*(ended(sw) for _ in range(trivial)))
+                ours[name].append(trivial / (time.perf_counter() - began))
         for _ in range(50):
             began = time.perf_counter()
             await (await sw.start(programs.chain, 1)).result()
@@ -116,7 +120,3 @@ async def _rate(sw: Stepwell, at_once: int, steps: int) -> float:
     runs = await asyncio.gather(*(sw.start(programs.chain, steps) for _ in range(at_once)))
     await asyncio.gather(*(one.result() for one in runs))
     return at_once * steps / (time.perf_counter() - began)
-
-
-async def _one(sw: Stepwell) -> None:
-    await (await sw.start(programs.trivial)).result()
