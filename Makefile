@@ -10,6 +10,7 @@ PYTHON_READY := .venv/.ready
 NODE_READY := node_modules/.ready
 CODEX := tests/flows/code_mode/codex
 CODEX_READY := $(CODEX)/node_modules/.ready
+PGBOUNCER_READY := build/pgbouncer/.ready
 
 export SOAK_SECONDS ?= 600
 # pytest keeps the tests that it has compiled, where an environment does not forbid it: 8 s for each of its processes.
@@ -30,7 +31,7 @@ demo: $(PYTHON_READY) $(NODE_READY) ## Run the demo: everything set up, nothing 
 
 # Most tests wait for something, so four at once keep two cores busy.
 # No test starts after 10 minutes and none lasts over 2 (pyproject): 12 in total.
-test: $(PYTHON_READY) $(NODE_READY) $(CODEX_READY) ## Run all tests but the soak; ARGS="tests/x.py -k name" narrows
+test: $(PYTHON_READY) $(NODE_READY) $(CODEX_READY) $(PGBOUNCER_READY) ## Run all tests but the soak; ARGS="tests/x.py -k name" narrows
 	$(PYTEST) -m "not soak" -n 4 --dist worksteal --durations=10 --session-timeout=600 $(ARGS)
 
 check: $(PYTHON_READY) ## Lint, format, types, import order, rules of the house
@@ -47,7 +48,7 @@ fix: $(PYTHON_READY) ## Repair what ruff can repair
 bench: $(PYTHON_READY) $(NODE_READY) ## Measure, next to the floor and to peers; ARGS go to the bench
 	$(BIN)/python -m bench $(ARGS)
 
-soak: $(PYTHON_READY) $(NODE_READY) ## Run the long tests, each for SOAK_SECONDS (600)
+soak: $(PYTHON_READY) $(NODE_READY) $(PGBOUNCER_READY) ## Run the long tests, each for SOAK_SECONDS (600)
 	$(PYTEST) -m soak --timeout=$$((SOAK_SECONDS + 120)) $(ARGS) \
 	  || { code=$$?; (( code == 5 )) && echo "soak: no test carries the marker yet"; }
 
@@ -80,3 +81,7 @@ $(NODE_READY): package.json package-lock.json
 $(CODEX_READY): $(CODEX)/package.json $(CODEX)/package-lock.json
 	npm ci --prefix $(CODEX) --ignore-scripts --no-audit --no-fund
 	touch $@
+
+# Without an installation: where it is installed, that one is used.
+$(PGBOUNCER_READY): scripts/unpack
+	if command -v pgbouncer >/dev/null; then mkdir -p $(@D) && touch $@; else scripts/unpack $(@D) pgbouncer; fi
