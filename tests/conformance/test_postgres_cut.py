@@ -93,13 +93,17 @@ def test_whatever_byte_is_the_last_the_reply_is_true_and_nothing_is_done_twice(f
     wire = Wire(f"{parts['host']}/{SOCKET}", folder)
     store = PostgresStore(make_conninfo("", **{**parts, "host": str(folder)}))
     store.migrate()
-    bench, happened = Bench(store), []
+    points: list[str] = []
+    bench, happened = Bench(store, fault=points.append), []
     for count in range(len(COMMIT) + len(ANSWER)):
-        commits = bench.lane.commits
+        points.clear()
         wire.arm(count)
-        assert bench.start(f"r{count}").created
+        started = bench.start(f"r{count}")
+        assert started.created
         assert not wire.armed, "it was cut"
-        happened.append(bench.lane.commits == commits)
+        happened.append(points.count("begun") == 1)
+        assert bench.commits.pop().runs == {started.run_no}, "who waits is told"
+        assert not bench.commits, "once"
         assert not bench.start(f"r{count}").created, "once"
     first = happened.index(True)
     assert first >= len(COMMIT), "before the server has the whole word, it cannot have committed"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.engine.committed import Committed
 from stepwell.engine.engine import Engine
-from stepwell.engine.lane import Committed
 from stepwell.model import commands as c
 from stepwell.model.entries import ActionScheduled, ChildStarted
 from stepwell.model.rows import Pool

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
@@ -11,10 +11,11 @@ from typing import Any, Self, TypeVar, overload
 
 from stepwell.engine.borrowed import PROCESS
 from stepwell.engine.clock import wall_ms
+from stepwell.engine.committed import Committed, Wake
 from stepwell.engine.ends import Ends
 from stepwell.engine.entropy import Entropy
 from stepwell.engine.inside import refuse_inside
-from stepwell.engine.lane import Committed, Hint, Lane, Wake, no_fault
+from stepwell.engine.lane import Hint, Lane, no_fault
 from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c
@@ -99,6 +100,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             settings=self.settings,
             clock_ms=self.clock_ms,
             on_commit=self._committed,
+            on_gap=self._missed,
             mutations=self._mutations,
             fault=self._fault,
             name=name,
@@ -164,7 +166,12 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can be committed now; None when all is well."""
+        """Why nothing can be committed now; None when all is well. It may pass, unless it is `stopped`, too."""
+        return self.lane.trouble
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing is committed any more until this process starts again; None otherwise."""
         return self.lane.stopped
 
     def new_id(self, prefix: str = "run_") -> str:
@@ -228,8 +235,12 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     def _with_reader(self, query: Callable[[Reader], T], snapshot: bool) -> T:
         reader = self._readers.get()
         try:
-            with reader.snapshot() if snapshot else nullcontext():
+            if not snapshot:
                 return query(reader)
+            try:
+                return _at_once(query, reader)
+            except Unavailable:  # the connection may have been cut: a fresh one sees a snapshot of its own
+                return _at_once(query, reader)
         finally:
             self._readers.put(reader)
 
@@ -347,6 +358,14 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         if committed.freed and self._promoter is not None:
             self._promoter.freed(committed.freed)
 
+    def _missed(self) -> None:
+        """Called on the lane's thread: commits may have been made that nobody here was told of."""
+        if self._ends is not None:
+            self._ends.forget()
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._hint_all)
+
     def _hint_all(self) -> None:
         if self._ends is not None:
             self._ends.forget()
@@ -361,6 +380,11 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         for waiters in (self._waiters, self._enders):
             for event in (event for events in waiters.values() for event in events):
                 event.set()
+
+
+def _at_once(query: Callable[[Reader], T], reader: Reader) -> T:
+    with reader.snapshot():
+        return query(reader)
 
 
 @contextmanager

@@ -17,17 +17,16 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from stepwell.engine import callbacks
+from stepwell.engine.away import ASKED, pause_s
 from stepwell.engine.clock import steady_s
-from stepwell.engine.ends import kept
+from stepwell.engine.committed import Committed, summary
 from stepwell.kernel.calls import Away, Postponed
 from stepwell.kernel.decide import decide_all, refusal
 from stepwell.kernel.needs import need_of
 from stepwell.kernel.unit import Mutations, Unit
 from stepwell.model import commands as c
-from stepwell.model.entries import DELIVERABLE, ENDS
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
 from stepwell.model.ids import unit_interval
-from stepwell.model.rows import Entry, Run
 from stepwell.model.settings import Settings
 from stepwell.store.load import load
 from stepwell.store.port import Broken, Refused, Retry, Session, Unknowable
@@ -53,35 +52,6 @@ Hint = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 #: A batch's order: heartbeats before anything that could end their leases, and what deletes after all who name it.
 _LAST = c.Sweep
 _ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
-
-
-class Wake(Struct, gc=False):
-    """What others wrote to a run for its body, with no other entry for it since `after`. `seq` is the last of them.
-
-    `epoch`: that of the lease under which the body runs; 0: of none, as in a pause. No `entries` where they are too
-    large to be handed on: whoever wants them reads them.
-    """
-
-    after: int
-    epoch: int = 0
-    seq: int = 0
-    entries: list[Entry] | None = None
-
-
-class Committed(Struct, gc=False):
-    """What a commit did, for those who wait: a hint, never the truth.
-
-    `wakes`: runs that others wrote to, for their bodies. `ended`: runs that are terminal now, with their
-    rows where these can be handed on.
-    """
-
-    runs: frozenset[int] = frozenset()
-    wakes: dict[int, Wake] = {}
-    ended: dict[int, Run | None] = {}
-    ready: bool = False
-    earliest_due: int | None = None
-    freed: frozenset[tuple[str, str, str]] = frozenset()  # pool keys (scope, pool, key) that have a slot more
-    messages: bool = False
 
 
 class Timings(Struct):
@@ -112,17 +82,19 @@ class Lane:
         settings: Settings,
         clock_ms: Callable[[], int],
         on_commit: Callable[[Committed], Hint | None],
+        on_gap: Callable[[], None] = lambda: None,
         mutations: Mutations | None = None,
         fault: Callable[[str], None] = no_fault,
         monotonic: Callable[[], float] = steady_s,
         name: str = "lane",
     ) -> None:
         self.name, self.timings = name, Timings()
-        self.stopped: str | None = None
+        self.stopped: str | None = None  # for good
+        self.away: str | None = None  # until the store is back
         self.commits = 0
         self._session, self._settings = session, settings
         self._clock_ms, self._monotonic, self._on_commit = clock_ms, monotonic, on_commit
-        self._mutations, self._fault = mutations, fault
+        self._on_gap, self._mutations, self._fault = on_gap, mutations, fault
         self._queue: deque[Item] = deque()
         self._later: deque[Item] = deque()  # what the last batch postponed; the thread's own
         self._wake = threading.Event()
@@ -143,14 +115,20 @@ class Lane:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._turn_away()
+        self._turn_away("the engine is closed")
         self._session.close()
 
-    def _turn_away(self) -> None:
-        """Answers those that came too late. Two threads may do this: who takes an item off the queue answers it."""
-        with contextlib.suppress(IndexError):
-            while True:
-                _answer([(self._queue.popleft(), Unavailable("the engine is closed", hint=STOPPED_HINT))])
+    def _turn_away(self, why: str, hint: str = "") -> None:
+        """Answers those who wait in vain. Two threads may do this: who takes an item off the queue answers it."""
+        for queue in (self._later, self._queue):
+            with contextlib.suppress(IndexError):
+                while True:
+                    _answer([(queue.popleft(), Unavailable(why, hint=hint or STOPPED_HINT))])
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be committed now; None when all is well."""
+        return self.stopped or self.away
 
     @property
     def depth(self) -> int:
@@ -171,12 +149,14 @@ class Lane:
             self._idle = False
             self._wake.set()
         if self._closing and not self._thread.is_alive():
-            self._turn_away()
+            self._turn_away("the engine is closed")
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _main(self) -> None:
         while True:
+            if self.away is not None:
+                self._until_back()
             if not self._queue and not self._later:
                 if self._closing:
                     return
@@ -248,8 +228,11 @@ class Lane:
         why = ""
         for attempt in range(RETRIES + 1):
             replies: list[Any] = []
+            unit = None
             try:
-                committed = self._once(batch, replies)
+                unit = self._decided(batch, replies)
+                if unit is not None:
+                    self._commit()
             except Retry as busy:
                 why = str(busy)
                 self._back()
@@ -262,19 +245,29 @@ class Lane:
                 return [_refusal(refused, batch[0])]
             except Unknowable as lost:
                 why = f"the answer to a commit was lost: {lost}"
-                if self._happened(why):
+                happened = self._happened(why)
+                if happened:
+                    self._publish(unit)
                     return replies
-                if attempt == RETRIES:
+                if happened is None:
+                    return self._unknown(why, len(batch))
+                if attempt == RETRIES and not self._session.heals:
                     self.stopped = f"{why}, and it never happened, {RETRIES + 1} times"
             except Broken as broken:
+                why = str(broken)
                 self._back()
-                return self._stop(str(broken), len(batch))
+                if not self._session.heals:
+                    return self._stop(why, len(batch))
+                self._is_away(why)
+                if attempt < RETRIES and not self._pause(attempt):
+                    break
             else:
-                self._publish(committed)
+                self._is_back()
+                self._publish(unit)
                 return replies
             if self.stopped is not None:
                 return self._stop(self.stopped, len(batch))
-        return [Unavailable(f"gave up after {RETRIES + 1} tries: {why}") for _ in batch]
+        return [Unavailable(f"gave up after {attempt + 1} tries: {why}", hint=AWAY_HINT) for _ in batch]
 
     def _back(self) -> None:
         """Rolls back; a store that cannot even do that is written to no more."""
@@ -284,17 +277,69 @@ class Lane:
             log.exception("cannot roll back")
             self.stopped = f"cannot roll back: {error}"
 
-    def _happened(self, why: str) -> bool:
-        """Asks the lane's own row whether a commit with a lost answer happened."""
+    def _happened(self, why: str) -> bool | None:
+        """Asks the lane's own row whether a commit with a lost answer happened. None: the store does not say."""
         log.warning("%s", why)
-        for attempt in range(RETRIES + 1):
+        for tries in range(ASKED if self._session.heals else RETRIES + 1):
             try:
-                return self._session.committed()
-            except Exception:
-                log.exception("could not ask whether the commit happened")
-                time.sleep(0.05 * 2**attempt)
-        self.stopped = f"{why}; and the store does not answer"
-        return False
+                happened = self._session.committed()
+            except Exception as error:
+                log.warning("could not ask whether the commit happened: %s", error)
+                if self._session.heals:
+                    self._is_away(why)
+                if not self._pause(tries):
+                    break
+            else:
+                self._is_back()
+                return happened
+        return None
+
+    def _unknown(self, why: str, count: int) -> list[Any]:
+        """Nobody knows whether a batch is there. A caller who sends it again finds out: it is done once."""
+        self._on_gap()
+        if not self._session.heals:
+            return self._stop(f"{why}; and the store does not answer", count)
+        return [Unavailable(f"{why}; and the store is away", hint=UNKNOWN_HINT) for _ in range(count)]
+
+    # ── a store that is away ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _is_away(self, why: str) -> None:
+        if self.away is None:
+            log.warning("the store is away: %s", why)
+        self.away = why
+
+    def _is_back(self) -> None:
+        """What others did meanwhile was told to nobody here."""
+        if self.away is not None:
+            log.warning("the store is back")
+            self.away = None
+            self._on_gap()
+
+    def _pause(self, tries: int) -> bool:
+        """Waits before the store is asked again; who waits in the queue does not do so for long. False: it closes."""
+        if tries >= RETRIES and self.away is not None:
+            self._turn_away(f"the store is away: {self.away}", AWAY_HINT)
+        self._wake.clear()
+        if not self._closing:
+            self._wake.wait(pause_s(tries, self.name, self._now))
+        return not self._closing
+
+    def _until_back(self) -> None:
+        """Asks the store whether it takes a commit until it does, or until the lane is closed."""
+        tries = RETRIES
+        while self.away is not None:
+            if not self._pause(tries):
+                self._turn_away(f"the store is away: {self.away}", AWAY_HINT)
+                return
+            try:
+                self._session.begin()
+                self._session.commit()
+            except Exception as error:
+                self._back()
+                self._is_away(str(error))
+            else:
+                self._is_back()
+            tries += 1
 
     def _stop(self, why: str, count: int) -> list[Any]:
         """The store cannot write: everybody is told so, and readiness says it."""
@@ -327,8 +372,8 @@ class Lane:
         callbacks.warn(unit)
         unit.close()
 
-    def _once(self, batch: Sequence[c.Command], replies: list[Any]) -> Unit | None:
-        """One try: begin, load, decide, flush, read, commit. Answers what was committed, if there was anything."""
+    def _decided(self, batch: Sequence[c.Command], replies: list[Any]) -> Unit | None:
+        """One try up to the commit: begin, load, decide, flush, read. Answers what is to commit, if anything is."""
         clock, session, timings = self._monotonic, self._session, self.timings
         t0 = clock()
         session.begin()
@@ -357,17 +402,19 @@ class Lane:
         session.flush(unit, now)
         if unit.readings:
             session.read(unit.readings)
-        t4 = clock()
         self._fault("flushed")
-        session.commit()
-        self._fault("committed")
         timings.begin += t1 - t0
         timings.load += t2 - t1
         timings.decide += t3 - t2
-        timings.flush += t4 - t3
-        timings.commit += clock() - t4
+        timings.flush += clock() - t3
         timings.longest_begin = max(timings.longest_begin, t1 - t0)
         return unit
+
+    def _commit(self) -> None:
+        began = self._monotonic()
+        self._session.commit()
+        self._fault("committed")
+        self.timings.commit += self._monotonic() - began
 
     def _bring(self, unit: Unit, now: int, command: c.Command) -> None:
         """Loads what a command needs that is decided inside another one of the batch."""
@@ -377,6 +424,8 @@ class Lane:
         load(self._session, unit, need, now)
 
 
+AWAY_HINT = "Send the same again after a moment; it goes on by itself when the database is back."
+UNKNOWN_HINT = "Send the same again, under the same id or number: what was done is not done twice."
 STOPPED_HINT = "Free disk space or mend the disk, then start the process again; nothing that was answered is lost."
 
 
@@ -386,44 +435,6 @@ def _refusal(refused: Exception, command: c.Command) -> StepwellError:
         hint = "Check the text for characters that are not valid Unicode, and the ids for rows that exist."
         return Invalid(f"the store refuses this command: {refused}", hint=hint)
     return refusal(command, refused)
-
-
-def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
-    """What those who wait want to know of a unit that was committed; `limited` pools have a slot more with each end."""
-    runs = frozenset(unit.runs.dirty).union(one.run_no for one in unit.outputs)
-    rows = unit.runs.rows
-    ended = {
-        one.run_no: kept(rows[one.run_no]) for one in unit.entries if one.kind in ENDS and rows[one.run_no].terminal
-    }
-    committed = Committed(runs, _wakes(unit) if unit.woken else {}, ended, messages=bool(unit.sent))
-    freed: set[tuple[str, str, str]] = set()
-    for key in unit.tasks.dirty:
-        task = unit.tasks.rows[key]
-        if task.state == "ready" or (task.state != "leased" and (task.scope, task.pool) in limited):
-            committed.ready = True
-        if task.state == "due" and task.due_at is not None:
-            earliest = committed.earliest_due
-            committed.earliest_due = task.due_at if earliest is None else min(earliest, task.due_at)
-        if task.pool_key is not None and task.state != "leased" and (task.scope, task.pool) in limited:
-            freed.add((task.scope, task.pool, task.pool_key))
-    committed.freed = frozenset(freed)
-    return committed
-
-
-def _wakes(unit: Unit) -> dict[int, Wake]:
-    wakes: dict[int, Wake] = {}
-    for one in unit.entries:
-        if one.kind in DELIVERABLE and (after := unit.woken.get(one.run_no)) is not None:
-            wake = wakes.get(one.run_no)
-            if wake is None:
-                run = unit.runs.rows[one.run_no]
-                wake = wakes[one.run_no] = Wake(after, run.epoch if run.status == "running" else 0, entries=[])
-            wake.seq = one.seq
-            if one.data.startswith("@"):
-                wake.entries = None
-            if wake.entries is not None:
-                wake.entries.append(one)
-    return wakes
 
 
 def _answer(answered: list[tuple[Item, Any]], hints: Sequence[Hint] = ()) -> None:

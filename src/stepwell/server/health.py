@@ -45,8 +45,8 @@ class Health:
 
     async def healthz(self, request: Request) -> Response:
         """200 while the process is alive and its store has not given up; 503 with the reason."""
-        if self._engine.trouble is not None:
-            raise Unavailable(f"the store cannot write: {self._engine.trouble}")
+        if self._engine.stopped is not None:
+            raise Unavailable(f"the store cannot write: {self._engine.stopped}")
         return answer({"ok": True})
 
     async def readyz(self, request: Request) -> Response:
@@ -115,7 +115,7 @@ class Snapshot(Collector):
 
     def _lane(self) -> Iterator[Metric]:
         lane, timings = self._engine.lane, self._engine.lane.timings
-        yield GaugeMetricFamily("stepwell_lane_up", "1 while commits are possible.", float(lane.stopped is None))
+        yield GaugeMetricFamily("stepwell_lane_up", "1 while commits are possible.", float(lane.trouble is None))
         yield GaugeMetricFamily("stepwell_lane_queue", "Commands that wait.", lane.depth)
         yield CounterMetricFamily("stepwell_lane_batches", "Batches.", timings.batches)
         yield CounterMetricFamily("stepwell_lane_commands", "Commands decided.", timings.commands)

@@ -29,7 +29,7 @@ class Unknowable(Exception):
 
 
 class Broken(Exception):
-    """The store cannot write at all now (disk full, input or output error): nothing of the batch was written."""
+    """The store cannot write at all now (disk full, no connection, …): nothing of the batch was written."""
 
 
 class AppMigration(Struct, frozen=True):
@@ -47,6 +47,10 @@ class Session(Protocol):
     What finds work (ready, late, expired, leased_by, overdue, due, messages, blocked, prunable_*) leaves out what
     another lane has under its hands, and never waits for it.
     """
+
+    @property
+    def heals(self) -> bool:
+        """Whether a `Broken` store may work again while the lane is open, as a server that is started again does."""
 
     @property
     def app(self) -> AppTables:

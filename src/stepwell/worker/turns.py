@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from stepwell.engine.committed import Wake
 from stepwell.engine.engine import Engine
-from stepwell.engine.lane import Wake
 from stepwell.flows.workflows import event_input, needs_workflow
 from stepwell.functions.define import Pool, Retry
 from stepwell.functions.registry import Registry

@@ -4,13 +4,22 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
 Db: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Connect: TypeAlias = Callable[[], Db]
 #: Statements that a connection keeps prepared: more than there are.
 PREPARED = 500
-CONNECT_S = 10
+#: A host that is gone without a word is noticed within half a minute, and not after two hours.
+_DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+    "fallback_application_name": "stepwell",
+}
 # Plans that were made while the tables were empty do harm when they are not (kernel-throughput 3), and compiling a
 # statement that takes a tenth of a millisecond only because a row count was guessed wrong takes a hundred.
 _SETTINGS = "set plan_cache_mode = force_custom_plan; set jit = off"
@@ -23,12 +32,10 @@ def connect(conninfo: str, *, pooled: bool) -> Db:
     prepared, nothing is set.
     """
     db = psycopg.connect(
-        conninfo,
+        make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(conninfo)}),
         autocommit=True,
         cursor_factory=psycopg.RawCursor,
         prepare_threshold=None if pooled else 0,
-        connect_timeout=CONNECT_S,
-        fallback_application_name="stepwell",
     )
     db.prepared_max = PREPARED
     db.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each statement is prepared for many

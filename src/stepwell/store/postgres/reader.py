@@ -71,15 +71,25 @@ class PostgresReader:
 
     def _execute(self, statement: str, values: Any) -> list[Any]:
         try:
-            if self._db.closed and not self._inside:
-                self._db = self._connect()
-            cursor = self._db.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
+            return self._fetched(statement, values)
         except (psycopg.DataError, UnicodeEncodeError) as error:
             hint = "Leave out NUL, halves of surrogate pairs, and numbers past 63 bits."
             raise Invalid(f"nothing in the store can have such a value: {error}", hint=hint) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"the store cannot be read: {error}", hint=UNREADABLE_HINT) from error
+
+    def _fetched(self, statement: str, values: Any) -> list[Any]:
+        """What the server answers; if the connection turns out to be cut, what it answers on a new one."""
+        fresh = self._db.closed and not self._inside
+        if fresh:
+            self._db = self._connect()
+        try:
+            cursor = self._db.execute(statement, values)
+        except psycopg.OperationalError:
+            if fresh or self._inside or not self._db.closed:
+                raise
+            return self._fetched(statement, values)
+        return cursor.fetchall() if cursor.description else []
 
     def _all(self, act: str, *values: Any) -> list[Any]:
         return self._execute(sql(act), values)

@@ -40,6 +40,7 @@ class PostgresSession:
         raised = sql("lane/begin").replace("$1", Literal(lane).as_string(self._db))
         self._begin = f"begin isolation level read committed;\n{raised}"
         self._app = NoTables()
+        self.heals = True
         self._numbers = Numbers()
         self._number = 0  # the lane's, in the transaction that is under way
         self._loaded: dict[int, Run] = {}
@@ -53,7 +54,11 @@ class PostgresSession:
         with TOLD:
             if self._db.closed:
                 self._db = self._connect()
-            cursor = self._db.execute(self._begin, prepare=False)
+            try:
+                cursor = self._db.execute(self._begin, prepare=False)
+            except psycopg.errors.ReadOnlySqlTransaction:
+                self._db.close()  # another server writes now, and a new connection finds it
+                raise
             cursor.nextset()
             self._number = cursor.fetchall()[0][0]
 

@@ -9,17 +9,18 @@ from stepwell.store.port import Broken, Refused, Retry, Unknowable
 #: Rows that another lane may have made since this one looked: a fresh look finds them.
 _MADE_BY_OTHERS = frozenset(("run_pkey", "run_id", "event_pkey", "event_id", "request_pkey"))
 _UNIQUE_VIOLATION = "23505"
-#: Disk full, errors of input or output, damaged data: the server cannot write, whoever asks.
-_BROKEN = ("53100", "58", "XX001", "XX002")
 #: Values and rows that are refused for what they are.
 _REFUSED = ("22", "23", "54")
-#: Before the commit nothing was written, so anything that may pass is tried again: conflicts, a server that stops,
-#: starts, is full or only reads, a query that somebody canceled.
-_PASSING = ("08", "25006", "40", "53", "55", "57")
+#: Another lane was in the way, or somebody canceled the query.
+_CONFLICTS = ("40", "55P03", "57014")
 
 
 class Told:
-    """Turns errors into those of the port. A commit that the server did not refuse by name may have happened."""
+    """Turns errors into those of the port. A commit that the server did not refuse by name may have happened.
+
+    Before the commit nothing was written: a server that stops, starts, is full, only reads or cannot be reached is
+    `Broken` until it is none of that.
+    """
 
     def __init__(self, *, committing: bool = False) -> None:
         self._committing = committing
@@ -44,10 +45,7 @@ class Told:
             return Retry if state.startswith(("40", "23")) else Unknowable
         if state.startswith(_REFUSED) or isinstance(error, psycopg.DataError):
             return Refused
-        if state.startswith(_PASSING) and not state.startswith(_BROKEN):
-            return Retry
-        lost = not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        return Retry if lost else Broken
+        return Retry if state.startswith(_CONFLICTS) else Broken
 
 
 def _text(error: psycopg.Error) -> str:
