@@ -29,8 +29,10 @@ SUBJECTS = {
     "flowstep": "a flow step over its bare process",
     "slots": "200 flow steps in 16 slots, beside their bare processes",
     "peer": "DBOS on SQLite, beside ours",
+    "postgres": "programs on PostgreSQL: one and two server processes, lanes, 1,000,000 parked runs",
+    "postgres_peer": "DBOS on PostgreSQL, beside ours on the same server",
 }
-ON_DEMAND = {"peer"}
+ON_DEMAND = {"peer", "postgres", "postgres_peer"}
 
 
 def main(arguments: list[str] | None = None) -> int:

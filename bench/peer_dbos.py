@@ -1,20 +1,15 @@
-"""DBOS on SQLite, measured by its own public API. Runs in a virtual environment of its own; started by `peer`.
+"""DBOS, measured by its own public API. Runs in a virtual environment of its own; started by `peer`.
 
-`python peer_dbos.py FOLDER JOURNAL STEPS CALLERS EACH` says as JSON what it reached, and what its database was set to.
-With JOURNAL wal the file is switched to SQLite's write-ahead log first, which DBOS does not do by itself and which
-suits it better; with delete it is as DBOS makes it. Imports nothing of ours, and DBOS by name, since it is not among
-the things that this repository is checked with.
+`python peer_dbos.py URL STEPS CALLERS EACH` says as JSON what it reached, and what its database was set to. Imports
+nothing of ours, and DBOS by name, since it is not among the things that this repository is checked with.
 """
 
 import asyncio
 import json
-import sqlite3
 import sys
 import time
-from contextlib import closing
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 RESULT = {"ok": True, "i": 3, "v": "some result value"}
@@ -23,13 +18,9 @@ RESULT = {"ok": True, "i": 3, "v": "some result value"}
 class Peer:
     """Workflows of DBOS; `each` steps in every one of `callers` that run at once."""
 
-    def __init__(self, folder: Path, journal: str, steps: int, callers: int, each: int) -> None:
+    def __init__(self, url: str, steps: int, callers: int, each: int) -> None:
         module: Any = import_module("dbos")
         self.dbos, self.steps, self.callers, self.each = module.DBOS, steps, callers, each
-        path = folder / f"{journal}.sqlite"
-        with closing(sqlite3.connect(path)) as db:
-            db.execute(f"pragma journal_mode = {journal}")
-        url = f"sqlite:///{path}"
         config = {"name": "peer", "system_database_url": url, "run_admin_server": False, "log_level": "ERROR"}
         self.dbos(config=config)
         self.received: dict[str, float] = {}
@@ -105,12 +96,20 @@ class Peer:
         return self.received[topic] - began
 
     def settings(self) -> dict[str, object]:
-        """What DBOS's own connections have: journal mode is the file's, synchronous is asked of its engine."""
+        """What DBOS's own connections have: asked of its engine."""
         instance: Any = import_module("dbos._dbos")._get_dbos_instance()
-        with instance._sys_db.engine.connect() as connection:
+        engine = instance._sys_db.engine
+        command, names = SETTINGS[engine.dialect.name]
+        with engine.connect() as connection:
             driver = connection.connection.driver_connection
-            names = ("journal_mode", "synchronous")
-            return {name: driver.execute(f"pragma {name}").fetchone()[0] for name in names}
+            return {name: driver.execute(f"{command} {name}").fetchone()[0] for name in names}
+
+
+#: What makes a commit durable, and the version.
+SETTINGS = {
+    "sqlite": ("pragma", ("journal_mode", "synchronous")),
+    "postgresql": ("show", ("server_version", "fsync", "synchronous_commit")),
+}
 
 
 async def one_step() -> dict[str, object]:
@@ -129,8 +128,8 @@ async def measure(peer: Peer) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    subject = Peer(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6]))
+    subject = Peer(sys.argv[1], *map(int, sys.argv[2:5]))
     told = asyncio.run(measure(subject))
-    told["about"] = {"dbos": version("dbos"), "sqlite": sqlite3.sqlite_version, **subject.settings()}
+    told["about"] = {"dbos": version("dbos"), **subject.settings()}
     print(json.dumps(told))
     subject.dbos.destroy()

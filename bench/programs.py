@@ -8,12 +8,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import msgspec
 
-from bench.floor import Floor
-from bench.report import Row, at_least, at_most, latencies
+from bench.ground import Ground, OnSqlite
+from bench.report import Row, latencies
 from bench.rig import PAYLOAD, Rig, run
 from stepwell import App, Context, Handle, Signal, Stepwell
 from stepwell.engine.clock import steady_s
@@ -66,29 +65,32 @@ async def real_time() -> float:
 def measure(rig: Rig) -> Iterator[Row]:
     """All rows of the subject."""
     for loop in rig.loops():
-        yield from run(_alone(rig, loop), loop)
-        yield from run(_together(rig, loop), loop)
-        yield from run(_trivial(rig, loop), loop)
-        yield from run(_latency(rig, loop), loop)
-    yield from run(_long(rig), rig.loops()[-1])
+        yield from rows_on(OnSqlite(rig), rig, loop)
+    yield from run(long(OnSqlite(rig), rig), rig.loops()[-1])
+
+
+def rows_on(ground: Ground, rig: Rig, loop: str) -> Iterator[Row]:
+    """The rows of one kind of database, with one event loop."""
+    for rows in (_alone, _together, _trivial, _latency):
+        yield from run(rows(ground, rig, loop), loop)
 
 
 @asynccontextmanager
-async def opened(path: Path, *, linger_ms: int = 5_000) -> AsyncIterator[Stepwell]:
+async def opened(url: str, *, settings: Settings | None = None) -> AsyncIterator[Stepwell]:
     """The app in this process, warm."""
-    async with Stepwell(f"sqlite:///{path}", app, settings=Settings(linger_ms=linger_ms)) as sw:
+    async with Stepwell(url, app, settings=settings) as sw:
         await (await sw.start(chain, 20)).result()
         yield sw
 
 
-async def _alone(rig: Rig, loop: str) -> list[Row]:
+async def _alone(ground: Ground, rig: Rig, loop: str) -> list[Row]:
     """One workflow in pairs with the floor: a commit of the rows of a step."""
     pairs, steps = rig.pick(8, 20), rig.pick(100, 400)
-    floor = Floor(rig.fresh(f"programs-floor-{loop}"))
+    floor = ground.floor(f"programs-floor-{loop}")
     ours: list[float] = []
     single: list[float] = []
     same: list[float] = []
-    async with opened(rig.fresh(f"programs-1-{loop}")) as sw:
+    async with opened(ground.url(f"programs-1-{loop}")) as sw:
         for _ in range(pairs):
             single.append(floor.one_row(steps))
             started = time.perf_counter()
@@ -96,10 +98,17 @@ async def _alone(rig: Rig, loop: str) -> list[Row]:
             ours.append(time.perf_counter() - started)
             same.append(floor.all_rows(steps))
     floor.close()
+    note = f"{pairs} pairs"
     return [
         Row(f"1 workflow of {steps} steps, {loop}", "steps/s", [steps / one for one in ours]),
-        Row(f"time of a step / one-row commit, {loop}", "x", _over(ours, single), f"{pairs} pairs", at_most(1.8)),
-        Row(f"time of a step / commit of its rows, {loop}", "x", _over(ours, same), f"{pairs} pairs"),
+        Row(
+            f"time of a step / one-row commit, {loop}",
+            "x",
+            _over(ours, single),
+            f"{pairs} pairs",
+            ground.budget("step"),
+        ),
+        Row(f"time of a step / commit of its rows, {loop}", "x", _over(ours, same), note),
     ]
 
 
@@ -107,15 +116,15 @@ def _over(ours: list[float], floor: list[float]) -> list[float]:
     return [mine / raw for mine, raw in zip(ours, floor, strict=True)]
 
 
-async def _together(rig: Rig, loop: str) -> list[Row]:
+async def _together(ground: Ground, rig: Rig, loop: str) -> list[Row]:
     """A hundred workflows at once, in pairs with group commits of a hundred rows; and one that gathers."""
     pairs, steps = rig.pick(4, 10), rig.pick(50, 200)
-    floor = Floor(rig.fresh(f"programs-floor-100-{loop}"))
+    floor = ground.floor(f"programs-floor-100-{loop}")
     raw: list[float] = []
     ours: list[float] = []
     cpu: list[float] = []
     wide: list[float] = []
-    async with opened(rig.fresh(f"programs-100-{loop}")) as sw:
+    async with opened(ground.url(f"programs-100-{loop}")) as sw:
         for _ in range(pairs):
             raw.append(steps * AT_ONCE / floor.group(steps))
             started, used = time.perf_counter(), time.process_time()
@@ -129,14 +138,14 @@ async def _together(rig: Rig, loop: str) -> list[Row]:
     floor.close()
     ratios = [mine / rows for mine, rows in zip(ours, raw, strict=True)]
     return [
-        Row(f"{AT_ONCE} workflows at once, {loop}", "steps/s", ours, "", at_least(25_000)),
+        Row(f"{AT_ONCE} workflows at once, {loop}", "steps/s", ours, "", ground.budget("steps")),
         Row(f"processor time of a step, all threads, {loop}", "us", cpu),
         Row(f"steps/s / rows/s of 100-row commits, {loop}", "x", ratios, f"{pairs} pairs"),
         Row(f"one workflow gathers 1,000 steps, {loop}", "steps/s", wide),
     ]
 
 
-async def _trivial(rig: Rig, loop: str) -> list[Row]:
+async def _trivial(ground: Ground, rig: Rig, loop: str) -> list[Row]:
     """Workflows without a step, a hundred callers: leased as they start, and through the queue."""
     rounds, each = rig.pick(3, 5), rig.pick(20, 60)
     rates: dict[Ends, list[float]] = {direct: [], queued: []}
@@ -145,7 +154,7 @@ async def _trivial(rig: Rig, loop: str) -> list[Row]:
         for _ in range(each):
             await ended(sw)
 
-    async with opened(rig.fresh(f"programs-trivial-{loop}")) as sw:
+    async with opened(ground.url(f"programs-trivial-{loop}")) as sw:
         for _ in range(rounds):
             for ended, samples in rates.items():
                 began = time.perf_counter()
@@ -153,7 +162,7 @@ async def _trivial(rig: Rig, loop: str) -> list[Row]:
                 samples.append(AT_ONCE * each / (time.perf_counter() - began))
     what = f"trivial workflows, {AT_ONCE} callers"
     return [
-        Row(f"{what}, through the queue, {loop}", "wf/s", rates[queued], "", at_least(8_000)),
+        Row(f"{what}, through the queue, {loop}", "wf/s", rates[queued], "", ground.budget("queued")),
         Row(f"{what}, leased as they start, {loop}", "wf/s", rates[direct]),
     ]
 
@@ -173,22 +182,22 @@ async def queued(sw: Stepwell) -> Result:
     return await Handle(sw._connection, started.run_id, trivial, scope="main", new=new).result()
 
 
-async def _latency(rig: Rig, loop: str) -> list[Row]:
+async def _latency(ground: Ground, rig: Rig, loop: str) -> list[Row]:
     """On an idle engine: start to result of one step; a signal to a resident run, and to a parked one."""
     count = rig.pick(100, 400)
     took: list[float] = []
-    async with opened(rig.fresh(f"programs-latency-{loop}")) as sw:
+    async with opened(ground.url(f"programs-latency-{loop}")) as sw:
         for _ in range(count):
             started = time.perf_counter()
             await (await sw.start(chain, 1)).result()
             took.append(time.perf_counter() - started)
         resident = [await resumed(sw, 1, "waiting") for _ in range(count)]
-    async with opened(rig.fresh(f"programs-parked-{loop}"), linger_ms=0) as sw:
+    async with opened(ground.url(f"programs-parked-{loop}"), settings=Settings(linger_ms=0)) as sw:
         parked = [await resumed(sw, 10, "waiting") for _ in range(count)]
     return [
-        latencies(f"start to result, one step, {loop}", took, "", at_most(1.5)),
-        latencies(f"signal to resumed, resident, {loop}", resident, "", at_most(1)),
-        latencies(f"signal to resumed, parked, 10 steps to replay, {loop}", parked, "", at_most(3)),
+        latencies(f"start to result, one step, {loop}", took, "", ground.budget("start")),
+        latencies(f"signal to resumed, resident, {loop}", resident, "", ground.budget("resident")),
+        latencies(f"signal to resumed, parked, 10 steps to replay, {loop}", parked, "", ground.budget("parked")),
     ]
 
 
@@ -210,9 +219,9 @@ async def _waits(run: Handle[float], steps: int) -> bool:
     return entries.count("step.completed") == steps
 
 
-async def _long(rig: Rig) -> list[Row]:
+async def long(ground: Ground, rig: Rig) -> list[Row]:
     """A run of 10,000 steps that was parked is resumed: its journal is read and replayed, then it ends."""
     steps, rounds = rig.pick(2_000, 10_000), rig.pick(3, 5)
-    async with opened(rig.fresh("programs-long"), linger_ms=0) as sw:
+    async with opened(ground.url("programs-long"), settings=Settings(linger_ms=0)) as sw:
         took = [await resumed(sw, steps, "waiting") for _ in range(rounds)]
-    return [latencies(f"resume of a run of {steps:,} steps, warm", took, "", at_most(300))]
+    return [latencies(f"resume of a run of {steps:,} steps, warm", took, "", ground.budget("resume"))]

@@ -15,7 +15,9 @@ from stepwell.engine.engine import Engine
 from stepwell.engine.lane import Timings
 from stepwell.model import commands as c
 from stepwell.model.entries import StepCompleted, raw
+from stepwell.model.settings import Settings
 from stepwell.store.sqlite.store import SqliteStore
+from stepwell.worker.local import open_store
 
 T = TypeVar("T")
 #: What every step records, ours and the floor's and the peer's.
@@ -58,9 +60,9 @@ def run(work: Coroutine[Any, Any, T], loop: str = "asyncio") -> T:
 
 
 @asynccontextmanager
-async def engine_on(path: Path) -> AsyncIterator[Engine]:
-    """An engine as a server opens it: full sync, all roles."""
-    async with Engine(SqliteStore(path)) as engine:
+async def engine_on(place: Path | str) -> AsyncIterator[Engine]:
+    """An engine as a server opens it: full sync, all roles. `place`: a file of SQLite, or an address."""
+    async with Engine(open_store(place, Settings()) if isinstance(place, str) else SqliteStore(place)) as engine:
         yield engine
 
 

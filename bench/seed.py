@@ -1,12 +1,12 @@
 """Large databases fast: the engine makes one run, raw SQL makes copies of it, so the shape is the engine's own."""
 
+import asyncio
 import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
 
-from bench.rig import turns
-from stepwell.engine.engine import Engine
+from bench.rig import engine_on, turns
 from stepwell.model import commands as c
 from stepwell.store.sqlite.sql import columns
 from stepwell.store.sqlite.store import SqliteStore
@@ -15,13 +15,16 @@ YEAR_MS = 365 * 86_400_000
 CHUNK = 50_000
 
 
-async def prototypes(path: Path) -> tuple[int, int]:
+async def prototypes(place: Path | str, *, steps: int = 0) -> tuple[int, int]:
     """The numbers of two runs that the engine parked: one waits for a signal, one for a timer in a year."""
-    async with Engine(SqliteStore(path)) as engine:
+    async with engine_on(place) as engine:
         waiting, sleeping = await turns(engine, 2, "parked")
-        await engine.submit(c.Park(waiting.lease, 1, waiting.seen, ("signal:go",)))
+        await asyncio.gather(waiting.steps(engine, steps), sleeping.steps(engine, steps))
+        await engine.submit(c.Park(waiting.lease, steps + 1, waiting.seen, ("signal:go",)))
         due_at = time.time_ns() // 1_000_000 + YEAR_MS
-        await engine.submit(c.Park(sleeping.lease, 1, sleeping.seen, ("timer:main/sleep#1",), due_at, "main/sleep#1"))
+        await engine.submit(
+            c.Park(sleeping.lease, steps + 1, sleeping.seen, ("timer:main/sleep#1",), due_at, "main/sleep#1")
+        )
     return waiting.lease.run_no, sleeping.lease.run_no
 
 

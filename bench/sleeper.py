@@ -23,9 +23,9 @@ def busy_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def sleep_on(path: Path, seconds: float) -> dict[str, float]:
+async def sleep_on(place: Path | str, seconds: float) -> dict[str, float]:
     """Opens an engine with all its roles, lets it settle, and waits."""
-    async with engine_on(path):
+    async with engine_on(place):
         await asyncio.sleep(SETTLE_S)
         before = busy_s()
         await asyncio.sleep(seconds)
@@ -33,4 +33,5 @@ async def sleep_on(path: Path, seconds: float) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(sleep_on(Path(sys.argv[1]), float(sys.argv[2])))))
+    place = sys.argv[1] if "://" in sys.argv[1] else Path(sys.argv[1])
+    print(json.dumps(asyncio.run(sleep_on(place, float(sys.argv[2])))))

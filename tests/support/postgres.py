@@ -63,8 +63,8 @@ def _for_nobody(binaries: Path, folder: Path) -> tuple[Path, str | None]:
 class Server:
     """A server of its own, which may crash and start again. It ends with this process, however that ends."""
 
-    def __init__(self, **settings: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="stepwell-pg-"))
+    def __init__(self, folder: Path | None = None, **settings: str) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="stepwell-pg-"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self._binaries, self._user = _for_nobody(_binaries(), self.folder)
         self._data, self._settings = self.folder / "data", SETTINGS | settings
