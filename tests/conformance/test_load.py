@@ -55,8 +55,7 @@ def test_odd_ids_are_found_and_only_they(session: Session) -> None:
             assert [row.no for row in s.runs_by_id([(name[:64], name)])] == [no]
             assert [row.no for row in s.events([(name[:64], name)])] == [no]
             assert [row.reply for row in s.requests([("main", name)])] == [name]
-            assert s.leased_count(name[:64], name[:64], name) == 1
-            assert s.leased_count(name[:64], name[:64], name + "x") == 0
+            assert s.leased_counts([(name[:64], name[:64], name), (name[:64], name[:64], name + "x")]) == [1, 0]
         assert len(s.runs_by_id([(name[:64], name) for name in ODD])) == len(ODD)
         assert s.runs_by_id([("", name) for name in ODD]) == []
 
@@ -129,8 +128,9 @@ def test_leases_are_counted_by_pool_and_key(session: Session) -> None:
     keyed = [task(no, 1, state="leased", pool_key=key) for no, key in enumerate(("a", "a", "b", None), 1)]
     fill(session, *keyed, task(9, pool_key="a"), task(10, 1, state="leased", scope="b", pool_key="a"))
     with loading(session) as s:
-        assert [s.leased_count("main", "p", key) for key in (None, "a", "b", "c")] == [4, 2, 1, 0]
-        assert s.leased_count("b", "p", None) == 1
+        assert s.leased_counts([("main", "p", key) for key in (None, "a", "b", "c")]) == [4, 2, 1, 0]
+        assert s.leased_counts([("b", "p", None)]) == [1]
+        assert s.leased_counts([]) == []
 
 
 def test_time_finds_what_has_expired_or_is_due(session: Session) -> None:

@@ -19,8 +19,8 @@ class Need(Struct, gc=False):
 
     `peers`: run ids that a run names, in its own scope; `peer_signals`: those with the dedup key of a signal to them.
     `restarts`: runs by scope and id, with the part of their journal that is kept. `ending`: tasks whose end is the end
-    of their run, if they are its turn. `slots`: where a start may be fused with its first lease. `dead`:
-    workers, and how many leases of each are to end.
+    of their run, if they are its turn. `slots`: where a start may be fused with its first lease. `limiting`: pools
+    whose limits this batch sets. `dead`: workers, and how many leases of each are to end.
     """
 
     runs: set[int] = field(default_factory=set)
@@ -36,6 +36,7 @@ class Need(Struct, gc=False):
     manifests: set[str] = field(default_factory=set)
     revisions: set[str] = field(default_factory=set)
     pools: set[tuple[str, str]] = field(default_factory=set)
+    limiting: set[tuple[str, str]] = field(default_factory=set)
     requests: set[tuple[str, str]] = field(default_factory=set)
     ending: set[TaskKey] = field(default_factory=set)
     slots: set[PoolKey] = field(default_factory=set)
@@ -203,7 +204,7 @@ def _restart(need: Need, command: c.Restart) -> None:
 
 
 def _pool(need: Need, command: c.SetPool) -> None:
-    need.pools.add((command.pool.scope, command.pool.name))
+    need.limiting.add((command.pool.scope, command.pool.name))
 
 
 def _promote(need: Need, command: c.Promote) -> None:

@@ -1,19 +1,21 @@
 """The load: brings what a batch needs into a unit of work. One order of reading for every store.
 
-The runs that the batch names come first, in one statement: there a store that locks rows waits for other lanes. Then
-comes work that nobody named, of which such a store takes what is free, and then what belongs to all of them.
+The runs that the batch names come first, in one statement: there a store that locks rows waits for other lanes. So it
+does for events, and then for pools with a limit, all in one statement as well. Then comes work that nobody named, of
+which such a store takes what is free, and then what belongs to all of them.
 """
 
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from stepwell.kernel.again import KINDS, under_way
 from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.fold import body_of
 from stepwell.kernel.leases import claim_key
 from stepwell.kernel.needs import Need
-from stepwell.kernel.unit import TaskKey, Unit, claim_signature
+from stepwell.kernel.unit import PoolKey, TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
 from stepwell.model.rows import Run, Task
@@ -41,17 +43,15 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
     _seed_runs(unit, runs)
     if need.events or need.revisions or need.manifests:
         _events(session, unit, need)
-    if need.claims:
-        found += _candidates(session, unit, need)
+    if c.Promote in need.internal:
+        _blocked_keys(session, unit, need)
+    looks = _looks(session, need)
+    _limits(session, unit, need, looks)
+    found += _candidates(session, unit, looks)
     more: set[int] = set()
     if need.internal:
         tasks, more = _work(session, unit, need.internal, now)
         found += tasks
-        if c.Promote in need.internal:
-            limit = need.internal[c.Promote]
-            keys = session.blocked_keys(need.promote_after, limit)
-            unit.work.promoted_to = keys[-1] if len(keys) >= limit else None
-            need.promote.update(keys)
         need.closing |= more | {task.run_no for task in tasks}
     if need.dead:
         found += _dead(session, unit, need)
@@ -68,7 +68,7 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
         _dedups(session, unit, need)
     _tasks(session, unit, need, found, named)
     _closing(session, unit, need.closing)
-    _pools(session, unit, need, found)
+    _keys_used(session, unit, need, found)
     if need.new_runs:
         unit.next_no.seed("run", session.numbers("run", need.new_runs))
     if need.new_events:
@@ -171,27 +171,38 @@ def _requests(session: Session, unit: Unit, need: Need) -> set[int]:
     return runs
 
 
-def _candidates(session: Session, unit: Unit, need: Need) -> list[Task]:
+class _Look(Struct, gc=False):
+    """Where the claims of one signature find their tasks: the (pool, requires, scope), and how many of each."""
+
+    signature: tuple[object, ...]
+    most: int
+    groups: list[tuple[str, str, str]]
+
+
+def _looks(session: Session, need: Need) -> list[_Look]:
     wanted: dict[tuple[object, ...], tuple[c.Claim, int]] = {}
     for claim in need.claims:
         signature = claim_signature(claim)
         limit = wanted[signature][1] if signature in wanted else 0
         wanted[signature] = (claim, limit + claim.limit)
+    return [
+        _Look(signature, limit, [group for group in session.ready_groups(claim.pools) if _fits(claim, group)])
+        for signature, (claim, limit) in wanted.items()
+    ]
+
+
+def _candidates(session: Session, unit: Unit, looks: list[_Look]) -> list[Task]:
     found: dict[TaskKey, Task] = {}
-    for signature, (claim, limit) in wanted.items():
+    for look in looks:
         keys: list[TaskKey] = []
-        most = min(limit, unit.settings.claim_limit) + 1
-        groups = [group for group in session.ready_groups(claim.pools) if _fits(claim, group)]
-        named = need.pools | {(scope, name) for name, _, scope in groups}
-        for pool in session.pools(named) if named else ():
-            unit.pools.seed((pool.scope, pool.name), pool)
-        for name, requires, scope in groups:
+        most = min(look.most, unit.settings.claim_limit) + 1
+        for name, requires, scope in look.groups:
             row = unit.pools.get((scope, name))
             keyed = row is not None and row.key_limit is not None
             tasks = session.ready(name, requires, scope, max(most, LOOKED_AT) if keyed else most)
             found.update({(task.run_no, task.k): task for task in tasks})
             keys += _keys(tasks)
-        unit.candidates[signature] = keys
+        unit.candidates[look.signature] = keys
     return list(found.values())
 
 
@@ -259,15 +270,21 @@ def _not_too_much(runs: list[Run]) -> list[Run]:
     return chosen
 
 
+def _blocked_keys(session: Session, unit: Unit, need: Need) -> None:
+    """The next keys that a promotion looks at."""
+    limit = need.internal[c.Promote]
+    keys = session.blocked_keys(need.promote_after, limit)
+    unit.work.promoted_to = keys[-1] if len(keys) >= limit else None
+    need.promote.update(keys)
+
+
 def _blocked(session: Session, unit: Unit, keys: set[tuple[str, str, str]]) -> list[Task]:
     """As many blocked tasks of each key as it has free slots."""
-    pools = {(pool.scope, pool.name): pool for pool in session.pools({(scope, name) for scope, name, _ in keys})}
+    slots = sorted(keys)
     found: list[Task] = []
-    for scope, name, key in sorted(keys):
-        pool = pools.get((scope, name))
-        free = PROMOTED
-        if pool is not None and pool.key_limit is not None:
-            free = pool.key_limit - session.leased_count(scope, name, key)
+    for (scope, name, key), used in zip(slots, session.leased_counts(slots), strict=True):
+        pool = unit.pools.get((scope, name))
+        free = PROMOTED if pool is None or pool.key_limit is None else pool.key_limit - used
         if free > 0:
             found += session.blocked(scope, name, key, min(free, PROMOTED))
     unit.work.blocked = _keys(found)
@@ -290,23 +307,29 @@ def _events(session: Session, unit: Unit, need: Need) -> None:
         unit.manifests.seed((manifest.scope, manifest.name), manifest)
 
 
-def _pools(session: Session, unit: Unit, need: Need, found: list[Task]) -> None:
-    """Limits of the pools that tasks may be leased from, and how much of them is used."""
-    keys = need.pools | {(task.scope, task.pool) for task in found}
-    if not keys:
-        return
+def _limits(session: Session, unit: Unit, need: Need, looks: list[_Look]) -> None:
+    """The pools that tasks are leased from or promoted in, and how much of them is used.
+
+    Nobody else has them until the commit, so they come all at once, and before anything that is only taken.
+    """
+    keys = need.pools | need.limiting | {(scope, name) for scope, name, _ in need.promote}
+    keys |= {(scope, name) for look in looks for name, _, scope in look.groups}
+    limited = session.pools(keys) if keys else ()
+    for pool in limited:
+        unit.pools.seed((pool.scope, pool.name), pool)
+    counted = need.limiting | {(one.scope, one.name) for one in limited if one.limit is not None}
+    _used(session, unit, [(*key, None) for key in counted])
     for scope, name, _ in need.slots:
         unit.ready_ahead.seed((scope, name), session.any_ready(scope, name))
-    limited = {(pool.scope, pool.name): pool for pool in session.pools(keys)}
-    for key, pool in limited.items():
-        unit.pools.seed(key, pool)
-        if pool.limit is not None:
-            unit.used.seed((*key, None), session.leased_count(*key, None))
-    for key in need.pools:  # a limit may be set by this very batch
-        unit.used.seed((*key, None), session.leased_count(*key, None))
-    slots = need.slots | {(task.scope, task.pool, task.pool_key) for task in found}
-    for scope, name, pool_key in slots:
-        row = limited.get((scope, name))
-        keyed = (row is not None and row.key_limit is not None) or (scope, name) in need.pools
-        if keyed and pool_key is not None:
-            unit.used.seed((scope, name, pool_key), session.leased_count(scope, name, pool_key))
+
+
+def _keys_used(session: Session, unit: Unit, need: Need, found: list[Task]) -> None:
+    """How much is used of the keys that tasks may be leased for."""
+    limited = {key for key, pool in unit.pools.rows.items() if pool.key_limit is not None} | need.limiting
+    slots = need.slots | {(task.scope, task.pool, task.pool_key) for task in found} if limited else set()
+    _used(session, unit, [slot for slot in slots if slot[2] is not None and slot[:2] in limited])
+
+
+def _used(session: Session, unit: Unit, slots: list[PoolKey]) -> None:
+    for slot, count in zip(slots, session.leased_counts(slots) if slots else (), strict=True):
+        unit.used.seed(slot, count)

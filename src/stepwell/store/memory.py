@@ -9,7 +9,7 @@ import msgspec
 from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
 from stepwell.kernel.internal import heard_cancel
-from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
+from stepwell.kernel.unit import CHANGED, NEW, PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.memory_app import MemoryApp, MemoryTables
@@ -129,13 +129,12 @@ class MemorySession:
     def requests(self, keys: Collection[tuple[str, str]]) -> list[Request]:
         return _present(self._t.requests, keys)
 
-    def leased_count(self, scope: str, pool: str, pool_key: str | None) -> int:
-        return sum(
-            task.state == "leased"
-            and (task.scope, task.pool) == (scope, pool)
-            and (pool_key is None or task.pool_key == pool_key)
-            for task in self._t.tasks.values()
-        )
+    def leased_counts(self, slots: Sequence[PoolKey]) -> list[int]:
+        leased = self._where(lambda task: task.state == "leased")
+        return [
+            sum((one.scope, one.pool) == (scope, pool) and key in (None, one.pool_key) for one in leased)
+            for scope, pool, key in slots
+        ]
 
     def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
         ready = self._where(lambda task: task.state == "ready" and (not pools or task.pool in pools))

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.kernel.calls import AppTables
-from stepwell.kernel.unit import Reading, TaskKey, Unit
+from stepwell.kernel.unit import PoolKey, Reading, TaskKey, Unit
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
 
 
@@ -88,12 +88,13 @@ class Session(Protocol):
 
     def meta(self, keys: Collection[str]) -> list[tuple[str, int]]: ...
 
-    def pools(self, keys: Collection[tuple[str, str]]) -> list[Pool]: ...
+    def pools(self, keys: Collection[tuple[str, str]]) -> list[Pool]:
+        """Pools to lease from: no other lane does until the commit. Whoever has them is waited for, as for runs."""
 
     def requests(self, keys: Collection[tuple[str, str]]) -> list[Request]: ...
 
-    def leased_count(self, scope: str, pool: str, pool_key: str | None) -> int:
-        """How many tasks of a pool, or of one key of it, are leased."""
+    def leased_counts(self, slots: Sequence[PoolKey]) -> list[int]:
+        """How many tasks of each (scope, pool, key) are leased; no key: of the pool."""
 
     def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
         """The different (pool, requires, scope) among ready tasks; no pools: of all.

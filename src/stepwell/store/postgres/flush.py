@@ -1,7 +1,11 @@
-"""What a unit has to write, as acts with one parameter each: JSON rows, or keys. Pure."""
+"""What a unit has to write, as acts with one parameter each: JSON rows, or keys. Pure.
+
+Rows that two lanes may make or change at once go in the order of their names. Each waits for the other at the first
+of them; in any other order, each could wait for the other.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -18,6 +22,7 @@ _COLUMNS = columns("run")
 _SELDOM, _STATUS, _OFTEN = (_COLUMNS.index(name) for name in ("generation", "status", "head_seq"))
 _seldom, _status = attrgetter(*_COLUMNS[_SELDOM:_STATUS]), attrgetter(*_COLUMNS[_STATUS:_OFTEN])
 _json = msgspec.json.Encoder().encode
+_NAME, _RUN_NAME = itemgetter(0), attrgetter("scope", "id")
 
 
 def _tail(at: int) -> type[Struct]:
@@ -67,13 +72,17 @@ def _written(table: Table[Any, Any], *states: str) -> list[Any]:
     return [row for _, row in table.written(*states)] if table.dirty else []
 
 
+def _by_name(table: Table[tuple[str, str], Any], *states: str) -> list[Any]:
+    return [row for _, row in sorted(table.written(*states), key=_NAME)] if table.dirty else []
+
+
 def _gone(act: str, table: Table[tuple[str, str], Any]) -> Iterator[Act]:
     if table.dirty:
-        yield from _rows(act, [Named(*key) for key in table.gone()])
+        yield from _rows(act, [Named(*key) for key in sorted(table.gone())])
 
 
 def _runs(unit: Unit, loaded: Mapping[int, Run]) -> Iterator[Act]:
-    yield from _rows("flush/insert_run", _written(unit.runs, NEW))
+    yield from _rows("flush/insert_run", sorted(_written(unit.runs, NEW), key=_RUN_NAME))
     changed: dict[str, list[Run]] = {}
     for number, run in unit.runs.written(CHANGED):
         changed.setdefault(_what_changed(loaded.get(number), run), []).append(run)
@@ -93,7 +102,7 @@ def _tasks(unit: Unit) -> Iterator[Act]:
 
 
 def _events(unit: Unit) -> Iterator[Act]:
-    yield from _rows("flush/insert_event", _written(unit.events, NEW))
+    yield from _rows("flush/insert_event", _by_name(unit.events, NEW))
     yield from _rows("flush/update_event", _written(unit.events, CHANGED))
     yield from _gone("flush/delete_event_blobs", unit.events)
     yield from _gone("flush/delete_event", unit.events)
@@ -108,10 +117,10 @@ def _appended(unit: Unit) -> Iterator[Act]:
 
 
 def _small(unit: Unit) -> Iterator[Act]:
-    yield from _rows("flush/put_manifest", _written(unit.manifests, NEW, CHANGED))
-    yield from _rows("flush/put_pool", _written(unit.pools, NEW, CHANGED))
+    yield from _rows("flush/put_manifest", _by_name(unit.manifests, NEW, CHANGED))
+    yield from _rows("flush/put_pool", _by_name(unit.pools, NEW, CHANGED))
     # A new request is inserted, never put: one that another lane answered meanwhile is to be found, not replaced.
-    yield from _rows("flush/insert_request", _written(unit.requests, NEW))
+    yield from _rows("flush/insert_request", _by_name(unit.requests, NEW))
     yield from _rows("flush/update_request", _written(unit.requests, CHANGED))
     yield from _gone("flush/delete_manifest", unit.manifests)
     yield from _gone("flush/delete_pool", unit.pools)
@@ -121,7 +130,7 @@ def _small(unit: Unit) -> Iterator[Act]:
         ("flush/put_revision", unit.revisions, "revision:"),
     ):
         if table.dirty:
-            yield from _rows(act, [Meta(prefix + key, value) for key, value in table.written(NEW, CHANGED)])
+            yield from _rows(act, [Meta(prefix + key, value) for key, value in sorted(table.written(NEW, CHANGED))])
 
 
 def _pruned(unit: Unit, now: int) -> Iterator[Act]:

@@ -14,7 +14,7 @@ from psycopg.sql import Literal
 
 from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
-from stepwell.kernel.unit import Reading, TaskKey, Unit
+from stepwell.kernel.unit import PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.port import Retry
@@ -164,10 +164,9 @@ class PostgresSession:
 
     # ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def leased_count(self, scope: str, pool: str, pool_key: str | None) -> int:
-        if pool_key is None:
-            return int(self._all("find/leased_in_pool", scope, pool)[0][0])
-        return int(self._all("find/leased_of_key", scope, pool, pool_key)[0][0])
+    def leased_counts(self, slots: Sequence[PoolKey]) -> list[int]:
+        scopes, pools, keys = zip(*slots, strict=True) if slots else ((), (), ())
+        return [row[0] for row in self._all("find/leased_counts", list(scopes), list(pools), list(keys))]
 
     def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
         return [group for pool in sorted(pools) or ("",) for group in self._groups(pool)]

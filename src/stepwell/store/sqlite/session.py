@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 
 from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
-from stepwell.kernel.unit import CHANGED, NEW, Reading, TaskKey, Unit
+from stepwell.kernel.unit import CHANGED, NEW, PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.sqlite.guarded import Guarded
@@ -230,7 +230,10 @@ class SqliteSession:
 
     # ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def leased_count(self, scope: str, pool: str, pool_key: str | None) -> int:
+    def leased_counts(self, slots: Sequence[PoolKey]) -> list[int]:
+        return [self._leased_count(*slot) for slot in slots]
+
+    def _leased_count(self, scope: str, pool: str, pool_key: str | None) -> int:
         if pool_key is None:
             return int(self._all("find/leased_in_pool", scope, pool)[0][0])
         return int(self._all("find/leased_of_key", scope, pool, pool_key)[0][0])
