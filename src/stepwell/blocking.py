@@ -14,7 +14,6 @@ from stepwell.client import stepwell as client
 from stepwell.client.background import Background
 from stepwell.client.run import Entry, Output, Run
 from stepwell.client.stepwell import DRAIN_S, SLOTS
-from stepwell.engine.clock import wall_ms
 from stepwell.functions.define import (
     Action,
     Dispatched,
@@ -54,7 +53,7 @@ class Stepwell:
         flows: Path | str | None = None,
         settings: Settings | None = None,
         drain: Duration = DRAIN_S,
-        clock_ms: Callable[[], int] = wall_ms,
+        clock_ms: Callable[[], int] | None = None,
     ) -> None:
         self._background = Background()
         self._inner = client.Stepwell(

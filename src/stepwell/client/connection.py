@@ -37,7 +37,7 @@ class Connection:
         flows: Path | str | None,
         settings: Settings | None,
         drain_s: float,
-        clock_ms: Callable[[], int],
+        clock_ms: Callable[[], int] | None,
     ) -> None:
         self.url, self.app = checked_url(url), checked_app(app)
         self._slots = slots if worker and (app is not None or flows is not None) else 0

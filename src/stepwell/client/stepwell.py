@@ -13,7 +13,7 @@ from stepwell.client.handle import Handle
 from stepwell.client.listing import Wanted, list_runs
 from stepwell.client.paged import Paged
 from stepwell.client.run import Run
-from stepwell.engine.clock import steady_s, wall_ms
+from stepwell.engine.clock import steady_s
 from stepwell.flows.backend import iso_ms
 from stepwell.flows.events import parse_event
 from stepwell.functions.define import (
@@ -50,7 +50,8 @@ class Stepwell:
     processes may open one file; `memory:` is gone at the end. `worker=False`: others run what is started here.
     `slots`: actions and flow steps at once. `flows`: a folder whose flow packages run here, too. `settings`: the
     `STEPWELL_` variables unless they are given. `drain`: what runs has so long to end at the close. `clock_ms`: the
-    time, in milliseconds since 1970, which a test may put forward.
+    time, in milliseconds since 1970, which a test may put forward; without it, that of the database's server, or of
+    this machine where there is none.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Stepwell:
         flows: Path | str | None = None,
         settings: Settings | None = None,
         drain: Duration = DRAIN_S,
-        clock_ms: Callable[[], int] = wall_ms,
+        clock_ms: Callable[[], int] | None = None,
     ) -> None:
         self._options: Mapping[str, Any] = {}
         self._connection = Connection(

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from stepwell.engine.borrowed import PROCESS
-from stepwell.engine.clock import wall_ms
+from stepwell.engine.clock import StoreClock
 from stepwell.engine.committed import Committed, Wake
 from stepwell.engine.ends import Ends
 from stepwell.engine.entropy import Entropy
@@ -34,7 +34,8 @@ PRUNE_S = 60.0
 class Engine(AbstractAsyncContextManager["Engine"]):
     """Embeds the kernel in an event loop. `roles=False` leaves housekeeping to other processes.
 
-    `prepare` gets the store when its schema is up to date: an app brings its own tables up to date then.
+    `prepare` gets the store when its schema is up to date: an app brings its own tables up to date then. The time is
+    that of the store's server, or of this machine where there is none, unless `clock_ms` says otherwise.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         store: Store,
         *,
         settings: Settings | None = None,
-        clock_ms: Callable[[], int] = wall_ms,
+        clock_ms: Callable[[], int] | None = None,
         entropy: Callable[[int], bytes] | None = None,
         mutations: Mutations | None = None,
         fault: Callable[[str], None] = no_fault,
@@ -51,7 +52,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     ) -> None:
         self.store = store
         self.settings = settings or Settings()
-        self.clock_ms, self._entropy = clock_ms, entropy or Entropy()
+        store_clock = StoreClock()
+        self.clock_ms = store_clock if clock_ms is None else clock_ms
+        self._on_time = store_clock.told  # nobody looks at it where there is another clock
+        self._entropy = entropy or Entropy()
         self._prepare, self._mutations, self._fault, self._with_roles = prepare, mutations, fault, roles
         self._readers: SimpleQueue[Reader] = SimpleQueue()
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="stepwell-read")
@@ -101,6 +105,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             clock_ms=self.clock_ms,
             on_commit=self._committed,
             on_gap=self._missed,
+            on_time=self._on_time,
             mutations=self._mutations,
             fault=self._fault,
             name=name,

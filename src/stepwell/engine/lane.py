@@ -83,6 +83,7 @@ class Lane:
         clock_ms: Callable[[], int],
         on_commit: Callable[[Committed], Hint | None],
         on_gap: Callable[[], None] = lambda: None,
+        on_time: Callable[[int], None] = lambda now: None,
         mutations: Mutations | None = None,
         fault: Callable[[str], None] = no_fault,
         monotonic: Callable[[], float] = steady_s,
@@ -94,7 +95,7 @@ class Lane:
         self.commits = 0
         self._session, self._settings = session, settings
         self._clock_ms, self._monotonic, self._on_commit = clock_ms, monotonic, on_commit
-        self._on_gap, self._mutations, self._fault = on_gap, mutations, fault
+        self._on_gap, self._on_time, self._mutations, self._fault = on_gap, on_time, mutations, fault
         self._queue: deque[Item] = deque()
         self._later: deque[Item] = deque()  # what the last batch postponed; the thread's own
         self._wake = threading.Event()
@@ -103,6 +104,7 @@ class Lane:
         self._idle = self._closing = False
         self._now = 0
         self._alive_at = monotonic()
+        self._time()  # so that the store's is known before the first batch
         self._no_sweep_until = 0.0
         self._thread = threading.Thread(target=self._main, name=f"stepwell-{name}", daemon=True)
 
@@ -353,6 +355,9 @@ class Lane:
 
         One that did not would take leases which others begin for leases of the past.
         """
+        told = self._session.now
+        if told is not None:
+            self._on_time(told)
         now = self._clock_ms()
         return self._now if now < self._now < now + CLOCK_PUT_BACK_MS else now
 

@@ -57,7 +57,7 @@ class MemorySession:
         self._store, self._t, self._lane = store, store.tables, f"lane:{lane}"
         self.app: AppTables = MemoryTables(store.app, "write")
         self._held = False
-        self.heals = False
+        self.heals, self.now = False, None
 
     def begin(self) -> None:
         self._store.lock.acquire()

@@ -49,6 +49,13 @@ class Session(Protocol):
     """
 
     @property
+    def now(self) -> int | None:
+        """What the clock of the store's server said when the session was opened or last began, ms since the epoch.
+
+        None: there is no such clock.
+        """
+
+    @property
     def heals(self) -> bool:
         """Whether a `Broken` store may work again while the lane is open, as a server that is started again does."""
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from stepwell.engine.clock import wall_ms
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import FlowBackend
 from stepwell.flows.workflows import AppWorkflows
@@ -63,7 +62,9 @@ class AppHost:
         self._turns: TurnHandler | None = None
         self._actions: ActionHandler | None = None
 
-    def engine(self, store: Store, *, settings: Settings, roles: bool, clock_ms: Callable[[], int] = wall_ms) -> Engine:
+    def engine(
+        self, store: Store, *, settings: Settings, roles: bool, clock_ms: Callable[[], int] | None = None
+    ) -> Engine:
         """An engine that has the app's mutations, and brings its tables up to date when it opens."""
         self._queries = AppQueries(self.registry, settings=settings)
         self._mutations = _Mutations(

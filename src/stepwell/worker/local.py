@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from stepwell.engine.clock import wall_ms
 from stepwell.engine.engine import Engine
 from stepwell.flows.backend import FlowBackend
 from stepwell.flows.export import EventFiles
@@ -85,7 +84,7 @@ async def open_local(
     pools: Sequence[str] = (),
     events_dir: Path | None = None,
     app: "App | None" = None,
-    clock_ms: Callable[[], int] = wall_ms,
+    clock_ms: Callable[[], int] | None = None,
 ) -> AsyncIterator[Local]:
     """Opens it, and closes it in the right order: the worker hands back before the engine ends.
 

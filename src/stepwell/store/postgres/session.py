@@ -41,6 +41,7 @@ class PostgresSession:
         self._begin = f"begin isolation level read committed;\n{raised}"
         self._app = NoTables()
         self.heals = True
+        self.now: int = self._db.execute(sql("lane/clock"), prepare=False).fetchall()[0][0]
         self._numbers = Numbers()
         self._number = 0  # the lane's, in the transaction that is under way
         self._loaded: dict[int, Run] = {}
@@ -60,7 +61,7 @@ class PostgresSession:
                 self._db.close()  # another server writes now, and a new connection finds it
                 raise
             cursor.nextset()
-            self._number = cursor.fetchall()[0][0]
+            self._number, self.now = cursor.fetchall()[0]
 
     def commit(self) -> None:
         unit, self._unit = self._unit, None

@@ -58,6 +58,7 @@ class SqliteSession:
         self._db = connect()
         self._app = Guarded(self._db, "write")
         self._held = False
+        self.now = None
         self.heals = False  # a disk that failed is looked at by somebody, who then starts the process again
         self._runs: dict[int, Run] = {}
         self._tasks: dict[TaskKey, Task] = {}
