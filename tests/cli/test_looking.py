@@ -107,13 +107,11 @@ def test_doctor(seen: Shop) -> None:
 
 
 def test_a_doctor_that_finds_something_names_it_and_ends_with_1(shop: Shop) -> None:
-    from contextlib import closing
-
-    from stepwell.store.sqlite.store import SqliteStore
     from tests.server.support import database
+    from tests.support import by_hand
 
     (result,) = shop.fire()
-    with closing(SqliteStore(database(shop.cwd)).connect()) as db:
+    with by_hand(database(shop.cwd)) as db:
         db.execute("delete from entry where seq = 2")
     found = shop.json("doctor", code=1)
     assert not found["ok"]

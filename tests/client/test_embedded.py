@@ -9,9 +9,8 @@ import pytest
 from stepwell.client import open_flow_client
 from stepwell.model.errors import Invalid, StepwellError
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
 from tests.server.support import OK, flow
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable, durable_url
 
 RAN = {"go": 'echo "$CODEX_FLOW_EVENT_ID" >> ran; ' + OK}
 
@@ -52,7 +51,7 @@ def test_fault_33_two_clients_on_one_file_lose_nothing(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert ran(tmp_path) == sorted([*(f"e{n}" for n in range(12)), "both"])
-    assert_lawful(SqliteStore(db), Settings())
+    assert_lawful(durable(db), Settings())
 
 
 def test_a_file_is_kept_and_memory_is_not(tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_a_file_is_kept_and_memory_is_not(tmp_path: Path) -> None:
     async def main() -> None:
         status, run_ids = await send(str(tmp_path / "x.sqlite"))
         assert status == "accepted"
-        assert await send(f"sqlite:///{tmp_path / 'x.sqlite'}") == ("duplicate", run_ids)
+        assert await send(durable_url(tmp_path / "x.sqlite")) == ("duplicate", run_ids)
         assert (await send("memory:"))[0] == (await send("memory:"))[0] == "accepted"
 
     asyncio.run(main())

@@ -10,8 +10,7 @@ import pytest
 
 from stepwell import App, Conflict, Context, Event, MutationContext, NotFound, Signal, StepError, Stepwell
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable, durable_url
 
 SETTINGS = Settings(sync="normal", poll_ms=200)
 approval = Signal("approval", bool)
@@ -119,7 +118,7 @@ async def failing(ctx: Context, event_id: str) -> str:
 def within(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], None]:
     """Runs a test in an open Stepwell; the laws hold at its end."""
     file = tmp_path / "app.db"
-    url = "memory:" if request.param == "memory" else f"sqlite:///{file}"
+    url = "memory:" if request.param == "memory" else durable_url(file)
 
     def run(test: Test) -> None:
         async def main() -> None:
@@ -128,7 +127,7 @@ def within(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], N
 
         asyncio.run(main())
         if file.exists():
-            assert_lawful(SqliteStore(file), SETTINGS)
+            assert_lawful(durable(file), SETTINGS)
 
     return run
 

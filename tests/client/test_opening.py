@@ -13,6 +13,7 @@ import pytest
 from stepwell import App, Handle, Stepwell, Unavailable, blocking
 from stepwell.model.settings import Settings
 from tests.client.shop import app, progress, tidy
+from tests.support import durable_url
 
 SETTINGS = Settings(sync="normal", poll_ms=60_000)
 #: Seconds after which an opening or a closing is broken off; all of it takes some hundredths.
@@ -26,7 +27,7 @@ def own_threads() -> set[str]:
 @pytest.fixture
 def sw(tmp_path: Path) -> Stepwell:
     assert own_threads() == set()
-    return Stepwell(f"sqlite:///{tmp_path}/shop.db", app, settings=SETTINGS)
+    return Stepwell(durable_url(tmp_path / "shop.db"), app, settings=SETTINGS)
 
 
 async def broken_off(work: Awaitable[Any], after_s: float) -> bool:
@@ -132,7 +133,7 @@ def test_readers_and_writers_do_not_hold_up_the_end(sw: Stepwell) -> None:
 
 def test_an_app_whose_tables_cannot_be_made_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "0001_bad.sql").write_text("create tabel t (a text)")
-    sw = Stepwell(f"sqlite:///{tmp_path}/shop.db", App("bad", migrations=tmp_path), settings=SETTINGS)
+    sw = Stepwell(durable_url(tmp_path / "shop.db"), App("bad", migrations=tmp_path), settings=SETTINGS)
 
     async def main() -> None:
         for _ in range(2):
@@ -149,7 +150,7 @@ def test_an_app_whose_tables_cannot_be_made_leaves_nothing_open(tmp_path: Path) 
 @pytest.mark.parametrize("closing", [False, True])
 @pytest.mark.parametrize("after_s", MOMENTS)
 def test_an_interrupt_of_a_blocking_one_leaves_nothing_open(tmp_path: Path, after_s: float, closing: bool) -> None:
-    sw = blocking.Stepwell(f"sqlite:///{tmp_path}/shop.db", app, settings=SETTINGS)
+    sw = blocking.Stepwell(durable_url(tmp_path / "shop.db"), app, settings=SETTINGS)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     if closing:
         sw.__enter__()

@@ -12,6 +12,7 @@ from stepwell import App, Context, MutationContext, Pool, Stepwell
 from stepwell.model import commands as c
 from stepwell.model import rows
 from stepwell.model.settings import Settings
+from tests.support import durable_url
 
 SETTINGS = Settings(sync="normal", poll_ms=100)
 CALLS = 6
@@ -67,7 +68,7 @@ def test_a_pool_of_a_call_limits_the_first_calls_already(tmp_path: Path, scope: 
         assert gauge.most == 2
         assert await pools(sw, scope) == {"x": 2}
 
-    within(app, test, f"sqlite:///{tmp_path}/pools.db")
+    within(app, test, durable_url(tmp_path / "pools.db"))
 
 
 def test_a_pool_of_a_start_does_from_outside_and_from_a_mutation() -> None:

@@ -26,7 +26,7 @@ from stepwell import (
 from stepwell.functions.errors import RunTerminated
 from stepwell.model.errors import UnknownFunction
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
+from stepwell.worker.local import open_store
 from tests.client.shop import (
     Decision,
     Order,
@@ -46,7 +46,7 @@ from tests.client.shop import (
     start_later,
     tidy,
 )
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable_url
 
 SETTINGS = Settings(sync="normal", poll_ms=200)
 Test = Callable[[Stepwell], Awaitable[None]]
@@ -54,7 +54,7 @@ Test = Callable[[Stepwell], Awaitable[None]]
 
 @pytest.fixture(params=["memory", "sqlite"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/shop.db"
+    return "memory:" if request.param == "memory" else durable_url(tmp_path / "shop.db")
 
 
 def within(url: str, test: Test, **options: Any) -> None:
@@ -65,8 +65,8 @@ def within(url: str, test: Test, **options: Any) -> None:
             await asyncio.wait_for(test(sw), 20)
 
     asyncio.run(main())
-    if url.startswith("sqlite:///"):
-        assert_lawful(SqliteStore(Path(url.removeprefix("sqlite:///"))), SETTINGS)
+    if url != "memory:":
+        assert_lawful(open_store(url, SETTINGS), SETTINGS)
 
 
 async def refused(call: Awaitable[Any], kind: type[Exception], *texts: str) -> Any:
@@ -360,7 +360,7 @@ def test_an_event_starts_the_workflow_that_listens(url: str) -> None:
 
 
 def test_several_on_one_file_share_what_is_there(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/shop.db"
+    url = durable_url(tmp_path / "shop.db")
 
     async def main() -> None:
         async with Stepwell(url, settings=SETTINGS) as sender, Stepwell(url, app, settings=SETTINGS) as worker:
@@ -374,7 +374,7 @@ def test_several_on_one_file_share_what_is_there(tmp_path: Path) -> None:
 
 
 def test_what_ran_goes_on_when_it_is_opened_again(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/shop.db"
+    url = durable_url(tmp_path / "shop.db")
 
     async def main() -> None:
         sw = Stepwell(url, app, settings=SETTINGS)

@@ -15,9 +15,8 @@ from fastapi import FastAPI
 
 from stepwell import Stepwell
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
 from tests.client.shop import Decision, Order, app, approval, approve, checkout
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable, durable_url
 
 SETTINGS = Settings(sync="normal", poll_ms=200)
 
@@ -81,11 +80,11 @@ def ask(url: str, body: Any = None) -> Any:
 
 def test_a_web_app_starts_signals_and_reads_runs_and_they_survive_it(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
-    with serving(api_of(Stepwell(f"sqlite:///{path}", app, settings=SETTINGS))) as url:
+    with serving(api_of(Stepwell(durable_url(path), app, settings=SETTINGS))) as url:
         order = {"id": "7", "total": 3}
         assert ask(f"{url}/orders", order) == ask(f"{url}/orders", order) == {"run": "order-7"}
         assert ask(f"{url}/runs/order-7") == "r-7, thanks"
         ask(f"{url}/approvals/1", {})
-    with serving(api_of(Stepwell(f"sqlite:///{path}", app, settings=SETTINGS))) as url:
+    with serving(api_of(Stepwell(durable_url(path), app, settings=SETTINGS))) as url:
         assert ask(f"{url}/approvals/1/decide", {"approved": True, "by": "ann"}) == {"approved": True, "by": "ann"}
-    assert_lawful(SqliteStore(path), SETTINGS)
+    assert_lawful(durable(path), SETTINGS)

@@ -4,7 +4,6 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -16,7 +15,7 @@ from stepwell.engine.clock import wall_ms
 from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
+from stepwell.worker.local import open_store
 from tests.support import assert_lawful
 
 P = ParamSpec("P")
@@ -64,12 +63,8 @@ class Place:
         self.url, self.settings, self.time = url, settings, Time()
         self.away: tuple[type[c.Command], ...] = ()
         self.sent: list[c.Command] = []
-        self.app = new_app()
+        self.app, self.opened = new_app(), False
         self._patch = patch
-
-    @property
-    def path(self) -> Path:
-        return Path(self.url.removeprefix("sqlite:///"))
 
     def set(self, **settings: Any) -> None:
         self.settings = msgspec.structs.replace(self.settings, **settings)
@@ -79,6 +74,7 @@ class Place:
         """The place, open. At the end what runs is handed back."""
         sw = Client(self.url, app or self.app, settings=self.settings, clock_ms=self.time, **{"drain": 0, **options})
         async with sw:
+            self.opened = True
             lane = sw._connection.engine.lane
             submit = lane.submit
 
@@ -95,8 +91,8 @@ class Place:
                 self.away = ()
 
     def lawful(self) -> None:
-        if self.url.startswith("sqlite:///") and self.path.exists():
-            assert_lawful(SqliteStore(self.path), self.settings)
+        if self.opened and self.url != "memory:":
+            assert_lawful(open_store(self.url, self.settings), self.settings)
 
 
 def new_app(retry: Retry | None = None) -> App:

@@ -59,6 +59,7 @@ def ten_steps(ran: list[str]) -> tuple[Any, Any, Any]:
     return app, flow, noted
 
 
+@pytest.mark.stores("sqlite")
 @on_a_loop
 async def test_140_whatever_is_in_the_file_when_a_process_dies_the_run_completes(disk: Place, tmp_path: Path) -> None:
     """The file is copied at each point of each commit: that is what a process that died there would have left."""
@@ -69,7 +70,7 @@ async def test_140_whatever_is_in_the_file_when_a_process_dies_the_run_completes
     def copied(point: str) -> None:
         if point in POINTS:
             folder = tmp_path / "copies" / f"{len(copies)}"
-            shutil.copytree(disk.path.parent, folder, ignore=shutil.ignore_patterns("*-shm", "*.lock", "copies"))
+            shutil.copytree(tmp_path, folder, ignore=shutil.ignore_patterns("*-shm", "*.lock", "copies"))
             copies.append(folder)
 
     async with disk.open(app) as sw:
@@ -167,6 +168,7 @@ async def test_145_what_an_older_program_left_goes_on(disk: Place) -> None:
 CODE = """
 from stepwell import Context
 from stepwell.workflow.app import App
+from tests.support import durable, durable_url
 
 app = App("cli_shop")
 

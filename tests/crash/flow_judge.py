@@ -15,11 +15,10 @@ from stepwell.model.ids import attempt_id
 from stepwell.model.rows import Entry, Run
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader, scan_all
-from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.flow_packages import DOOMED
 from tests.crash.flow_storm import Plan, Report, Storm
 from tests.server.support import database
-from tests.support import offences
+from tests.support import durable, offences
 
 #: What steps exit with when they say that they fail.
 FAILS = (3, 4, 9)
@@ -57,7 +56,7 @@ def run_storm(cwd: Path, plan: Plan) -> Report:
 def judge(storm: Storm) -> None:
     """Everything that must be true after a storm."""
     report, lived = storm.report, read_logs(storm.logs)
-    with closing(SqliteStore(database(storm.cwd)).reader()) as reader:
+    with closing(durable(database(storm.cwd)).reader()) as reader:
         runs = {run.id: run for run in scan_all(reader)}
         told = {run_id for ids in report.told.values() for run_id in ids}
         assert told <= runs.keys(), "an acknowledged run is not there"
@@ -71,7 +70,7 @@ def judge(storm: Storm) -> None:
         check_chains(reader, runs, told)
     assert storm.guards, "no worker had a guard, or none was found"
     assert storm.leftovers({mark for one in lived.values() for mark in one.marks}) == []
-    assert offences(SqliteStore(database(storm.cwd)), Settings(lost_leases=1_000)) == []
+    assert offences(durable(database(storm.cwd)), Settings(lost_leases=1_000)) == []
     for log in storm.cwd.glob("*.log"):
         assert "Traceback" not in log.read_text(), log.read_text()[-4_000:]
 

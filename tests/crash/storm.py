@@ -20,7 +20,7 @@ from stepwell.model import commands as c
 from stepwell.model.entries import StepCompleted, raw
 from stepwell.model.errors import StepwellError
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
+from tests.support import durable
 
 LEASE_MS = 1_500
 SETTINGS = Settings(poll_ms=200, lost_leases=1_000)
@@ -158,7 +158,7 @@ def _ms_since(sent: float) -> int:
 
 
 async def main(path: Path, ledger: Path, name: str, share: int, runs: int) -> None:
-    async with Engine(SqliteStore(path), settings=SETTINGS) as engine:
+    async with Engine(durable(path), settings=SETTINGS) as engine:
         await Worker(engine, Ledger(ledger), name, share, runs).work()
 
 

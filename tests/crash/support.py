@@ -17,8 +17,8 @@ from stepwell.engine.doctor import Checked, examine
 from stepwell.model import commands as c
 from stepwell.model.rows import Entry
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.puppet import pack, unpack
+from tests.support import by_hand, durable, on_postgres
 from tests.support.nursery import Fork
 
 ROOT = Path(__file__).parents[2]
@@ -179,17 +179,18 @@ def _broken_is_fine() -> Iterator[None]:
 
 def offences(path: Path, settings: Settings = SETTINGS) -> list[Any]:
     """What the doctor says, and SQLite about its own file."""
-    store = SqliteStore(path)
-    with closing(store.reader()) as reader:
+    with closing(durable(path).reader()) as reader:
         found: list[Any] = list(examine(reader, settings, Checked()))
-    with closing(store.connect()) as connection:
+    if on_postgres():
+        return found
+    with by_hand(path) as connection:
         found += [row[0] for row in connection.execute("pragma integrity_check") if row[0] != "ok"]
     return found
 
 
 def journal(path: Path, run_no: int) -> list[Entry]:
     """All entries of a run."""
-    with closing(SqliteStore(path).reader()) as reader:
+    with closing(durable(path).reader()) as reader:
         return reader.entries(run_no, limit=1_000_000)
 
 

@@ -20,11 +20,11 @@ from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.entries import KINDS, PatchMarked, StepFailed
 from stepwell.model.errors import StepwellError
-from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.puppet import pack, unpack
 from tests.crash.support import SETTINGS, T0, Died, Puppet, dump, journal, offences
 from tests.crash.tally import Tally
 from tests.crash.workload import Batch, entries_used, kinds_used, workload
+from tests.support import durable
 
 #: Points before the commit, and after it. `answered`: when the first answer of the batch is out.
 BEFORE, AFTER = ("begun", "decided", "flushed"), ("committed", "answering", "answered")
@@ -46,7 +46,7 @@ class Undisturbed(Struct):
 
 def open_engine(path: Path, clock_ms: Callable[[], int]) -> Engine:
     return Engine(
-        SqliteStore(path), settings=SETTINGS, clock_ms=clock_ms, mutations=Tally(), roles=False, prepare=Tally.prepare
+        durable(path), settings=SETTINGS, clock_ms=clock_ms, mutations=Tally(), roles=False, prepare=Tally.prepare
     )
 
 

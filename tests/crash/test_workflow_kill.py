@@ -13,11 +13,10 @@ import msgspec
 import pytest
 
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.workflow_judge import Sea, judge_all, run_storm
 from tests.crash.workflow_lives import AHEAD_MS, Lives
 from tests.crash.workflow_storm import Plan, Report
-from tests.support import offences
+from tests.support import durable, offences
 
 #: More commits than an errand of 10 steps can need.
 MANY = 200
@@ -64,4 +63,4 @@ def check_errand(path: Path, log: Path) -> None:
         "order": "bread and milk",
         "end": "end stowed",
     }
-    assert offences(SqliteStore(path), Settings(lost_leases=1_000)) == []
+    assert offences(durable(path), Settings(lost_leases=1_000)) == []

@@ -18,9 +18,9 @@ from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.rows import Entry, Event, Run
 from stepwell.store.port import Reader, scan_all
-from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.storm import SETTINGS, Line
 from tests.crash.support import offences, start_child
+from tests.support import durable
 
 WORKERS = 8
 WAIT_BOUND_MS = 10_000
@@ -189,7 +189,7 @@ def scan_events(reader: Reader) -> Iterator[Event]:
 
 def judge(folder: Path, storm: str, report: Report) -> None:
     """Each acknowledged command's effect is there once; each other's at most once."""
-    with closing(SqliteStore(folder / "x.sqlite").reader()) as reader:
+    with closing(durable(folder / "x.sqlite").reader()) as reader:
         truth = Truth(reader)
     report.entries = truth.entries
     for line in lines(folder, storm):
@@ -253,7 +253,7 @@ def weather(folder: Path, storm: str, *, commands: int, every_s: float, freeze_s
 async def finish_all(path: Path) -> int:
     """A process of a later time: all leases are over, all parked runs get their signal; each open run is finished."""
     finished, until = 0, time.monotonic() + 20
-    async with Engine(SqliteStore(path), settings=SETTINGS, clock_ms=lambda: wall_ms() + 600_000) as engine:
+    async with Engine(durable(path), settings=SETTINGS, clock_ms=lambda: wall_ms() + 600_000) as engine:
         parked = [run.id for run in await engine.read(open_runs) if run.status == "waiting"]
         await asyncio.gather(*(engine.submit(c.Signal(run_id, "go")) for run_id in parked))
         while left := await engine.read(open_runs):

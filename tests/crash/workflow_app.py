@@ -33,6 +33,7 @@ from stepwell import (
 )
 from stepwell.engine.clock import wall_ms
 from stepwell.model.settings import Settings
+from tests.support import durable_url
 
 #: The variable with the path of the file that steps and actions write to.
 LOG = "STORM_LOG"
@@ -233,4 +234,4 @@ async def errand(ctx: Context) -> dict[str, str]:
 
 def open_sea(path: Path, settings: Settings, *, worker: bool = True, clock_ms: Callable[[], int] = wall_ms) -> Stepwell:
     """The app on a file, as any program opens it."""
-    return Stepwell(f"sqlite:///{path}", app, settings=settings, worker=worker, slots=6, drain=0, clock_ms=clock_ms)
+    return Stepwell(durable_url(path), app, settings=settings, worker=worker, slots=6, drain=0, clock_ms=clock_ms)

@@ -14,11 +14,10 @@ from msgspec import Struct
 from stepwell.model.rows import Entry, Run
 from stepwell.model.settings import Settings
 from stepwell.store.port import scan_all
-from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.workflow_app import ATTEMPTS, DOOMED_ATTEMPTS, Line
 from tests.crash.workflow_storm import Plan, Report, Storm
 from tests.server.support import environ, stepwell
-from tests.support import offences
+from tests.support import durable, offences
 
 #: The mutations that each workflow calls, by the names of their rows; its actions; its inline steps.
 MUTATIONS = {
@@ -72,7 +71,7 @@ class Sea:
     """All that is left of a storm, or of one run: journals, rows, lines."""
 
     def __init__(self, path: Path, log: Path) -> None:
-        with closing(SqliteStore(path).reader()) as reader:
+        with closing(durable(path).reader()) as reader:
             self.told = {run.id: Told(run, reader.entries(run.no, limit=100_000)) for run in scan_all(reader)}
         with closing(sqlite3.connect(path)) as db:
             self.rows = Counter(db.execute("select run, name, value from effect").fetchall())
@@ -128,7 +127,7 @@ def judge_all(sea: Sea, report: Report) -> None:
 
 def lawful(path: Path) -> None:
     """The doctor finds nothing, here and as a command."""
-    assert offences(SqliteStore(path), Settings(lost_leases=1_000)) == []
+    assert offences(durable(path), Settings(lost_leases=1_000)) == []
     command = stepwell("doctor", "--db", str(path))
     said = subprocess.run(
         command, env=environ(STEPWELL_LOST_LEASES="1000"), capture_output=True, text=True, check=False

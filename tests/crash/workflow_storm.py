@@ -20,11 +20,11 @@ from msgspec import Struct, field
 
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
-from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.flow_processes import MARK, marked
 from tests.crash.flow_storm import Keeper
 from tests.crash.workflow_app import LOG, PAUSE
 from tests.server.support import environ, stepwell
+from tests.support import durable
 
 #: One kill in so many meets a process that has not opened the database yet, one in so many the one that starts.
 EARLY, STARTER = 10, 8
@@ -153,7 +153,7 @@ class Storm:
         """
         rng, left = random.Random(f"{self.plan.seed} orders"), self.plan.voyages
         ordered: set[str] = set()
-        async with Engine(SqliteStore(self.path), roles=False) as engine:
+        async with Engine(durable(self.path), roles=False) as engine:
             while left:
                 await asyncio.sleep(rng.uniform(0, 0.2))
                 for run_id in sorted(self.acknowledged() - ordered):

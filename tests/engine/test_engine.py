@@ -15,8 +15,7 @@ from stepwell.model.rows import Pool
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Reader
-from stepwell.store.sqlite.store import SqliteStore
-from tests.support import Clock, assert_lawful
+from tests.support import Clock, assert_lawful, durable
 
 QUICK = Settings(poll_ms=20)
 SLOW = Settings(poll_ms=60_000)
@@ -55,7 +54,7 @@ async def parked_until(engine: Engine, run_id: str, delay_ms: int) -> int:
 
 def test_timers_fire_within_tens_of_milliseconds_without_any_poll(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Engine(SqliteStore(tmp_path / "s.sqlite"), settings=SLOW) as engine:
+        async with Engine(durable(tmp_path / "s.sqlite"), settings=SLOW) as engine:
             await asyncio.sleep(0.05)
             waits = {"late": 400, "soon": 150, "mid": 250, "mid2": 260, "soon2": 150}
             due = {name: await parked_until(engine, name, ms) for name, ms in waits.items()}
@@ -71,10 +70,10 @@ def test_timers_fire_within_tens_of_milliseconds_without_any_poll(tmp_path: Path
 
 def test_timers_of_a_store_that_was_closed_fire_after_opening_it(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Engine(SqliteStore(tmp_path / "s.sqlite"), settings=SLOW, roles=False) as engine:
+        async with Engine(durable(tmp_path / "s.sqlite"), settings=SLOW, roles=False) as engine:
             await parked_until(engine, "past", 1)
             await parked_until(engine, "soon", 300)
-        async with Engine(SqliteStore(tmp_path / "s.sqlite"), settings=SLOW) as engine:
+        async with Engine(durable(tmp_path / "s.sqlite"), settings=SLOW) as engine:
             await until(engine, run_id="past", status="queued")
             await until(engine, run_id="soon", status="queued")
 
@@ -181,7 +180,7 @@ def test_waiters_without_hints_go_by_polls() -> None:
 def test_two_engines_on_one_file_see_each_others_work(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "s.sqlite"
-        async with Engine(SqliteStore(path), settings=SLOW) as one, Engine(SqliteStore(path), settings=SLOW) as two:
+        async with Engine(durable(path), settings=SLOW) as one, Engine(durable(path), settings=SLOW) as two:
             ready = two.ready_hint()
             await asyncio.sleep(0.2)
             ready.clear()
@@ -196,7 +195,7 @@ def test_two_engines_on_one_file_see_each_others_work(tmp_path: Path) -> None:
             run = await waiting
             assert run is not None
             assert run.result == "1"
-        assert_lawful(SqliteStore(path))
+        assert_lawful(durable(path))
 
     asyncio.run(main())
 
@@ -205,10 +204,10 @@ def test_two_engines_race_for_work_and_nothing_is_done_twice(tmp_path: Path) -> 
     async def main() -> None:
         path, total = tmp_path / "s.sqlite", 60
         done: list[str] = []
-        store = SqliteStore(path, sync="normal")
+        store = durable(path, sync="normal")
         async with (
             Engine(store, settings=QUICK) as one,
-            Engine(SqliteStore(path, sync="normal"), settings=QUICK) as two,
+            Engine(durable(path, sync="normal"), settings=QUICK) as two,
         ):
 
             async def work(engine: Engine, worker: str) -> None:
@@ -227,7 +226,7 @@ def test_two_engines_race_for_work_and_nothing_is_done_twice(tmp_path: Path) -> 
                 await asyncio.gather(feed(one, "a"), feed(two, "b"), *(work(e, w) for e in (one, two) for w in "xy"))
             assert sorted(done) == sorted({*done})
             assert len(done) == total
-        assert_lawful(SqliteStore(path))
+        assert_lawful(durable(path))
 
     asyncio.run(main())
 
@@ -249,7 +248,7 @@ def test_what_a_commit_tells_its_waiters() -> None:
 
 def test_a_read_sees_one_snapshot_however_many_queries_it_makes(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Engine(SqliteStore(tmp_path / "s.sqlite", sync="normal"), roles=False) as engine:
+        async with Engine(durable(tmp_path / "s.sqlite", sync="normal"), roles=False) as engine:
             await engine.submit(c.StartRun("r", "wf"))
 
             def query(reader: Reader) -> list[tuple[int, int]]:

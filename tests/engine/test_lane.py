@@ -17,8 +17,7 @@ from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Broken, Refused, Retry
-from stepwell.store.sqlite.store import SqliteStore
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable
 
 from .faulty import FaultyStore, Gate, refuse_run, wait_until
 
@@ -49,7 +48,7 @@ def runs(engine: Engine) -> Any:
 
 def test_many_callers_share_few_commits(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Engine(SqliteStore(tmp_path / "s.sqlite"), roles=False) as engine:
+        async with Engine(durable(tmp_path / "s.sqlite"), roles=False) as engine:
             replies = await gathered(engine, *(start(f"r{i}") for i in range(300)))
             assert all(reply.created for reply in replies)
             assert engine.lane.commits < 150
@@ -61,7 +60,7 @@ def test_many_callers_share_few_commits(tmp_path: Path) -> None:
 
 def test_a_batch_that_changes_nothing_is_no_commit(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Engine(SqliteStore(tmp_path / "s.sqlite"), roles=False) as engine:
+        async with Engine(durable(tmp_path / "s.sqlite"), roles=False) as engine:
             await gathered(engine, c.Claim("w", "s"), c.Sweep(), c.Signal("nobody", "s"))
             assert engine.lane.commits == 0
             assert await engine.read(lambda reader: reader.head()) == 0

@@ -12,8 +12,7 @@ from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Unavailable
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
-from tests.support import Clock
+from tests.support import Clock, durable
 
 
 class Desk:
@@ -266,7 +265,7 @@ def test_own_commits_however_many_are_no_news_to_the_watcher(tmp_path: Path) -> 
     async def main() -> None:
         path = tmp_path / "s.sqlite"
         settings = Settings(poll_ms=10)
-        async with Engine(SqliteStore(path, sync="normal"), settings=settings) as engine:
+        async with Engine(durable(path, sync="normal"), settings=settings) as engine:
             await engine.submit(c.StartRun("first", "wf"))
             told = asyncio.Event()
             watcher = next(role for role in engine._roles if isinstance(role, Watcher))
@@ -274,7 +273,7 @@ def test_own_commits_however_many_are_no_news_to_the_watcher(tmp_path: Path) -> 
             for number in range(500):
                 await engine.submit(c.StartRun(f"r{number}", "wf"))
             assert not told.is_set()
-            async with Engine(SqliteStore(path, sync="normal"), roles=False) as other:
+            async with Engine(durable(path, sync="normal"), roles=False) as other:
                 await other.submit(c.StartRun("other", "wf"))
             await asyncio.wait_for(told.wait(), 5)
 

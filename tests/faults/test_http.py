@@ -7,9 +7,8 @@ import pytest
 
 from stepwell.engine.clock import wall_ms
 from stepwell.model import commands as c
-from stepwell.store.sqlite.store import SqliteStore
 from tests.server.support import Server, database, flow, serving
-from tests.support import Bench
+from tests.support import Bench, durable
 from tests.support.bench import Clock
 
 PIECES = 1_234
@@ -25,7 +24,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def worker(server: Server) -> Iterator[Bench]:
-    bench = Bench(SqliteStore(database(server.cwd)), clock=Clock(wall_ms()), name="worker")
+    bench = Bench(durable(database(server.cwd)), clock=Clock(wall_ms()), name="worker")
     yield bench
     bench.close()
 

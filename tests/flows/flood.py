@@ -15,6 +15,7 @@ from stepwell.flows.runners.base import Tools
 from stepwell.flows.step import run_step
 from stepwell.model.settings import Settings
 from stepwell.worker.local import open_local
+from tests.support import durable_url
 
 from .packages import RUNTIME, event, write
 
@@ -70,7 +71,7 @@ async def _step(folder: Path) -> Flood:
 
 async def _worker(folder: Path) -> Flood:
     cwd = folder.parents[1]
-    async with open_local(f"sqlite:///{cwd}/app.sqlite", cwd, settings=Settings(), slots=1) as local:
+    async with open_local(durable_url(cwd / "app.sqlite"), cwd, settings=Settings(), slots=1) as local:
         before = _peak_kib()
         accepted = await local.flows.dispatch(event())
         run = await local.engine.read(lambda reader: reader.run("main", accepted.run_ids[0]))

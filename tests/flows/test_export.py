@@ -19,6 +19,7 @@ from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from stepwell.worker.local import open_local
 from tests.server.support import serving
+from tests.support import durable_url
 
 NOW = "2026-01-02T03:04:05.678Z"
 OLD_S = 40 * 86_400
@@ -67,7 +68,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_files_follow_events_and_what_is_missing_is_written_at_the_start(tmp_path: Path) -> None:
-    folder, url = tmp_path / "data/events", f"sqlite:///{tmp_path}/s.sqlite"
+    folder, url = tmp_path / "data/events", durable_url(tmp_path / "s.sqlite")
     ids = [f"e/{n}" for n in range(250)]
 
     async def first() -> None:

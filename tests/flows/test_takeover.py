@@ -22,10 +22,9 @@ from stepwell.model.errors import Invalid, Unavailable, Unknown
 from stepwell.model.rows import Event, Output, Run
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader, scan_all
-from stepwell.store.sqlite.store import SqliteStore
 from tests.flows.originals import SECRET, OriginalFile, fill, iso, run_id
 from tests.server.support import flow
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable
 
 DAY_MS = 86_400_000
 
@@ -47,30 +46,30 @@ class Taken:
         self.path, self.settings = folder / "new.sqlite", settings or Settings()
 
     async def over(self, file: OriginalFile, *, dry: bool = False, drop_old: bool = False) -> Summary:
-        async with Engine(SqliteStore(self.path), settings=self.settings, roles=False) as engine:
+        async with Engine(durable(self.path), settings=self.settings, roles=False) as engine:
             desk = rehearse_in(engine, self.settings, engine.clock_ms) if dry else adopt_in(engine)
             with open_original(file.folder, output_bytes=self.settings.output_bytes) as original:
                 return await take_over(original, desk, settings=self.settings, now=now_ms(), drop_old=drop_old)
 
     def do(self, file: OriginalFile, **how: bool) -> Summary:
         summary = asyncio.run(self.over(file, **how))
-        assert_lawful(SqliteStore(self.path), self.settings)
+        assert_lawful(durable(self.path), self.settings)
         return summary
 
     def run(self, number: str) -> Run:
-        with closing(SqliteStore(self.path).reader()) as reader:
+        with closing(durable(self.path).reader()) as reader:
             run = reader.run("main", number)
         assert run is not None
         return run
 
     def event(self, event_id: str) -> Event:
-        with closing(SqliteStore(self.path).reader()) as reader:
+        with closing(durable(self.path).reader()) as reader:
             event = reader.event("main", event_id)
         assert event is not None
         return event
 
     def said(self, number: str) -> list[Output]:
-        with closing(SqliteStore(self.path).reader()) as reader:
+        with closing(durable(self.path).reader()) as reader:
             return reader.output(self.run(number).no)
 
 
@@ -141,7 +140,7 @@ def test_runs_whose_end_is_not_known_have_failed_and_can_be_run_again(file: Orig
     assert [one.text for one in taken.said(running.id)] == ["half a", "oh"]
 
     async def again() -> list[c.Leased]:
-        async with Engine(SqliteStore(taken.path), roles=False) as engine:
+        async with Engine(durable(taken.path), roles=False) as engine:
             await engine.submit(c.Restart(running.id))
             return (await engine.submit(c.Claim("w", "secret", requires=("flow:demo",)))).tasks
 
@@ -149,7 +148,7 @@ def test_runs_whose_end_is_not_known_have_failed_and_can_be_run_again(file: Orig
     assert leased.run.id == running.id
     assert leased.event is not None
     assert leased.event.id == "stuck"
-    assert_lawful(SqliteStore(taken.path))
+    assert_lawful(durable(taken.path))
 
 
 def test_no_secret_of_a_command_line_comes_over(file: OriginalFile, taken: Taken) -> None:
@@ -165,7 +164,7 @@ def test_twice_is_once_and_a_trial_changes_nothing(file: OriginalFile, taken: Ta
     fill(file)
     trial = taken.do(file, dry=True)
     assert (trial.events, trial.runs, trial.lost, trial.present) == (11, 14, 2, 0)
-    with closing(SqliteStore(taken.path).reader()) as reader:
+    with closing(durable(taken.path).reader()) as reader:
         assert list(scan_all(reader)) == []
     once = taken.do(file)
     before = everything(taken)
@@ -182,7 +181,7 @@ def everything(taken: Taken) -> Any:
         runs = list(scan_all(reader))
         return runs, [reader.entries(run.no) for run in runs], reader.scan_events()
 
-    with closing(SqliteStore(taken.path).reader()) as reader:
+    with closing(durable(taken.path).reader()) as reader:
         return msgspec.to_builtins(rows(reader))
 
 
@@ -292,13 +291,13 @@ def test_what_retention_would_delete_is_refused_or_left_out(file: OriginalFile, 
     assert taken.run(again).replay == 1
 
     async def pruned() -> None:
-        async with Engine(SqliteStore(taken.path), roles=False) as engine:
+        async with Engine(durable(taken.path), roles=False) as engine:
             await engine.submit(c.Prune())
 
     before = everything(taken)
     asyncio.run(pruned())
     assert everything(taken) == before
-    assert_lawful(SqliteStore(taken.path))
+    assert_lawful(durable(taken.path))
 
 
 def test_what_is_sent_again_is_a_duplicate_and_can_be_replayed(
@@ -312,7 +311,7 @@ def test_what_is_sent_again_is_a_duplicate_and_can_be_replayed(
             "extra": {"k": [1]}, "receivedAt": "another time"}  # fmt: skip
 
     async def main() -> tuple[c.Accepted, c.Accepted]:
-        async with Engine(SqliteStore(taken.path), roles=False) as engine:
+        async with Engine(durable(taken.path), roles=False) as engine:
             backend = FlowBackend(engine, tmp_path)
             sent = await backend.dispatch(parse_event(body, now_iso="-"))
             return sent, await backend.replay("all/good")
@@ -323,7 +322,7 @@ def test_what_is_sent_again_is_a_duplicate_and_can_be_replayed(
     assert sent.run_ids == [run_id("all/good", *name) for name in names]
     (new,) = replayed.run_ids
     assert taken.run(new).replay == 3
-    assert_lawful(SqliteStore(taken.path))
+    assert_lawful(durable(taken.path))
 
 
 def test_a_thousand_rows(file: OriginalFile, taken: Taken) -> None:

@@ -10,10 +10,11 @@ from stepwell.model.settings import settings_from
 from stepwell.server.options import ServerOptions
 from stepwell.server.serve import listen, serve
 from stepwell.worker.local import open_local
+from tests.support import durable_url
 
 
 async def main(cwd: Path, slots: int, options: ServerOptions) -> None:
-    url = f"sqlite:///{cwd}/.stepwell/stepwell.sqlite"
+    url = durable_url(cwd / ".stepwell/stepwell.sqlite")
     listener = listen("127.0.0.1", 0, secured=options.secured)
     async with open_local(url, cwd, settings=settings_from(os.environ), slots=slots) as local:
         await serve(

@@ -19,8 +19,7 @@ from urllib.parse import quote, urlsplit
 from msgspec import Struct
 
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable
 from tests.support.nursery import Fork
 
 ROOT = Path(__file__).parents[2]
@@ -228,4 +227,4 @@ def database(cwd: Path) -> Path:
 
 def lawful(cwd: Path) -> None:
     """The doctor finds nothing in the database of a folder."""
-    assert_lawful(SqliteStore(database(cwd)), Settings())
+    assert_lawful(durable(database(cwd)), Settings())

@@ -8,14 +8,14 @@ import json
 import random
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from msgspec import Struct, field
 
-from stepwell.store.sqlite.store import SqliteStore
 from tests.server.support import OK, Json, Server, as_bytes, database, flow, lawful, serving
+from tests.support import by_hand
 
 EVENTS, CONNECTIONS, KILLS, AGAIN = 4_000, 32, (1_000, 2_000, 3_000), 0.05
 
@@ -137,7 +137,7 @@ def check_answers(ledger: Ledger) -> None:
 
 def check_rows(cwd: Path, ledger: Ledger) -> None:
     """The database has these events and these runs, and none besides."""
-    with closing(SqliteStore(database(cwd)).connect()) as db:
+    with by_hand(database(cwd)) as db:
         assert db.execute("select count(*) from event").fetchone() == (EVENTS,)
         rows = db.execute("select event.id, run.id, run.name from event join run on run.event_no = event.no")
         found: dict[str, set[tuple[str, str]]] = {}

@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ import pytest
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import KIB
 from stepwell.server.serve import listen
-from stepwell.store.sqlite.store import SqliteStore
 from tests.server.support import OK, PATIENCE_S, Server, as_bytes, database, environ, flow, lawful, serving, stepwell
+from tests.support import by_hand
 from tests.support.nursery import run
 
 
@@ -117,7 +116,7 @@ def test_a_killed_server_leaves_no_step_behind_and_its_heir_runs_it_again(tmp_pa
         server.kill()
     gone(pid)
     (tmp_path / "go").touch()
-    with closing(SqliteStore(database(tmp_path)).connect()) as db:  # as if the two minutes of the lease had passed
+    with by_hand(database(tmp_path)) as db:  # as if the two minutes of the lease had passed
         assert db.execute("update task set lease_until = lease_until - 120000 where state = 'leased'").rowcount == 1
     with serving(tmp_path) as heir:
         run = heir.ended(run_id)

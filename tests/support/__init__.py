@@ -3,6 +3,20 @@
 from tests.support.bench import Bench, Clock
 from tests.support.lawful import assert_lawful, offences
 from tests.support.snapshot import plain, snapshot
-from tests.support.stores import APP_STORES, STORES, open_store
+from tests.support.stores import APP_STORES, STORES, by_hand, durable, durable_url, on_postgres, open_store
 
-__all__ = ["APP_STORES", "STORES", "Bench", "Clock", "assert_lawful", "offences", "open_store", "plain", "snapshot"]
+__all__ = [
+    "APP_STORES",
+    "STORES",
+    "Bench",
+    "Clock",
+    "assert_lawful",
+    "by_hand",
+    "durable",
+    "durable_url",
+    "offences",
+    "on_postgres",
+    "open_store",
+    "plain",
+    "snapshot",
+]

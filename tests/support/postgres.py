@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -16,6 +17,8 @@ import psycopg
 
 #: The folder with `postgres` and `initdb` of another version, for example /usr/lib/postgresql/15/bin.
 BINARIES = "STEPWELL_TEST_POSTGRES"
+#: Where the server of this process is: its children use the same one.
+SERVER = "STEPWELL_TEST_SERVER"
 START_S = 30.0
 #: Its data are worth nothing, and what is read below the oldest transaction is not to wait for a vacuum.
 SETTINGS = {
@@ -127,14 +130,18 @@ class Server:
 
 @cache
 def server() -> str:
-    """The connection string of this process's server."""
-    return Server().conninfo
+    """The connection string of the server of this process, or of the one that started it."""
+    if SERVER not in os.environ:
+        os.environ[SERVER] = Server().conninfo
+    return os.environ[SERVER]
 
 
+@cache
 def address(folder: Path) -> str:
-    """The URL of a schema of its own: the same folder again is the same schema."""
+    """The URL of a schema of its own: the same folder, or file, again is the same schema."""
     name = "t" + sha256(str(folder).encode()).hexdigest()[:16]
-    with psycopg.connect(server(), autocommit=True) as db:
+    # another process may make it at the same moment
+    with psycopg.connect(server(), autocommit=True) as db, suppress(psycopg.errors.UniqueViolation):
         db.execute(f"create schema if not exists {name}".encode())
     host = dict(part.split("=", 1) for part in server().split())["host"]
     return f"postgresql://test@/postgres?host={quote(host, safe='')}&options={quote(f'-csearch_path={name}')}"

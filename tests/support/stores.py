@@ -1,7 +1,10 @@
 """The stores that one suite is run against. Another store is one more line."""
 
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from typing import Any
 
 from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Store
@@ -17,6 +20,31 @@ STORES: dict[str, Callable[[Path], Store]] = {
 }
 #: Those with tables of the app: on PostgreSQL they are still to come.
 APP_STORES = ("memory", "sqlite")
+
+
+#: What `durable` opens, for this process and its children: sqlite, or postgres.
+CHOICE = "STEPWELL_TEST_STORE"
+
+
+def on_postgres() -> bool:
+    """Whether tests that name a file mean PostgreSQL."""
+    return os.environ.get(CHOICE) == "postgres"
+
+
+def durable(path: Path, *, sync: str = "full") -> Store:
+    """The store of a test that names a file: that file, or the schema on PostgreSQL that stands for it."""
+    return PostgresStore(postgres.address(path)) if on_postgres() else SqliteStore(path, sync=sync)
+
+
+def durable_url(path: Path) -> str:
+    """The same, as a URL."""
+    return postgres.address(path) if on_postgres() else f"sqlite:///{path}"
+
+
+def by_hand(path: Path) -> AbstractContextManager[Any]:
+    """A connection to what `durable` opens, for SQL that both understand; each statement is a transaction."""
+    store: Any = durable(path)
+    return closing(store.connect())
 
 
 def open_store(name: str, folder: Path) -> Store:

@@ -19,14 +19,13 @@ from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Entry, Output, Run, Task
 from stepwell.model.settings import Settings
-from stepwell.store.sqlite.store import SqliteStore
 from stepwell.worker.actions import ActionHandler
 from stepwell.worker.inline import Inline
 from stepwell.worker.threads import Threads
 from stepwell.worker.turns import TurnHandler
 from stepwell.worker.worker import Worker
 from stepwell.workflow.said import workflow_logger
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable
 
 T = TypeVar("T")
 PATIENCE_S = 10.0
@@ -157,7 +156,7 @@ async def hall(
     fault: Callable[[str], None] = no_fault,
 ) -> AsyncIterator[Hall]:
     """Opens one, stops its workers, closes it, and asks the doctor."""
-    store = SqliteStore(cwd / "hall.sqlite", sync="normal")
+    store = durable(cwd / "hall.sqlite", sync="normal")
     with pytest.MonkeyPatch.context() as patch:
         async with Engine(store, settings=settings, clock_ms=clock_ms, fault=fault) as engine:
             made, submit = Hall(engine), engine.lane.submit
@@ -176,4 +175,4 @@ async def hall(
                 for worker in made.workers:
                     await worker.stop(drain_s=0)
                 made.threads.close()
-    assert_lawful(SqliteStore(cwd / "hall.sqlite"), settings)
+    assert_lawful(durable(cwd / "hall.sqlite"), settings)

@@ -21,11 +21,10 @@ from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Output, Run, Task
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader
-from stepwell.store.sqlite.store import SqliteStore
 from stepwell.worker.steps import StepHandler
 from stepwell.worker.why import why_of
 from stepwell.worker.worker import Worker
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable
 
 T = TypeVar("T")
 PATIENCE_S = 20.0
@@ -167,7 +166,7 @@ async def house(
     fault: Callable[[str], None] = no_fault,
 ) -> AsyncIterator[House]:
     """Opens one, stops its workers, closes it, and asks the doctor."""
-    store = SqliteStore(cwd / "house.sqlite", sync="normal")
+    store = durable(cwd / "house.sqlite", sync="normal")
     with pytest.MonkeyPatch.context() as patch:
         async with Engine(store, settings=settings, clock_ms=clock_ms, fault=fault) as engine:
             made, submit = House(cwd, engine), engine.lane.submit
@@ -184,7 +183,7 @@ async def house(
                 made.away = ()
                 for worker in made.workers:
                     await worker.stop(drain_s=0)
-    assert_lawful(SqliteStore(cwd / "house.sqlite"), settings)
+    assert_lawful(durable(cwd / "house.sqlite"), settings)
 
 
 def alive(pid: int) -> bool:

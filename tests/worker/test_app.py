@@ -29,12 +29,13 @@ from stepwell.worker import turns
 from stepwell.workflow.app import App
 from tests.client.shop import Order, app, bakery, checkout, receipts
 from tests.server.support import ROOT, environ
+from tests.support import durable_url
 
 SETTINGS = Settings(sync="normal", poll_ms=100)
 
 
 def test_it_runs_what_others_start_until_it_is_stopped(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/shop.db"
+    url = durable_url(tmp_path / "shop.db")
 
     async def main() -> None:
         worker = Worker(app, url, slots=2, settings=SETTINGS)
@@ -74,7 +75,7 @@ def test_an_action_called_from_outside_has_the_heartbeat_of_its_decorator() -> N
 
 
 def test_a_worker_of_some_pools_leaves_the_others(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/shop.db"
+    url = durable_url(tmp_path / "shop.db")
 
     async def main() -> None:
         worker = Worker(app, url, pools=("default",), settings=SETTINGS)
@@ -91,12 +92,13 @@ def test_a_worker_of_some_pools_leaves_the_others(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_it_and_a_kill_loses_nothing(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/shop.db"
+    url = durable_url(tmp_path / "shop.db")
     script = f"""
 import asyncio
 from stepwell import Worker
 from stepwell.model.settings import Settings
 from tests.client.shop import app
+from tests.support import durable_url
 asyncio.run(Worker(app, "{url}", settings=Settings(sync="normal", poll_ms=100, lease_ms=10_000)).run())
 """
 
@@ -132,7 +134,7 @@ def test_what_a_worker_cannot_be_is_said_clearly() -> None:
 
 def test_a_mutation_dispatches_on_the_flows_as_they_are_now(tmp_path: Path) -> None:
     """Another process that brings triggers in between makes the match of this one outdated, and it is made again."""
-    url = f"sqlite:///{tmp_path}/shop.db"
+    url = durable_url(tmp_path / "shop.db")
     first, second = App("first"), App("second")
 
     @first.mutation
@@ -169,7 +171,7 @@ def test_a_mutation_whose_flows_cannot_be_looked_at_is_called_again_with_pauses_
 ) -> None:
     monkeypatch.setattr(turns, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(turns, "LONGEST_PAUSE_S", 0.01)
-    url = f"sqlite:///{tmp_path}/shop.db"
+    url = durable_url(tmp_path / "shop.db")
     first, second = App("first"), App("second")
     asked: list[bool] = []
 

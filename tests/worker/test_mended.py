@@ -7,6 +7,7 @@ from typing import Any
 
 from stepwell import Stepwell
 from stepwell.model.settings import Settings
+from tests.support import durable_url
 from tests.worker.support import PATIENCE_S
 
 from .loops import on_a_loop
@@ -36,7 +37,7 @@ class Deploy:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
-        self.url = f"sqlite:///{folder / 'app.sqlite'}"
+        self.url = durable_url(folder / "app.sqlite")
 
     def app(self, *, first: str = "make", patch: str = "") -> Any:
         self._count += 1

@@ -20,12 +20,11 @@ from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader
-from stepwell.store.sqlite.store import SqliteStore
 from stepwell.worker.alive import Presence, any_worker, dead, has_died
 from stepwell.worker.undertaker import Undertaker
 from stepwell.worker.why import why_of
 from tests.server.support import environ
-from tests.support import assert_lawful
+from tests.support import assert_lawful, durable, durable_url
 from tests.worker.loops import on_a_loop
 
 #: Far below a lease, and far above a look.
@@ -240,7 +239,7 @@ async def states(engine: Engine, *numbers: int) -> list[str]:
 @on_a_loop
 async def test_the_dead_are_buried_once_and_the_living_never(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
-    async with Engine(SqliteStore(path), settings=Settings(sync="normal")) as engine:
+    async with Engine(durable(path), settings=Settings(sync="normal")) as engine:
         undertakers = [Undertaker(engine.submit, path) for _ in range(2)]
         await claimed(engine, "a", "dies")
         await claimed(engine, "b", "lives")
@@ -251,7 +250,7 @@ async def test_the_dead_are_buried_once_and_the_living_never(tmp_path: Path) -> 
             kinds = [entry.kind for entry in await engine.read(lambda reader: reader.entries(1))]
             assert kinds == ["run.created", "attempt.started", "attempt.ended"]
     assert buried(path) == []
-    assert_lawful(SqliteStore(path))
+    assert_lawful(durable(path))
 
 
 @on_a_loop
@@ -279,7 +278,7 @@ async def test_a_burial_that_nobody_waits_for_any_more_keeps_the_name_until_it_i
 async def test_a_store_that_is_away_leaves_the_sign_for_later(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     await asyncio.to_thread(_died, path, "dies")
-    engine = Engine(SqliteStore(path), settings=Settings(sync="normal"))
+    engine = Engine(durable(path), settings=Settings(sync="normal"))
     async with engine:
         pass
     with pytest.raises(Unavailable):
@@ -298,7 +297,7 @@ async def sentence(path: Path, run_id: str) -> str:
         assert run is not None
         return why_of(reader, run, engine)
 
-    async with Engine(SqliteStore(path), settings=Settings(sync="normal"), roles=False) as engine:
+    async with Engine(durable(path), settings=Settings(sync="normal"), roles=False) as engine:
         return await engine.read(said)
 
 
@@ -312,7 +311,7 @@ def test_a_program_that_was_killed_and_runs_again_goes_on_at_once(tmp_path: Path
         with process(APP, path, "done") as (_, again):
             assert [again.readline(), again.readline()] == ["begun\n", "done\n"]
             assert time.monotonic() - begun < SOON_S
-    assert_lawful(SqliteStore(path))
+    assert_lawful(durable(path))
 
 
 def test_a_program_that_stands_still_keeps_what_it_runs_until_it_is_killed(tmp_path: Path) -> None:
@@ -323,7 +322,7 @@ def test_a_program_that_stands_still_keeps_what_it_runs_until_it_is_killed(tmp_p
         return await ctx.step("long", lambda: "done")
 
     async def main(one: subprocess.Popen[str]) -> None:
-        async with Stepwell(f"sqlite:///{path}", app) as sw:
+        async with Stepwell(durable_url(path), app) as sw:
             run = sw.handle("r")
             with pytest.raises(TimeoutError):
                 await run.result(timeout=2.5)
@@ -335,4 +334,4 @@ def test_a_program_that_stands_still_keeps_what_it_runs_until_it_is_killed(tmp_p
         assert said.readline() == "begun\n"
         os.kill(first.pid, signal.SIGSTOP)
         asyncio.run(main(first))
-    assert_lawful(SqliteStore(path))
+    assert_lawful(durable(path))

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Struct, defstruct
 
 from stepwell.kernel.unit import CHANGED, NEW, Table, Unit
-from stepwell.model.rows import Change, Run
+from stepwell.model.rows import Change, Output, Run
 from stepwell.store.postgres.sql import columns
+from stepwell.store.postgres.text import kept_text
 
 Act: TypeAlias = tuple[str, Any]
 LANE_KEPT_MS = 7 * 86_400_000
@@ -110,10 +111,15 @@ def _events(unit: Unit) -> Iterator[Act]:
 
 def _appended(unit: Unit) -> Iterator[Act]:
     yield from _rows("flush/insert_entry", unit.entries)
-    yield from _rows("flush/insert_output", unit.outputs)
+    yield from _rows("flush/insert_output", [_kept(one) for one in unit.outputs])
     yield from _rows("flush/insert_message", unit.sent)
     yield from _keys("flush/delete_message", unit.delivered)
     yield from _rows("flush/insert_blob", _written(unit.blobs, NEW))
+
+
+def _kept(output: Output) -> Output:
+    text = kept_text(output.text)
+    return output if text is output.text else msgspec.structs.replace(output, text=text)
 
 
 def _small(unit: Unit) -> Iterator[Act]:

@@ -16,6 +16,7 @@ from stepwell.store.port import LOOKED_AT, Page, RunFilter
 from stepwell.store.postgres.app_tables import NoTables
 from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.sql import sql
+from stepwell.store.postgres.text import given_text
 
 R = TypeVar("R", bound=Struct)
 #: Runs an act with its values, and tells errors as whoever owns the connection does.
@@ -162,7 +163,10 @@ class PostgresReader:
         return self._rows(Task, "list/tasks_of", run_no)
 
     def output(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Output]:
-        return self._rows(Output, "list/output", run_no, after, limit)
+        rows = self._rows(Output, "list/output", run_no, after, limit)
+        for row in rows:
+            row.text = given_text(row.text)
+        return rows
 
     def pools(self, scope: str) -> list[Pool]:
         return self._rows(Pool, "list/pools", scope)

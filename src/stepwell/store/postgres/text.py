@@ -1,0 +1,16 @@
+"""Text as PostgreSQL keeps it. It has no NUL, and what programs say may have: an escape stands for it, and for itself."""
+
+_ESCAPE = "\x1a"
+_ESCAPED, _NUL = f"{_ESCAPE}1", f"{_ESCAPE}0"
+
+
+def kept_text(text: str) -> str:
+    """A text as it is stored."""
+    if "\0" not in text and _ESCAPE not in text:
+        return text
+    return text.replace(_ESCAPE, _ESCAPED).replace("\0", _NUL)
+
+
+def given_text(stored: str) -> str:
+    """A stored text as it was given."""
+    return stored.replace(_NUL, "\0").replace(_ESCAPED, _ESCAPE) if _ESCAPE in stored else stored
