@@ -30,11 +30,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker, chosen = metafunc.definition.get_closest_marker("stores"), os.environ.get(CHOICE)
     if marker is not None:
         named = [chosen] if chosen in marker.args else list(marker.args)
-        metafunc.fixturenames.insert(0, "chosen_store")
         metafunc.parametrize("chosen_store", named, indirect=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def chosen_store(request: pytest.FixtureRequest) -> Iterator[None]:
     """For its tests and their children, `durable` opens this one. What outlives a test has to ask for it, too."""
     with pytest.MonkeyPatch.context() as patch:

@@ -159,6 +159,12 @@ def test_journals_tasks_and_outputs_come_in_order_and_in_parts(store: Store, ses
     assert [row.k for row in look(store, lambda r: r.tasks_of(1))] == [2, 300]
 
 
+def test_output_is_what_was_said_to_the_last_byte(store: Store, session: Session) -> None:
+    texts = ["\0", "a\0b\n", "\x1a", "\x1a0", "\x1a1", "\x1a\0", "\0\x1a0\x1a", "\x1b[31m \u202e", ""]
+    fill(session, run(1), *(Output(1, n, 1, "stdout", NOW, text) for n, text in enumerate(texts, start=1)))
+    assert [row.text for row in look(store, lambda r: r.output(1))] == texts
+
+
 def test_small_tables_belong_to_their_scope(store: Store, session: Session) -> None:
     pools = [Pool("main", "b", limit=1), Pool("main", "a", paused=True), Pool("other", "c", rate=1)]
     manifests = [

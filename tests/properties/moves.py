@@ -215,7 +215,7 @@ KINDS: tuple[OutputKind, ...] = ("stdout", "stderr", "agent")
 
 
 def say(world: World, held: Held, a: int, b: int) -> c.Command:
-    chunks = tuple((KINDS[i], "o" * (1 + 90 * b)) for i in range(1 + a % 3))
+    chunks = tuple((KINDS[i], "o\0"[b == 3] * (1 + 90 * b)) for i in range(1 + a % 3))
     return c.Say(held.lease, max(0, held.said + (b == 7) - (b == 6)), chunks)
 
 

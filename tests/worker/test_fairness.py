@@ -20,6 +20,7 @@ from stepwell.store.sqlite.session import SqliteSession
 from stepwell.store.sqlite.store import SqliteStore
 from stepwell.store.sqlite.turns import TurnLock
 from tests.server.support import environ, stepwell
+from tests.support import durable_url
 
 from .support import OK, QUICK, House, Time, house
 
@@ -220,7 +221,7 @@ def test_limits_hold_also_after_a_worker_was_killed(tmp_path: Path) -> None:
 
 async def killed_worker(it: House, slots: int) -> None:
     """A worker in a process of its own, killed when all its slots are in use."""
-    where = ("--cwd", str(it.cwd), "--db", str(it.cwd / "house.sqlite"))
+    where = ("--cwd", str(it.cwd), "--db", durable_url(it.cwd / "house.sqlite"))
     worker = await asyncio.create_subprocess_exec(
         *stepwell("worker", *where, "--slots", str(slots)),
         env=environ(STEPWELL_LEASE_MS=str(LONG_MS)),

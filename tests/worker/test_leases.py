@@ -12,6 +12,7 @@ import pytest
 from stepwell.engine.clock import steady_s
 from stepwell.model import commands as c
 from stepwell.worker import claims as claims_module
+from tests.support import durable_url
 
 from .support import QUICK, alive, group, house
 
@@ -21,7 +22,7 @@ LATE_S = 7.5
 
 #: A worker whose leases are nearly over, on the house that is in the working directory.
 OWNER = """
-import asyncio, pathlib
+import asyncio, pathlib, sys
 from stepwell.engine.clock import steady_s
 from stepwell.model.settings import Settings
 from stepwell.worker import claims
@@ -29,7 +30,7 @@ from stepwell.worker.local import open_local
 claims.steady_s = lambda: steady_s() - {late}
 async def main():
     settings = Settings(lease_ms=10_000, poll_ms=60_000, kill_grace_ms=400)
-    async with open_local("sqlite:///house.sqlite", pathlib.Path.cwd(), settings=settings, slots=1, roles=False):
+    async with open_local(sys.argv[1], pathlib.Path.cwd(), settings=settings, slots=1, roles=False):
         await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -70,7 +71,9 @@ def test_a_worker_that_is_stopped_for_longer_than_its_lease_has_no_step_any_more
             it.add('trap "" TERM\n' + SLOW.format(tmp_path) + "wait; sleep 60\n")
             run_id = await it.one()
         code = OWNER.format(late=LATE_S)
-        owner = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=tmp_path)
+        owner = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, durable_url(tmp_path / "house.sqlite"), cwd=tmp_path
+        )
         try:
             pid = await it.pid()
             owner.send_signal(signal.SIGSTOP)

@@ -301,6 +301,7 @@ async def sentence(path: Path, run_id: str) -> str:
         return await engine.read(said)
 
 
+@pytest.mark.stores("sqlite")
 def test_a_program_that_was_killed_and_runs_again_goes_on_at_once(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     with process(APP, path) as (first, said):
@@ -314,6 +315,7 @@ def test_a_program_that_was_killed_and_runs_again_goes_on_at_once(tmp_path: Path
     assert_lawful(durable(path))
 
 
+@pytest.mark.stores("sqlite")
 def test_a_program_that_stands_still_keeps_what_it_runs_until_it_is_killed(tmp_path: Path) -> None:
     path, app = tmp_path / "x.sqlite", App("it")
 

@@ -1,4 +1,4 @@
-"""Text as PostgreSQL keeps it. It has no NUL, and what programs say may have: an escape stands for it, and for itself."""
+"""Text as PostgreSQL keeps it: it has no NUL, and what programs say may. An escape stands for it, and for itself."""
 
 _ESCAPE = "\x1a"
 _ESCAPED, _NUL = f"{_ESCAPE}1", f"{_ESCAPE}0"
