@@ -157,7 +157,7 @@ def test_behind_a_pooler_nothing_is_prepared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["nul \0", "\ud800"])
 def test_text_that_cannot_be_stored_is_refused_and_leaves_nothing(sessions: Sessions, text: str) -> None:
     session = sessions("lane")
-    for rows in ([run(1, "r" + text)], [run(1), Output(1, 1, 1, "stdout", NOW, text)]):
+    for rows in ([run(1, "r" + text)], [run(1), event(1, source=text)]):
         session.begin()
         unit = Unit(Settings())
         put(unit, *rows)
