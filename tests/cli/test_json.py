@@ -97,6 +97,7 @@ def calls(shop: Shop) -> Iterator[tuple[str, tuple[str, ...], int]]:
     yield "db backup FILE", ("db", "backup", "copy.sqlite"), 0
     yield "db verify FILE", ("db", "verify", "copy.sqlite"), 0
     yield "db restore FILE", ("db", "restore", "copy.sqlite", "--db", "new.sqlite"), 0
+    yield "db copy SOURCE TARGET", ("db", "copy", "new.sqlite", "newer.sqlite"), 0
     with closing(OriginalFile(shop.cwd / "theirs", at_ms=time.time_ns() // 1_000_000 - 86_400_000)) as original:
         fill(original)
     command = ("import", "codex-flow-systemd-local", "theirs", "--dry-run")

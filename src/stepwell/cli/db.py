@@ -1,6 +1,5 @@
 """`stepwell db`."""
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +8,8 @@ import click
 import msgspec
 
 from stepwell.cli.common import Place, clean, json_option, print_json, with_place
+from stepwell.cli.db_copy import copy_
+from stepwell.cli.progress import Told
 from stepwell.engine.doctor import Checked, examine
 from stepwell.model.errors import Invalid
 from stepwell.model.settings import Settings
@@ -20,29 +21,12 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 NAMED = 1_000
 
 
-class Told:
-    """Progress on a terminal: one line on stderr that goes again."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._on = sys.stderr.isatty() and not quiet
-
-    def pages(self, done: int, total: int) -> None:
-        self._line(f"{done:,} of {total:,} pages")
-
-    def checked(self, now: Checked) -> None:
-        self._line(f"{now.runs:,} runs, {now.entries:,} entries, {now.events:,} events")
-
-    def _line(self, text: str) -> None:
-        if self._on:
-            click.echo(f"\r\033[K{text}", nl=False, err=True)
-
-    def end(self) -> None:
-        self._line("")
-
-
 @click.group()
 def db() -> None:
-    """Back up, restore and verify the database."""
+    """Back up, restore, verify and copy databases."""
+
+
+db.add_command(copy_)
 
 
 @db.command("backup")
@@ -52,10 +36,9 @@ def db() -> None:
 @with_place
 def backup_(place: Place, file: Path, force: bool, as_json: bool) -> None:
     """Copy the database to FILE, as it is now; servers may run and write meanwhile."""
-    told = Told(quiet=as_json)
     source = _file_of(place)
-    size = copies.backup(source, file, force=force, progress=told.pages)
-    told.end()
+    with Told(quiet=as_json) as told:
+        size = copies.backup(source, file, force=force, progress=told.pages)
     if as_json:
         print_json({"database": str(source), "backup": str(file.absolute()), "bytes": size})
     else:
@@ -69,12 +52,10 @@ def backup_(place: Place, file: Path, force: bool, as_json: bool) -> None:
 @with_place
 def restore_(place: Place, file: Path, force: bool, as_json: bool) -> None:
     """Verify the backup FILE and put it in place of the database. Nobody may have that open."""
-    told = Told(quiet=as_json)
     target = _file_of(place)
-    aside = copies.restore(
-        file, target, _examiner(place.settings, told), now=datetime.now(UTC), force=force, progress=told.pages
-    )
-    told.end()
+    with Told(quiet=as_json) as told:
+        laws = _examiner(place.settings, told)
+        aside = copies.restore(file, target, laws, now=datetime.now(UTC), force=force, progress=told.pages)
     if as_json:
         replaced = {} if aside is None else {"replaced": str(aside)}
         print_json({"database": str(target), "backup": str(file.absolute())} | replaced)
@@ -90,9 +71,8 @@ def restore_(place: Place, file: Path, force: bool, as_json: bool) -> None:
 @with_place
 def verify_(place: Place, file: Path | None, as_json: bool) -> None:
     """Check FILE, or else the database, for damage and against every law. Exit code 1 if something is wrong."""
-    told = Told(quiet=as_json)
-    found = copies.verify(file or _file_of(place), _examiner(place.settings, told))
-    told.end()
+    with Told(quiet=as_json) as told:
+        found = copies.verify(file or _file_of(place), _examiner(place.settings, told))
     if as_json:
         print_json({"ok": found.ok, **msgspec.to_builtins(found)})
     else:

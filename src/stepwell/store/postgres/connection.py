@@ -7,10 +7,14 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
+from stepwell.store.postgres.sql import sql
+
 Db: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Connect: TypeAlias = Callable[[], Db]
 #: Statements that a connection keeps prepared: more than there are.
 PREPARED = 500
+#: What the server shows of connections.
+NAME = "stepwell"
 #: A host that is gone without a word is noticed within half a minute, and not after two hours.
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": 10,
@@ -18,18 +22,18 @@ _DEFAULTS: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
-    "fallback_application_name": "stepwell",
+    "fallback_application_name": NAME,
 }
 # Plans that were made while the tables were empty do harm when they are not (kernel-throughput 3), and compiling a
 # statement that takes a tenth of a millisecond only because a row count was guessed wrong takes a hundred.
 _SETTINGS = "set plan_cache_mode = force_custom_plan; set jit = off"
 
 
-def connect(conninfo: str, *, pooled: bool) -> Db:
+def connect(conninfo: str, *, pooled: bool, lane: str = "") -> Db:
     """Opens a connection; each statement is its own transaction until one begins. Raises psycopg's errors.
 
     `pooled`: there is a pooler in between that changes the server's connection after each transaction: nothing is
-    prepared, nothing is set.
+    prepared, nothing is set. `lane`: whose it is; the server shows it, unless the address names the application.
     """
     db = psycopg.connect(
         make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(conninfo)}),
@@ -41,4 +45,6 @@ def connect(conninfo: str, *, pooled: bool) -> Db:
     db.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each statement is prepared for many
     if not pooled:
         db.execute(_SETTINGS, prepare=False)
+        if lane:
+            db.execute(sql("lane/name"), (NAME, lane), prepare=False)
     return db

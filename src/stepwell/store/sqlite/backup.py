@@ -5,18 +5,29 @@ only in one transaction of SQLite, or appears with all that is in it.
 """
 
 import contextlib
-import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
-from stepwell.model.errors import Exists, Invalid, Unavailable, Unknown
+from stepwell.model.errors import Invalid, Unavailable
 from stepwell.store.port import Reader
+from stepwell.store.sqlite.files import (
+    IN_USE,
+    SIDES,
+    cannot,
+    code_of,
+    exists_error,
+    need_file,
+    new_file,
+    opened,
+    publish,
+    sync,
+)
 from stepwell.store.sqlite.reader import SqliteReader
 from stepwell.store.sqlite.sql import migrations
 from stepwell.store.sqlite.store import SqliteStore, read_ledger
@@ -24,9 +35,6 @@ from stepwell.store.sqlite.store import SqliteStore, read_ledger
 #: Pages copied between two reports of progress, and damages that are named.
 STEP = 4_096
 NAMED = 100
-BUSY_MS = 10_000
-OURS = "Name the file that `stepwell db backup` wrote, or a database that `stepwell serve` made."
-SIDES = ("-wal", "-shm", "-journal")
 Progress = Callable[[int, int], None]
 #: What breaks the laws in a database.
 Examine = Callable[[Reader], Iterable[str]]
@@ -59,30 +67,16 @@ def backup(source: Path, target: Path, *, force: bool = False, progress: Progres
     Everything that was committed before the call is in it. `progress` gets pages done and pages in all. Raises
     `Unknown` (no source), `Exists` (target, without `force`), `Invalid` (not a database of Stepwell), `Unavailable`.
     """
-    _need_file(source)
+    need_file(source)
     if not force and target.exists():
-        raise _exists(target)
+        raise exists_error(target)
     if target.exists() and target.samefile(source):
         raise Invalid(f"{target} is the database itself", hint="Name another file.")
-    with _opened(source) as db, _new_file(target) as part:
+    with opened(source) as db, new_file(target) as part:
         _copy(db, part, progress)
         size = part.stat().st_size
-        _publish(part, target, force=force)
+        publish(part, target, force=force)
     return size
-
-
-@contextmanager
-def _new_file(target: Path) -> Iterator[Path]:
-    """A file beside `target` that is not left behind."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-    finally:
-        for side in ("", *SIDES):
-            part.with_name(part.name + side).unlink(missing_ok=True)
 
 
 def _copy(db: sqlite3.Connection, part: Path, progress: Progress) -> None:
@@ -97,29 +91,8 @@ def _copy(db: sqlite3.Connection, part: Path, progress: Progress) -> None:
             db.execute("rollback")
             copy.execute("pragma journal_mode = delete")
     except sqlite3.Error as error:
-        raise _cannot("copy to", part.parent, error) from error
-    _sync(part)
-
-
-def _publish(part: Path, target: Path, *, force: bool) -> None:
-    if force:
-        part.replace(target)
-    else:
-        try:
-            os.link(part, target)  # unlike a rename, it does not take the place of a file that came meanwhile
-        except FileExistsError:
-            raise _exists(target) from None
-        except OSError:
-            part.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        raise cannot("copy to", part.parent, error) from error
+    sync(part)
 
 
 # ── verify ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,8 +104,8 @@ def verify(path: Path, examine: Examine) -> Verified:
     A file of an older Stepwell is examined as a copy that is brought up to date. Raises `Unknown`, `Invalid` (not a
     database of Stepwell), `Unavailable` (of a newer one, or unreadable).
     """
-    _need_file(path)
-    with _opened(path) as db:
+    need_file(path)
+    with opened(path) as db:
         applied = sorted(read_ledger(db, path))
         damage = _damage(db)
         offences: list[str] = []
@@ -178,7 +151,7 @@ def restore(
     it is the old one or the new one. Raises what `verify` and `backup` do.
     """
     if target.exists() and not force:
-        raise _exists(target)
+        raise exists_error(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise Invalid(f"{target} is the backup itself", hint="Name another database with --db or --data-dir.")
     found = verify(source, examine)
@@ -191,8 +164,8 @@ def restore(
         backup(source, target, progress=progress)
         return None
     if aside.exists():
-        raise _exists(aside)
-    with _opened(source) as new:
+        raise exists_error(aside)
+    with opened(source) as new:
         if not _replace(new, target, aside, progress):
             _leave(target, aside, ("", *SIDES))
             backup(source, target, progress=progress)
@@ -213,19 +186,17 @@ def _replace(new: sqlite3.Connection, target: Path, aside: Path, progress: Progr
             db.execute("pragma locking_mode = exclusive")
             db.execute("begin exclusive")
             db.execute("commit")
-            with _new_file(aside) as part:
+            with new_file(aside) as part:
                 _copy(db, part, progress)
-                _publish(part, aside, force=False)
+                publish(part, aside, force=False)
             db.execute("pragma synchronous = full")
             new.backup(db, pages=STEP, progress=lambda _, left, total: progress(total - left, total))
     except sqlite3.Error as error:
-        if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise Unavailable(
-                f"{target} is in use", hint="Stop every server, worker and command that has it open, and try again."
-            ) from error
-        if _code(error) == sqlite3.SQLITE_NOTADB:
+        if code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Unavailable(f"{target} is in use", hint=IN_USE) from error
+        if code_of(error) == sqlite3.SQLITE_NOTADB:
             return False
-        raise _cannot("replace", target, error) from error
+        raise cannot("replace", target, error) from error
     return True
 
 
@@ -234,40 +205,3 @@ def _leave(target: Path, aside: Path, sides: Iterable[str]) -> None:
     for side in sides:
         with contextlib.suppress(FileNotFoundError):
             target.with_name(target.name + side).rename(aside.with_name(aside.name + side))
-
-
-# ── opening ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that only reads. Raises `Invalid` for what is not a database of Stepwell."""
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
-            db.execute(f"pragma busy_timeout = {BUSY_MS}")
-            if db.execute("select 1 from sqlite_schema where name = 'migration'").fetchone() is None:
-                raise Invalid(
-                    f"{path} is no database of Stepwell", hint="Name the file that `stepwell db backup` wrote."
-                )
-            yield db
-    except sqlite3.Error as error:
-        if _code(error) == sqlite3.SQLITE_NOTADB:
-            raise Invalid(f"{path} is no database: {error}", hint=OURS) from error
-        raise _cannot("read", path, error) from error
-
-
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _need_file(path: Path) -> None:
-    if not path.is_file():
-        raise Unknown(f"no database {path}", hint="Name a file with --db or --data-dir.", path=str(path))
-
-
-def _exists(path: Path) -> Exists:
-    return Exists(f"{path} exists", hint="Name another file, or say --force.", path=str(path))
-
-
-def _cannot(what: str, path: Path, error: sqlite3.Error) -> Unavailable:
-    return Unavailable(f"cannot {what} {path}: {error}", hint="Check the disk and its space, and the permissions.")

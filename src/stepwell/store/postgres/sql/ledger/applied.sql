@@ -1,1 +1,1 @@
-select no, hash from migration
+select no, name, hash from migration

@@ -1,0 +1,37 @@
+"""`stepwell db copy`."""
+
+import os
+
+import click
+import msgspec
+
+from stepwell.cli.common import clean, json_option, print_json
+from stepwell.cli.databases import database
+from stepwell.cli.progress import Told
+from stepwell.model.settings import settings_from
+from stepwell.store.copying import copy
+
+
+@click.command("copy")
+@click.argument("source")
+@click.argument("target")
+@click.option("--live", is_flag=True, help="Copy one moment of SOURCE, though servers write to it: for a rehearsal.")
+@json_option
+def copy_(source: str, target: str, live: bool, as_json: bool) -> None:
+    """Copy the database SOURCE to TARGET, which is empty: SQLite to PostgreSQL, back, or to one of its kind.
+
+    Each is a FILE, sqlite:///FILE, or postgresql://USER@HOST/DATABASE. Ids, numbers, positions and histories stay as
+    they are. All of it is copied, read back and compared, or nothing is there. Stop the servers on SOURCE before.
+    """
+    told, settings = Told(quiet=as_json), settings_from(os.environ)
+    one, other = database(source, settings), database(target, settings)
+    with told, one.reading(alone=not live) as moment:
+        found = copy(moment, other.writing(one.shown), told.copied)
+    if as_json:
+        print_json({"source": one.shown, "target": other.shown, **msgspec.to_builtins(found)})
+        return
+    runs, entries = found.rows["run"], found.rows["entry"]
+    click.echo(f"copied {clean(one.shown)} to {clean(other.shown)}: {runs:,} runs, {entries:,} entries")
+    click.echo(f"  all that was committed up to position {found.position:,}; read back and compared")
+    for note in found.notes:
+        click.echo(f"  {clean(note)}")

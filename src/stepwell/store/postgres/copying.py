@@ -1,0 +1,204 @@
+"""A PostgreSQL database as the source of a copy, and an empty one as its target.
+
+A target is filled in one transaction. While that lasts, and after one that broke off, a row of the ledger keeps servers
+out: they say so, instead of taking work into a database that is about to be something else.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import psycopg
+from psycopg import Copy, sql
+
+from stepwell.model.errors import Exists, Invalid, StepwellError, Unavailable
+from stepwell.store.copying import NUMBERED, TABLES, Batches, Kept, Row, Sum, batched
+from stepwell.store.postgres.connection import Db
+from stepwell.store.postgres.ledger import COPYING, need_current
+from stepwell.store.postgres.sql import sql as act
+from stepwell.store.postgres.store import PostgresStore
+
+_TYPES = {int: "int8", float: "float8", bool: "bool", str: "text"}
+_SEQUENCES = {"run": "run_no", "event": "event_no", "message": "message_no_seq"}
+#: What stands for a NUL in what a program printed: PostgreSQL keeps no text with one.
+NUL_SHOWN = "\u2400"
+IN_USE = "Stop every server, worker and command that uses it, and try again."
+EMPTY = "Make a new database for it, and name that."
+
+
+class PostgresSource:
+    """A moment of a database. `db` is in a transaction that sees one snapshot."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+
+    def rows(self, table: Kept) -> Batches:
+        with self._db.cursor().copy(
+            _query("copy (select {columns} from {table} order by {key}) to stdout", table)
+        ) as out:
+            out.set_types([_TYPES[kind] for kind in table.columns.values()])
+            yield from batched(out.rows())
+
+    def numbers(self) -> dict[str, int]:
+        return dict(self._db.execute(act("copy/numbers")).fetchall())
+
+    def head(self) -> int:
+        return int(self._db.execute(act("list/head")).fetchall()[0][0])
+
+
+@contextmanager
+def reading(store: PostgresStore, *, alone: bool) -> Iterator[PostgresSource]:
+    """A moment of a database. `alone`: nobody can write to it until the context ends.
+
+    Raises `Unavailable` (not reachable, in use, of another version) and `Invalid` (not a database of Stepwell).
+    """
+    with closing(store.opened()) as db, telling(store.url):
+        need_current(db, store.url)
+        db.execute("begin isolation level repeatable read")
+        if alone:
+            _hold(db, store.url)
+        else:
+            db.execute("set transaction read only")
+        yield PostgresSource(db)
+
+
+def _hold(db: Db, url: str) -> None:
+    """Every lane raises its row first, so nothing is written to the store while this lasts."""
+    try:
+        db.execute(act("copy/hold"))
+        lanes = db.execute(act("copy/lanes")).fetchall()
+    except psycopg.errors.LockNotAvailable as error:
+        raise Unavailable(f"{url} is in use: somebody writes to it", hint=IN_USE) from error
+    if lanes:
+        raise Unavailable(f"{url} is in use: {len(lanes)} lanes are connected to it", hint=IN_USE)
+
+
+class PostgresTarget:
+    """An empty database. `db` is in a transaction, and has locked every table."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self._nuls = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be kept as it was."""
+        if not self._nuls:
+            return []
+        return [f"{self._nuls:,} pieces of output had a NUL, which PostgreSQL cannot keep: they show {NUL_SHOWN} there"]
+
+    def write(self, table: Kept, batches: Batches) -> Batches:
+        with self._db.cursor().copy(_query("copy {table} ({columns}) from stdin", table)) as into:
+            for batch in batches:
+                rows = batch if table.name != "output" else [self._shown(row) for row in batch]
+                for row in rows:
+                    _write(into, table, row)
+                yield rows
+
+    def _shown(self, row: Row) -> Row:
+        if not any(type(value) is str and "\0" in value for value in row):
+            return row
+        self._nuls += 1
+        return [value.replace("\0", NUL_SHOWN) if type(value) is str else value for value in row]
+
+    def rows(self, table: Kept) -> Batches:
+        return PostgresSource(self._db).rows(table)
+
+    def finish(self, numbers: dict[str, int], head: int, sums: dict[str, Sum]) -> None:
+        for name in NUMBERED:
+            if numbers[name]:
+                self._db.execute(act("copy/set_number"), (_SEQUENCES[name], numbers[name]))
+
+
+def _write(into: Copy, table: Kept, row: Row) -> None:
+    try:
+        into.write_row(row)
+    except (psycopg.DataError, UnicodeError) as error:
+        place = ", ".join(str(value) for name, value in zip(table.columns, row, strict=True) if name in table.key)
+        raise Invalid(
+            f"PostgreSQL cannot keep the row {place!r:.200} of {table.name}: {error}",
+            hint="Nothing was copied. A NUL in an id, a name or a payload that is no JSON has to go first.",
+        ) from error
+
+
+@contextmanager
+def writing(store: PostgresStore, origin: str) -> Iterator[PostgresTarget]:
+    """A database that has all that was written when the context ends well, and nothing otherwise.
+
+    Raises `Exists` when it is not empty, and `Unavailable` when somebody uses it.
+    """
+    store.migrated(copying=True)
+    with closing(store.opened()) as db, telling(store.url):
+        with db.transaction():
+            _lock(db, store.url, "copy/lock_ledger")
+            _need_empty(db, store.url)
+            db.execute(act("copy/mark"), (COPYING, origin))
+        with _marked(db, store.url):
+            _lock(db, store.url, "copy/lock")
+            _need_empty(db, store.url)
+            for name in ("lane", "meta"):
+                db.execute(sql.SQL("delete from {}").format(sql.Identifier(name)))
+            yield PostgresTarget(db)
+        db.execute("analyze")
+
+
+@contextmanager
+def _marked(db: Db, url: str) -> Iterator[None]:
+    """A transaction that takes away the mark which was set before.
+
+    Who is killed leaves it, who gives up takes it back, and who finds another copy at work leaves that one's.
+    """
+    mine = False
+    try:
+        with db.transaction():
+            _lock(db, url, "copy/lock_ledger")
+            mine = True
+            yield
+            db.execute(act("copy/unmark"), (COPYING,))
+    except BaseException:
+        if mine and not db.closed:
+            db.execute(act("copy/unmark"), (COPYING,))
+        raise
+
+
+def _need_empty(db: Db, url: str) -> None:
+    for table in TABLES:
+        if table.name != "meta" and db.execute(_query("select 1 from {table} limit 1", table)).fetchone():
+            raise Exists(f"{url} is not empty: its table {table.name} has rows", hint=EMPTY)
+
+
+def _lock(db: Db, url: str, which: str) -> None:
+    try:
+        db.execute(act(which))
+    except psycopg.errors.LockNotAvailable as error:
+        raise Unavailable(f"{url} is in use, or is being filled by another copy", hint=IN_USE) from error
+
+
+@contextmanager
+def telling(url: str) -> Iterator[None]:
+    """Errors of PostgreSQL as those that callers see."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise meaning(url, error) from error
+
+
+def meaning(url: str, error: psycopg.Error) -> StepwellError:
+    """What an error of PostgreSQL is to whoever called: one line, and what to do."""
+    text = error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
+    hint = _HINTS.get(error.sqlstate or "", "Check that the server runs and takes connections, and try again.")
+    return Unavailable(f"{url}: {text}", hint=hint)
+
+
+_HINTS = {
+    "42501": "Run it as the role that owns the tables.",
+    "53100": "Make room on the disk of the server, and try again.",
+    "57014": "The server's statement_timeout is too short for this: set it to 0 for the role that does it.",
+}
+
+
+def _query(statement: str, table: Kept) -> sql.Composed:
+    return sql.SQL(statement).format(
+        table=sql.Identifier(table.name),
+        columns=sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+        key=sql.SQL(", ").join(map(sql.Identifier, table.key)),
+    )

@@ -1,0 +1,1 @@
+delete from migration where no = $1

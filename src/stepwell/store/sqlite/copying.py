@@ -1,0 +1,114 @@
+"""A SQLite file as the source of a copy, and a new file as its target."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from stepwell.model.errors import Unavailable
+from stepwell.store.copying import NUMBERED, Batches, Kept, Row, Sum, batched
+from stepwell.store.sqlite.files import cannot, exists_error, need_file, new_file, opened, opened_alone, publish
+from stepwell.store.sqlite.sql import migrations, sql
+from stepwell.store.sqlite.store import SqliteStore, read_ledger
+
+
+class SqliteSource:
+    """A moment of a file. `db` is in a transaction that reads."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def rows(self, table: Kept) -> Batches:
+        return batched(map(_typed(table), self._db.execute(_select(table))))
+
+    def numbers(self) -> dict[str, int]:
+        found = dict(self._db.execute("select name, seq from sqlite_sequence"))
+        return {name: found.get(name, 0) for name in NUMBERED}
+
+    def head(self) -> int:
+        return int(self._db.execute(sql("list/head")).fetchone()[0])
+
+
+@contextmanager
+def reading(path: Path, *, alone: bool) -> Iterator[SqliteSource]:
+    """A moment of a file. `alone`: nobody else has it open, and nobody can write to it until the context ends.
+
+    Raises `Unknown` (no file), `Invalid` (not a database of Stepwell), `Unavailable` (in use, or of another version).
+    """
+    need_file(path)
+    with opened_alone(path) if alone else opened(path) as db:
+        _need_current(db, path)
+        db.execute("begin")
+        yield SqliteSource(db)
+
+
+def _need_current(db: sqlite3.Connection, path: Path) -> None:
+    missing = len(migrations()) - len(read_ledger(db, path))
+    if missing:
+        raise Unavailable(
+            f"{path} is of an older Stepwell, {missing} migrations behind",
+            hint=f"Bring it up to date: stepwell db migrate --db {path}",
+        )
+
+
+class SqliteTarget:
+    """A new file. `db` is in a transaction."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    @property
+    def notes(self) -> list[str]:
+        """Everything is kept as it was."""
+        return []
+
+    def write(self, table: Kept, batches: Batches) -> Batches:
+        holes = ", ".join("?" * len(table.columns))
+        statement = f"insert into {table.name} ({_columns(table)}) values ({holes})"  # noqa: S608 - our own names
+        for batch in batches:
+            self._db.executemany(statement, batch)
+            yield batch
+
+    def rows(self, table: Kept) -> Batches:
+        return SqliteSource(self._db).rows(table)
+
+    def finish(self, numbers: dict[str, int], head: int, sums: dict[str, Sum]) -> None:
+        for name, number in [*numbers.items(), ("change", head)]:
+            self._db.execute("delete from sqlite_sequence where name = ?", (name,))
+            self._db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", (name, number))
+
+
+@contextmanager
+def writing(path: Path, *, force: bool = False) -> Iterator[SqliteTarget]:
+    """A file that appears, whole and on the disk, when the context ends well. Raises `Exists` without `force`."""
+    if not force and path.exists():
+        raise exists_error(path)
+    with new_file(path) as part:
+        try:
+            SqliteStore(part, sync="off").migrate()
+            with closing(sqlite3.connect(part, isolation_level=None)) as db:
+                db.execute("pragma synchronous = off")
+                db.execute("begin immediate")
+                yield SqliteTarget(db)
+                db.execute("commit")
+                db.execute("pragma journal_mode = delete")
+        except sqlite3.Error as error:
+            raise cannot("write to", path.parent, error) from error
+        publish(part, path, force=force)
+
+
+def _columns(table: Kept) -> str:
+    return ", ".join(f'"{name}"' for name in table.columns)
+
+
+def _select(table: Kept) -> str:
+    order = ", ".join(f'"{name}"' for name in table.key)
+    return f"select {_columns(table)} from {table.name} order by {order}"  # noqa: S608 - our own names
+
+
+def _typed(table: Kept) -> Callable[[Row], Row]:
+    """SQLite has no truth values."""
+    truths = [place for place, kind in enumerate(table.columns.values()) if kind is bool]
+    if not truths:
+        return lambda row: row
+    return lambda row: [bool(value) if place in truths else value for place, value in enumerate(row)]
