@@ -123,7 +123,7 @@ async def _finish_burst(path: Path, first: int, first_due: int, count: int, seco
             await asyncio.gather(*ends)
             if not claimed.tasks:
                 await _hinted(hint)
-        return lags, engine.lane.timings.longest_batch * 1_000
+        return lags, engine.lanes.timings.longest_batch * 1_000
 
 
 async def _hinted(hint: asyncio.Event) -> None:

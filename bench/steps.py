@@ -93,9 +93,9 @@ async def closed_loop(rig: Rig, callers: int, loop: str) -> list[Row]:
     async with engine_on(rig.fresh(f"steps-{loop}-{callers}")) as engine:
         leased = await turns(engine, callers)
         await _round(engine, leased, max(1, steps // 10))
-        before, started = snapshot(engine.lane.timings), time.perf_counter()
+        before, started = snapshot(engine.lanes.timings), time.perf_counter()
         rates = [await _round(engine, leased, steps, took) for _ in range(rounds)]
-        shares = where(before, engine.lane.timings, time.perf_counter() - started)
+        shares = where(before, engine.lanes.timings, time.perf_counter() - started)
     ms = [one * 1_000 for one in took]
     tail = f"p50 {number(quantile(ms, 0.5))} p99 {number(quantile(ms, 0.99))} ms; {shares}"
     return [Row(f"{callers:,} callers, {loop}", "steps/s", rates, tail, at_least(25_000) if callers == 100 else None)]

@@ -53,7 +53,7 @@ async def closed_loop(rig: Rig, callers: int, name: str, one: One) -> Row:
             took.append(time.perf_counter() - started)
 
     async with engine_on(rig.fresh(f"workflows-{name}-{callers}")) as engine:
-        before, began, rates = snapshot(engine.lane.timings), time.perf_counter(), []
+        before, began, rates = snapshot(engine.lanes.timings), time.perf_counter(), []
         for number_ in range(rounds):
             started = time.perf_counter()
             await asyncio.gather(*(caller(f"r{number_}-{one}") for one in range(callers)))
@@ -82,7 +82,7 @@ async def by_worker(rig: Rig, callers: int) -> Row:
 
     async with engine_on(rig.fresh(f"workflows-worker-{callers}")) as engine:
         worker = asyncio.create_task(_work(engine, ends))
-        before, began, rates = snapshot(engine.lane.timings), time.perf_counter(), []
+        before, began, rates = snapshot(engine.lanes.timings), time.perf_counter(), []
         for number_ in range(rounds):
             started = time.perf_counter()
             async with asyncio.timeout(60):
@@ -116,7 +116,7 @@ async def _work(engine: Engine, ends: dict[str, asyncio.Event]) -> None:
 def _note(engine: Engine, before: Timings, wall_s: float, took: list[float]) -> str:
     ms = [one * 1_000 for one in took]
     tail = f"p50 {number(quantile(ms, 0.5))} p99 {number(quantile(ms, 0.99))} ms"
-    return f"{tail}; {where(before, engine.lane.timings, wall_s)}"
+    return f"{tail}; {where(before, engine.lanes.timings, wall_s)}"
 
 
 async def _all_ended(engine: Engine) -> None:

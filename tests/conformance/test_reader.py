@@ -214,11 +214,11 @@ def test_counts_of_runs_tasks_events_and_messages(store: Store, session: Session
 
 def test_commits_of_others_are_counted(store: Store) -> None:
     one, two = store.session("one"), store.session("two")
-    assert look(store, lambda r: (r.others("one"), r.others("two"))) == (0, 0)
+    assert look(store, lambda r: (r.others(["one"]), r.others(["two"]))) == (0, 0)
     for number in (1, 2, 3):
         fill(one, run(number))
     fill(two, run(4))
-    assert look(store, lambda r: (r.others("one"), r.others("two"), r.others("three"))) == (1, 3, 4)
+    assert look(store, lambda r: (r.others(["one"]), r.others(["two"]), r.others(["three"]))) == (1, 3, 4)
     one.close()
     two.close()
 

@@ -75,7 +75,7 @@ class Place:
         sw = Client(self.url, app or self.app, settings=self.settings, clock_ms=self.time, **{"drain": 0, **options})
         async with sw:
             self.opened = True
-            lane = sw._connection.engine.lane
+            lane = sw._connection.engine.lanes
             submit = lane.submit
 
             def gate(command: c.Command, *rest: Any) -> None:

@@ -77,9 +77,9 @@ async def test_140_whatever_is_in_the_file_when_a_process_dies_the_run_completes
         run = await sw.options(id="run").start(flow)
         for _ in range(2):
             await run.signal("go", 1)
-        sw._connection.engine.lane._fault = copied
+        sw._connection.engine.lanes.first._fault = copied
         assert await run.result() == 25
-        sw._connection.engine.lane._fault = lambda _: None
+        sw._connection.engine.lanes.first._fault = lambda _: None
     assert len(copies) > 40
     disk.time.forward(60)
     for folder in copies:

@@ -153,7 +153,7 @@ class Puppet:
         tell(("done",))
 
     async def do_state(self) -> None:
-        lane = self.engine.lane
+        lane = self.engine.lanes.first
         tell(("state", self.engine.trouble, self.faults.begun, lane.timings.longest_begin))
 
 

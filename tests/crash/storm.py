@@ -90,7 +90,7 @@ class Worker:
             self.ledger.write(Line("refused", what, name, error=refusal.code, wait_ms=_ms_since(sent), **about))
             return None
         about["seq"] = getattr(reply, "first", getattr(reply, "seq", 0))
-        lock_ms = int(self.engine.lane.timings.longest_begin * 1_000)
+        lock_ms = int(self.engine.lanes.timings.longest_begin * 1_000)
         self.ledger.write(Line("done", what, name, wait_ms=_ms_since(sent), lock_ms=lock_ms, **about))
         return reply
 

@@ -45,6 +45,19 @@ def test_an_end_is_remembered_until_a_later_commit_touches_the_run() -> None:
     assert (ends.get(1), ends.get(2)) == (None, row(2))
 
 
+def test_what_an_earlier_commit_says_later_hides_no_end_and_makes_none() -> None:
+    ends = Ends()
+    ended(ends, 1)
+    ends.saw(frozenset({1}), {})
+    assert not ends.silent_on(1, steady_s()), "it has ended, whatever else touched it"
+    ends.saw(frozenset({2}), {}, {2: 2})
+    ended(ends, 2)
+    assert ends.get(2) is None, "it was restarted after that end"
+    again = row(2, generation=2)
+    ends.saw(frozenset({2}), {2: again})
+    assert ends.get(2) == again
+
+
 def test_what_is_dropped_ends_the_time_that_it_knows_all_about() -> None:
     time = Time()
     ends = Ends(clock=time, most=2, kept_s=5)
@@ -150,9 +163,8 @@ def test_a_run_that_was_restarted_has_not_ended(made: Callable[[Path], Store], t
     async def main() -> None:
         async with Engine(made(tmp_path), settings=SLOW) as engine:
             since, task = await begun(engine)
-            first = engine.submit(c.Finish(task.lease, 1, c.Completed("1")))
-            second = engine.submit(c.Restart("r"))
-            await asyncio.gather(first, second)
+            await engine.submit(c.Finish(task.lease, 1, c.Completed("1")))
+            await engine.submit(c.Restart("r"))
             waiting = asyncio.create_task(engine.wait_end(task.run.no, since=since))
             (again,) = (await engine.submit(c.Claim("w", engine.secret()))).tasks
             await engine.submit(c.Finish(again.lease, 1, c.Completed("2")))

@@ -89,9 +89,9 @@ def test_a_lease_that_ran_out_does_not_keep_the_lane_busy() -> None:
             clock.tick(120_001)
             assert engine._timekeeper is not None
             engine._timekeeper.hint()
-            before = engine.lane.timings.batches
+            before = engine.lanes.timings.batches
             await asyncio.sleep(0.4)
-            assert engine.lane.timings.batches - before < 10
+            assert engine.lanes.timings.batches - before < 10
 
     asyncio.run(main())
 
@@ -99,7 +99,7 @@ def test_a_lease_that_ran_out_does_not_keep_the_lane_busy() -> None:
 def test_without_any_hint_polls_find_all_work() -> None:
     async def main() -> None:
         async with Engine(MemoryStore(), settings=QUICK) as engine:
-            engine.lane._on_commit = lambda committed: None
+            engine.lanes.first._on_commit = lambda committed: None
             await engine.submit(c.SetPool(Pool("main", "p", key_limit=1)))
             parent = await turn(engine, "parent")
             drafts = (c.Draft(ChildStarted("kid", "w"), "k"), c.Draft(ActionScheduled("m:f"), "a"))
@@ -167,7 +167,7 @@ def test_wait_run_hears_of_the_end_at_once_and_has_a_bound() -> None:
 def test_waiters_without_hints_go_by_polls() -> None:
     async def main() -> None:
         async with Engine(MemoryStore(), settings=QUICK) as engine:
-            engine.lane._on_commit = lambda committed: None
+            engine.lanes.first._on_commit = lambda committed: None
             task = await turn(engine)
             waiting = asyncio.create_task(engine.wait_run(task.run.no, lambda run: run.terminal, timeout_s=5))
             await asyncio.sleep(0.03)
@@ -235,7 +235,7 @@ def test_what_a_commit_tells_its_waiters() -> None:
     async def main() -> None:
         told: list[Committed] = []
         async with Engine(MemoryStore(), roles=False) as engine:
-            engine.lane._on_commit = told.append
+            engine.lanes.first._on_commit = told.append
             task = await turn(engine)
             assert (told[-1].runs, told[-1].ready) == (frozenset({1}), False)
             await engine.submit(c.Park(task.lease, 1, task.seen, ("timer:t",), engine.clock_ms() + 9_000, "t"))
@@ -254,7 +254,7 @@ def test_a_read_sees_one_snapshot_however_many_queries_it_makes(tmp_path: Path) 
             def query(reader: Reader) -> list[tuple[int, int]]:
                 seen = [(len(reader.changes(after=0)), len(reader.entries(1)))]
                 answer: Future[c.Signaled] = Future()
-                engine.lane.submit(c.Signal("r", "s"), answer, None)
+                engine.lanes.submit(c.Signal("r", "s"), answer, None)
                 assert answer.result(timeout=10).seq
                 return [*seen, (len(reader.changes(after=0)), len(reader.entries(1)))]
 

@@ -51,9 +51,9 @@ def test_many_callers_share_few_commits(tmp_path: Path) -> None:
         async with Engine(durable(tmp_path / "s.sqlite"), roles=False) as engine:
             replies = await gathered(engine, *(start(f"r{i}") for i in range(300)))
             assert all(reply.created for reply in replies)
-            assert engine.lane.commits < 150
-            assert len(await engine.read(lambda reader: reader.changes(after=0))) == engine.lane.commits
-            assert engine.lane.timings.commands == 300
+            assert engine.lanes.commits < 150
+            assert len(await engine.read(lambda reader: reader.changes(after=0))) == engine.lanes.commits
+            assert engine.lanes.timings.commands == 300
 
     asyncio.run(main())
 
@@ -62,7 +62,7 @@ def test_a_batch_that_changes_nothing_is_no_commit(tmp_path: Path) -> None:
     async def main() -> None:
         async with Engine(durable(tmp_path / "s.sqlite"), roles=False) as engine:
             await gathered(engine, c.Claim("w", "s"), c.Sweep(), c.Signal("nobody", "s"))
-            assert engine.lane.commits == 0
+            assert engine.lanes.commits == 0
             assert await engine.read(lambda reader: reader.head()) == 0
 
     asyncio.run(main())
@@ -73,7 +73,7 @@ def test_a_batch_is_no_larger_than_its_bound() -> None:
         gate = Gate()
         async with Engine(MemoryStore(), settings=Settings(batch_commands=10), fault=gate, roles=False) as engine:
             await together(engine, gate, *(start(f"r{i}") for i in range(45)))
-            assert engine.lane.commits == 5
+            assert engine.lanes.commits == 5
 
     asyncio.run(main())
 
@@ -151,7 +151,7 @@ def test_a_full_queue_is_unavailable_at_once_and_loses_nothing() -> None:
             assert await asyncio.to_thread(gate.reached.wait, 10)
             queued = [asyncio.ensure_future(engine.submit(start(f"r{i}"))) for i in range(5)]
             await asyncio.sleep(0)
-            assert engine.lane.depth == 5
+            assert engine.lanes.depth == 5
             with pytest.raises(Unavailable, match="5 commands wait") as caught:
                 await engine.submit(start("too many"))
             assert "back-off" in caught.value.hint
@@ -265,7 +265,7 @@ def test_closing_decides_what_is_in_the_queue_and_takes_no_more() -> None:
             answers = [asyncio.ensure_future(engine.submit(start(f"r{i}"))) for i in range(20)]
             assert await asyncio.to_thread(gate.reached.wait, 10)
             closing = asyncio.ensure_future(engine.close())
-            await asyncio.to_thread(wait_until, lambda: engine.lane._closing)
+            await asyncio.to_thread(wait_until, lambda: engine.lanes.first._closing)
             with pytest.raises(Unavailable, match="closed"):
                 await engine.submit(start("late"))
             gate.open()
@@ -293,7 +293,7 @@ def test_a_hint_that_fails_runs_no_batch_twice_and_the_answers_are_true(error: E
         gate = Gate()
         async with Engine(MemoryStore(), fault=gate, roles=False) as engine:
             await engine.submit(start("r"))
-            engine.lane._on_commit = boom
+            engine.lanes.first._on_commit = boom
             replies = await together(engine, gate, *(c.Signal("r", f"s{i}") for i in range(4)))
             assert [reply.seq for reply in replies] == [2, 3, 4, 5]
             assert len(await engine.read(lambda reader: reader.entries(1))) == 5

@@ -159,7 +159,7 @@ async def hall(
     store = durable(cwd / "hall.sqlite", sync="normal")
     with pytest.MonkeyPatch.context() as patch:
         async with Engine(store, settings=settings, clock_ms=clock_ms, fault=fault) as engine:
-            made, submit = Hall(engine), engine.lane.submit
+            made, submit = Hall(engine), engine.lanes.submit
 
             def gate(command: c.Command, *rest: Any) -> None:
                 if isinstance(command, made.away):
@@ -167,7 +167,7 @@ async def hall(
                 made.sent.append(command)
                 submit(command, *rest)
 
-            patch.setattr(engine.lane, "submit", gate)
+            patch.setattr(engine.lanes, "submit", gate)
             try:
                 yield made
             finally:

@@ -169,14 +169,14 @@ async def house(
     store = durable(cwd / "house.sqlite", sync="normal")
     with pytest.MonkeyPatch.context() as patch:
         async with Engine(store, settings=settings, clock_ms=clock_ms, fault=fault) as engine:
-            made, submit = House(cwd, engine), engine.lane.submit
+            made, submit = House(cwd, engine), engine.lanes.submit
 
             def gate(command: c.Command, *rest: Any) -> None:
                 if isinstance(command, made.away):
                     raise Unavailable("the lane is away")
                 submit(command, *rest)
 
-            patch.setattr(engine.lane, "submit", gate)
+            patch.setattr(engine.lanes, "submit", gate)
             try:
                 yield made
             finally:

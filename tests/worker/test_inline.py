@@ -220,9 +220,9 @@ async def test_many_at_once_in_few_commits(tmp_path: Path) -> None:
 
     async with hall(tmp_path) as it:
         it.work()
-        before = it.engine.lane.commits
+        before = it.engine.lanes.commits
         assert await it.result(await it.start(it.workflow(flow))) == sum(range(500))
-        assert it.engine.lane.commits - before < 40
+        assert it.engine.lanes.commits - before < 40
 
 
 @on_a_loop

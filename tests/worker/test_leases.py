@@ -43,13 +43,13 @@ def test_a_store_that_does_not_answer_stops_the_step_before_its_lease_is_over(
 
     async def main() -> None:
         async with house(tmp_path) as it:
-            submit = it.engine.lane.submit
+            submit = it.engine.lanes.submit
 
             def hangs(command: c.Command, *rest: Any) -> None:
                 if not isinstance(command, c.Sync):
                     submit(command, *rest)
 
-            monkeypatch.setattr(it.engine.lane, "submit", hangs)
+            monkeypatch.setattr(it.engine.lanes, "submit", hangs)
             it.add("trap 'exit 0' TERM\n" + SLOW.format(tmp_path))
             run_id = await it.one()
             begun = time.monotonic()

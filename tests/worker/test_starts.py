@@ -46,11 +46,11 @@ async def test_one_commit_starts_and_leases_and_the_next_one_ends(tmp_path: Path
     async with hall(tmp_path, settings=SLOW) as it:
         worker, workflow = it.work(), it.workflow(answers)
         await true(lambda: len(claims_of(it)) == 2)
-        before = it.engine.lane.commits
+        before = it.engine.lanes.commits
         started = await worker.start_run(command_for(it, workflow))
         assert leased_at_once(started)
         assert await it.result(started.run_id) == "x"
-        assert it.engine.lane.commits - before == 2
+        assert it.engine.lanes.commits - before == 2
         assert await it.kinds(started.run_id) == ["run.created", "attempt.started", "run.completed"]
         assert len(claims_of(it)) == 2, "nobody had to claim"
 

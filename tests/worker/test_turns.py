@@ -56,7 +56,7 @@ class HeldUp:
 
 def lose_answers(it: Hall, monkeypatch: pytest.MonkeyPatch, lost: list[c.Command]) -> None:
     """The answer of each numbered write is lost the first time: it was committed, and nobody hears of it."""
-    submit = it.engine.lane.submit
+    submit = it.engine.lanes.submit
     kinds = c.Record | c.Finish | c.Park
 
     class Deaf:
@@ -79,7 +79,7 @@ def lose_answers(it: Hall, monkeypatch: pytest.MonkeyPatch, lost: list[c.Command
         else:
             submit(command, answer, loop)
 
-    monkeypatch.setattr(it.engine.lane, "submit", losing)
+    monkeypatch.setattr(it.engine.lanes, "submit", losing)
 
 
 @on_a_loop
@@ -153,7 +153,7 @@ async def test_one_that_has_lost_count_is_given_back_and_goes_on(
     caplog.set_level(logging.CRITICAL)
     monkeypatch.setattr("stepwell.worker.turns.BROKEN_HANDLER_MS", 50)
     async with hall(tmp_path) as it:
-        submit, refused = it.engine.lane.submit, list[c.Command]()
+        submit, refused = it.engine.lanes.submit, list[c.Command]()
 
         def refusing(command: c.Command, answer: Any, loop: Any) -> None:
             if isinstance(command, c.Record) and not refused:
@@ -162,7 +162,7 @@ async def test_one_that_has_lost_count_is_given_back_and_goes_on(
             else:
                 submit(command, answer, loop)
 
-        monkeypatch.setattr(it.engine.lane, "submit", refusing)
+        monkeypatch.setattr(it.engine.lanes, "submit", refusing)
         it.work()
         run_id = await it.start(it.workflow(steps), 2)
         assert await it.result(run_id) == 2

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from stepwell.engine.ends import kept
 from stepwell.kernel.unit import Unit
-from stepwell.model.entries import DELIVERABLE, ENDS
+from stepwell.model.entries import DELIVERABLE, ENDS, RunRestarted
 from stepwell.model.rows import Entry, Run
 
 
@@ -25,12 +25,13 @@ class Committed(Struct, gc=False):
     """What a commit did, for those who wait: a hint, never the truth.
 
     `wakes`: runs that others wrote to, for their bodies. `ended`: runs that are terminal now, with their
-    rows where these can be handed on.
+    rows where these can be handed on. `reopened`: the new generation of runs that were restarted.
     """
 
     runs: frozenset[int] = frozenset()
     wakes: dict[int, Wake] = {}
     ended: dict[int, Run | None] = {}
+    reopened: dict[int, int] = {}
     ready: bool = False
     earliest_due: int | None = None
     freed: frozenset[tuple[str, str, str]] = frozenset()  # pool keys (scope, pool, key) that have a slot more
@@ -44,7 +45,8 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     ended = {
         one.run_no: kept(rows[one.run_no]) for one in unit.entries if one.kind in ENDS and rows[one.run_no].terminal
     }
-    committed = Committed(runs, _wakes(unit) if unit.woken else {}, ended, messages=bool(unit.sent))
+    reopened = {one.run_no: rows[one.run_no].generation for one in unit.entries if one.kind == RunRestarted.kind}
+    committed = Committed(runs, _wakes(unit) if unit.woken else {}, ended, reopened, messages=bool(unit.sent))
     freed: set[tuple[str, str, str]] = set()
     for key in unit.tasks.dirty:
         task = unit.tasks.rows[key]

@@ -15,7 +15,8 @@ from stepwell.engine.committed import Committed, Wake
 from stepwell.engine.ends import Ends
 from stepwell.engine.entropy import Entropy
 from stepwell.engine.inside import refuse_inside
-from stepwell.engine.lane import Hint, Lane, no_fault
+from stepwell.engine.lane import Hint, Lane, Submit, no_fault
+from stepwell.engine.lanes import Lanes
 from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c
@@ -29,6 +30,8 @@ T = TypeVar("T")
 READERS = 2
 WATCH_S = 0.05
 PRUNE_S = 60.0
+#: How many messages one commit of the lane of mutations takes: others deliver those that call none.
+CALLBACKS = 20
 
 
 class Engine(AbstractAsyncContextManager["Engine"]):
@@ -66,10 +69,10 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._listeners: dict[int, Callable[[Wake], None]] = {}
         self._roles: list[Role] = []
         self._timekeeper: Timekeeper | None = None
-        self._deliver: Repeater | None = None
+        self._deliver: list[Repeater] = []
         self._promoter: Promoter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lane: Lane | None = None
+        self._lanes: Lanes | None = None
         self._closed = self._borrows = self._reads = False
         self._opened = 0
 
@@ -85,7 +88,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             await self.close()
             raise
         self._reads = True
-        self.lane.start()
+        self.lanes.start()
         PROCESS.enter(self.settings.switch_us, self.settings.collect_objects)
         self._borrows = True
         if self._with_roles:
@@ -98,8 +101,15 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         for _ in range(READERS):
             self._readers.put(self.store.reader())
             self._opened += 1
+        many = self.store.many_lanes
+        limited: set[tuple[str, str]] = set()
+        make = partial(self._make_lane, limited)
+        calls = many and self._mutations is not None
+        self._lanes = Lanes.open(make, self.settings.lanes if many else 1, calls=calls)
+
+    def _make_lane(self, limited: set[tuple[str, str]], passes_to: Lane | None) -> Lane:
         name = self.new_id("lane_")
-        self._lane = Lane(
+        return Lane(
             self.store.session(name),
             settings=self.settings,
             clock_ms=self.clock_ms,
@@ -109,6 +119,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             mutations=self._mutations,
             fault=self._fault,
             name=name,
+            limited=limited,
+            passes_to=passes_to,
         )
 
     def _start_roles(self) -> None:
@@ -116,17 +128,20 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._timekeeper = Timekeeper(
             self.submit, lambda: self.read(lambda reader: reader.next_due()), self.clock_ms, wait_s=poll_s
         )
-        self._deliver = Repeater("delivery", self.submit, c.Deliver(), wait_s=poll_s)
+        self._deliver = [Repeater("delivery", self.submit, c.Deliver(), wait_s=poll_s)]
+        if self.lanes.calls is not None:
+            call = partial(self._ask, self.lanes.calls.submit)
+            self._deliver.append(Repeater("callbacks", call, c.Deliver(CALLBACKS), wait_s=poll_s))
         self._promoter = Promoter(self.submit, wait_s=poll_s)
         self._roles = [
             self._timekeeper,
-            self._deliver,
+            *self._deliver,
             self._promoter,
             Repeater("sweeper", self.submit, c.Sweep(), wait_s=poll_s),
             Repeater("pruner", self.submit, c.Prune(), wait_s=PRUNE_S),
             Watcher(
                 self.store.version,
-                lambda: self.read(lambda reader: reader.others(self.lane.name)),
+                lambda: self.read(lambda reader: reader.others(self.lanes.names)),
                 self._hint_all,
                 wait_s=min(WATCH_S, poll_s),
             ),
@@ -149,8 +164,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._closed = True
         await asyncio.gather(*(role.stop() for role in self._roles))
         loop = asyncio.get_running_loop()
-        if self._lane is not None:
-            await loop.run_in_executor(self._threads, self._lane.close)
+        if self._lanes is not None:
+            await loop.run_in_executor(self._threads, self._lanes.close)
         if self._borrows:
             PROCESS.leave()
         self._reads = False  # before the readers go: a read that came after would wait for one for ever
@@ -164,20 +179,20 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self.store.close()
 
     @property
-    def lane(self) -> Lane:
-        if self._lane is None:
+    def lanes(self) -> Lanes:
+        if self._lanes is None:
             raise Unavailable("the engine has not started", hint="Use it as `async with Engine(store) as engine:`.")
-        return self._lane
+        return self._lanes
 
     @property
     def trouble(self) -> str | None:
         """Why nothing can be committed now; None when all is well. It may pass, unless it is `stopped`, too."""
-        return self.lane.trouble
+        return self.lanes.trouble
 
     @property
     def stopped(self) -> str | None:
         """Why nothing is committed any more until this process starts again; None otherwise."""
-        return self.lane.stopped
+        return self.lanes.stopped
 
     def new_id(self, prefix: str = "run_") -> str:
         """A time-ordered id that nobody can guess."""
@@ -214,15 +229,19 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     @overload
     def submit(self, command: c.Command) -> Awaitable[Any]: ...
     def submit(self, command: c.Command) -> Awaitable[Any]:
-        """Sends a command to the lane. Awaiting it gives the reply, durable, or raises the refusal.
+        """Sends a command to its lane. Awaiting it gives the reply, durable, or raises the refusal.
 
         Raises `Nested` at once from inside a mutation: it would wait for itself.
         """
         refuse_inside()
+        return self._ask(self.lanes.submit, command)
+
+    @staticmethod
+    def _ask(submit: Submit, command: c.Command) -> Awaitable[Any]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         try:
-            self.lane.submit(command, answer, loop)
+            submit(command, answer, loop)
         except Unavailable as refusal:
             answer.set_exception(refusal)
         return answer
@@ -326,9 +345,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             del self._listeners[number]
 
     def _committed(self, committed: Committed) -> Hint | None:
-        """Called on the lane's thread."""
+        """Called on the thread of the lane that committed."""
         if self._ends is not None:
-            self._ends.saw(committed.runs, committed.ended)
+            self._ends.saw(committed.runs, committed.ended, committed.reopened)
         if self._loop is None or not self._wanted(committed):
             return None
         return self._loop, partial(self._tell, committed)
@@ -354,12 +373,14 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         for number in committed.ended.keys() & self._enders.keys():
             for event in self._enders[number]:
                 event.set()
-        for number in committed.wakes.keys() & self._listeners.keys():
-            self._listeners[number](committed.wakes[number])
+        for number, wake in committed.wakes.items():
+            if (told := self._listeners.get(number)) is not None:
+                told(wake)
         if committed.earliest_due is not None and self._timekeeper is not None:
             self._timekeeper.due(committed.earliest_due)
-        if committed.messages and self._deliver is not None:
-            self._deliver.hint()
+        if committed.messages:
+            for role in self._deliver:
+                role.hint()
         if committed.freed and self._promoter is not None:
             self._promoter.freed(committed.freed)
 

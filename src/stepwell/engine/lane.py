@@ -47,6 +47,7 @@ class Answer(Protocol):
 
 
 Item = tuple[c.Command, Answer, asyncio.AbstractEventLoop | None]
+Submit = Callable[[c.Command, Answer, asyncio.AbstractEventLoop | None], None]
 #: Something to call on an event loop, together with the answers that go there.
 Hint = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 #: A batch's order: heartbeats before anything that could end their leases, and what deletes after all who name it.
@@ -73,7 +74,11 @@ def no_fault(point: str) -> None:
 
 
 class Lane:
-    """Runs on a thread of its own. `submit` may be called from any thread and any event loop."""
+    """Runs on a thread of its own. `submit` may be called from any thread and any event loop.
+
+    `limited`: pools with limits that this lane and its fellows have met. `passes_to`: the lane that decides what calls
+    mutations, None: this one.
+    """
 
     def __init__(
         self,
@@ -88,6 +93,8 @@ class Lane:
         fault: Callable[[str], None] = no_fault,
         monotonic: Callable[[], float] = steady_s,
         name: str = "lane",
+        limited: set[tuple[str, str]] | None = None,
+        passes_to: "Lane | None" = None,
     ) -> None:
         self.name, self.timings = name, Timings()
         self.stopped: str | None = None  # for good
@@ -99,7 +106,8 @@ class Lane:
         self._queue: deque[Item] = deque()
         self._later: deque[Item] = deque()  # what the last batch postponed; the thread's own
         self._wake = threading.Event()
-        self._limited: set[tuple[str, str]] = set()
+        self._limited = set[tuple[str, str]]() if limited is None else limited
+        self._passes_to = passes_to
         self._hints: list[Hint] = []  # of the batch under way
         self._idle = self._closing = False
         self._now = 0
@@ -191,10 +199,21 @@ class Lane:
         pairs = list(zip(items, replies, strict=True))
         later = [item for item, reply in pairs if isinstance(reply, Postponed)]
         if later:
-            self._later.extendleft(reversed(later))
+            self._postpone(later)
             pairs = [pair for pair in pairs if not isinstance(pair[1], Postponed)]
         hints, self._hints = self._hints, []
         _answer(pairs, hints)
+
+    def _postpone(self, later: list[Item]) -> None:
+        """What calls mutations waits for the next batch, or goes to the lane that decides it."""
+        if self._passes_to is None:
+            self._later.extendleft(reversed(later))
+            return
+        for item in later:
+            try:
+                self._passes_to.submit(*item)
+            except Unavailable as refusal:
+                _answer([(item, refusal)])
 
     def _wait(self) -> None:
         self._wake.clear()
@@ -366,7 +385,7 @@ class Lane:
         if unit is None:
             return
         self.commits += 1
-        self._limited |= unit.pools.rows.keys()
+        self._limited.update(unit.pools.rows)
         try:
             hint = self._on_commit(summary(unit, self._limited))
         except Exception:
@@ -385,7 +404,8 @@ class Lane:
         t1 = clock()
         self._fault("begun")
         self._now = now = self._time()
-        unit = Unit(self._settings, mutations=self._mutations, app=session.app)
+        elsewhere = self._passes_to is not None
+        unit = Unit(self._settings, mutations=self._mutations, app=session.app, elsewhere=elsewhere)
         unit.bring = partial(self._bring, unit, now)
         need, refused = need_of(batch)
         if t1 < self._no_sweep_until:

@@ -88,13 +88,13 @@ class EventFiles(Role):
 
     async def _export(self) -> None:
         while events := await self._engine.read(lambda reader: reader.scan_events(after=self._after, limit=PAGE)):
-            began, commits = time.monotonic(), self._engine.lane.commits
+            began, commits = time.monotonic(), self._engine.lanes.commits
             mine = [event for event in events if event.scope == self._scope]
             await asyncio.to_thread(_write_missing, self._folder, mine)
             self._after = events[-1].no
             took_s = time.monotonic() - began
             await asyncio.sleep(took_s * REST_IDLE)
-            if self._engine.lane.commits != commits:
+            if self._engine.lanes.commits != commits:
                 await asyncio.sleep(min(took_s * (REST_BUSY - REST_IDLE), self.wait_s))
 
     async def _sweep(self) -> None:

@@ -90,16 +90,20 @@ class Away(Exception):
 
 
 class Postponed(Exception):
-    """The batch has run enough of users' code: the command changed nothing and goes into the next batch."""
+    """The batch has run enough of users' code, or another lane runs it: the command changed nothing and goes there."""
 
 
 class Calls:
-    """Calls of mutations in a batch: how deep, for how long, and the savepoints that are still open."""
+    """Calls of mutations in a batch: how deep, for how long, and the savepoints that are still open.
 
-    __slots__ = ("_app", "depth", "full", "open", "spent_ms")
+    `elsewhere`: another lane makes them. What people and workers send goes there; what the lane asks of itself does not
+    wait for it, and leaves a message for a callback.
+    """
 
-    def __init__(self, app: AppTables | None) -> None:
-        self._app = app
+    __slots__ = ("_app", "depth", "elsewhere", "full", "open", "spent_ms")
+
+    def __init__(self, app: AppTables | None, elsewhere: bool = False) -> None:
+        self._app, self.elsewhere = app, elsewhere
         self.depth = self.open = 0
         self.spent_ms = 0.0
         self.full = False  # whether the command under way must not call any more

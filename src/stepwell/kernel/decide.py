@@ -66,10 +66,10 @@ def decide_inside(unit: Unit, command: c.Command, now: int) -> Any:
 def decide(unit: Unit, command: c.Command, now: int) -> Any:
     """The reply of one command, or the error that refuses it; the unit has the changes, or none.
 
-    `Postponed` instead of a reply: the command calls a mutation, and this batch has run enough of them.
+    `Postponed` instead of a reply: the command calls a mutation, and this batch has run enough of them, or runs none.
     """
     mark, calls = unit.mark(), unit.calls
-    calls.full = calls.spent_ms >= USER_MS and type(command) not in INTERNAL
+    calls.full = (calls.elsewhere or calls.spent_ms >= USER_MS) and type(command) not in INTERNAL
     try:
         reply = RULES[type(command)](unit, command, now)
         if calls.open:

@@ -49,6 +49,8 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
         elif verdict == "key_full":
             move(unit, task_key, "blocked", now)
             claimed.more = True
+        elif verdict == "new":
+            claimed.more = True
     claimed.more = claimed.more or bool(queue)
     if claimed.tasks:
         answer: _Answer = [(one.lease.run_no, one.lease.k, one.lease.epoch) for one in claimed.tasks]

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from stepwell.kernel import check
-from stepwell.kernel.unit import TaskKey, Unit
+from stepwell.kernel.unit import NEW, TaskKey, Unit
 from stepwell.model.errors import Invalid
 from stepwell.model.ids import unit_interval
 from stepwell.model.rows import Task
@@ -42,12 +42,14 @@ def count(unit: Unit, task: Task, by: int) -> None:
 
 
 def slot(unit: Unit, task: Task, now: int) -> str:
-    """Whether the pool lets a ready task be leased: free, paused, full, key_full or rate."""
+    """Whether the pool lets a ready task be leased: free, paused, new, full, key_full or rate."""
     pool = unit.pools.get((task.scope, task.pool))
     if pool is None:
         return "free"
     if pool.paused:
         return "paused"
+    if unit.pools.dirty.get((task.scope, task.pool)) == NEW:
+        return "new"  # until these limits are committed other lanes do not see them, so nobody can count
     if pool.limit is not None and (unit.used.get((task.scope, task.pool, None)) or 0) >= pool.limit:
         return "full"
     if pool.key_limit is not None and task.pool_key is not None:

@@ -142,11 +142,12 @@ class Unit:
         *,
         mutations: Mutations | None = None,
         app: AppTables | None = None,
+        elsewhere: bool = False,
     ) -> None:
         self.settings = settings
         self.mutations, self.app = mutations, app
         self.bring: Callable[[Command], None] = _nothing  # loads for a command inside another one
-        self.calls = Calls(app)
+        self.calls = Calls(app, elsewhere)
         self.undo: list[Undo] = []
         self.owned: set[int] = set()
         self.runs: Table[int, Run] = Table(self)
@@ -254,6 +255,8 @@ class Unit:
             raise UnknownFunction(f"{function!r} would be the {calls.depth + 1}th call in a call", function=function)
         if calls.full:
             raise Postponed
+        if calls.elsewhere:
+            raise UnknownFunction(f"{function!r} runs in another lane", function=function)
         mark = self.savepoint()
         calls.depth += 1
         try:

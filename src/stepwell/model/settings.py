@@ -29,6 +29,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     journal_bytes: int = 64 * MIB
     output_bytes: int = 8 * MIB
     mutation_limit_ms: int = 1_000
+    lanes: int = 2  # where the store takes several writers; SQLite takes one
     lost_leases: int = 5
     event_depth: int = 32
     event_retention_days: int = 30
@@ -75,6 +76,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "journal_bytes": (64 * KIB, 1 << 30),
     "output_bytes": (1_024, 1 << 30),
     "mutation_limit_ms": (10, 60_000),
+    "lanes": (1, 16),
     "lost_leases": (1, 1_000),
     "event_depth": (1, 1_000),
     "event_retention_days": (1, 36_500),

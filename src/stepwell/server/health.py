@@ -114,12 +114,12 @@ class Snapshot(Collector):
         yield tasks
 
     def _lane(self) -> Iterator[Metric]:
-        lane, timings = self._engine.lane, self._engine.lane.timings
-        yield GaugeMetricFamily("stepwell_lane_up", "1 while commits are possible.", float(lane.trouble is None))
-        yield GaugeMetricFamily("stepwell_lane_queue", "Commands that wait.", lane.depth)
+        lanes, timings = self._engine.lanes, self._engine.lanes.timings
+        yield GaugeMetricFamily("stepwell_lane_up", "1 while commits are possible.", float(lanes.trouble is None))
+        yield GaugeMetricFamily("stepwell_lane_queue", "Commands that wait.", lanes.depth)
         yield CounterMetricFamily("stepwell_lane_batches", "Batches.", timings.batches)
         yield CounterMetricFamily("stepwell_lane_commands", "Commands decided.", timings.commands)
-        yield CounterMetricFamily("stepwell_lane_commits", "Commits.", lane.commits)
+        yield CounterMetricFamily("stepwell_lane_commits", "Commits.", lanes.commits)
         phases = CounterMetricFamily("stepwell_lane_seconds", "Time by phase of a batch.", labels=["phase"])
         for phase in ("begin", "load", "decide", "flush", "commit"):
             phases.add_metric([phase], getattr(timings, phase))

@@ -229,7 +229,7 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             work.due = _keys(due)
             tasks += due
         elif kind is c.Deliver:
-            names = () if unit.mutations is None else unit.mutations.names
+            names = () if unit.mutations is None or unit.calls.elsewhere else unit.mutations.names
             work.messages = session.messages(limit, names)
             runs |= {message.to_no for message in work.messages}
         elif kind is c.Prune:

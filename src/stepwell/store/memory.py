@@ -24,6 +24,7 @@ class MemoryStore:
     """Rows in dictionaries, one writer at a time."""
 
     url = "memory:"
+    many_lanes = False
 
     def __init__(self) -> None:
         self.tables = Tables()

@@ -109,9 +109,9 @@ class MemoryReader:
         with self._lock:
             return max(self._t.changes, default=0)
 
-    def others(self, lane: str) -> int:
+    def others(self, lanes: Collection[str]) -> int:
         with self._lock:
-            return self.head() - self._t.meta.get(f"lane:{lane}", 0)
+            return self.head() - sum(self._t.meta.get(f"lane:{lane}", 0) for lane in lanes)
 
     def next_due(self) -> int | None:
         with self._lock:

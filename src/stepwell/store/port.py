@@ -246,8 +246,8 @@ class Reader(Protocol):
     def head(self) -> int:
         """The position of the last change."""
 
-    def others(self, lane: str) -> int:
-        """A number that grows with each commit that is not this lane's, and with nothing else."""
+    def others(self, lanes: Collection[str]) -> int:
+        """A number that grows with each commit that is not one of these lanes', and with nothing else."""
 
     def next_due(self) -> int | None:
         """When the earliest timer, retry or delayed start is."""
@@ -277,6 +277,10 @@ class Store(Protocol):
 
     @property
     def url(self) -> str: ...
+
+    @property
+    def many_lanes(self) -> bool:
+        """Whether several sessions can commit at once; else a second one would only wait for the first."""
 
     def migrate(self) -> None:
         """Brings the schema up to date; refuses one that is newer than this code."""

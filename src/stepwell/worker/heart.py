@@ -82,7 +82,7 @@ class Heart:
     def _beat(self, held: list[Held]) -> None:
         asked = Asked(held)
         answer: Future[c.Beats] = Future()
-        self._engine.lane.submit(asked.command(self._worker, self._engine.settings.lease_ms), answer, None)
+        self._engine.lanes.submit(asked.command(self._worker, self._engine.settings.lease_ms), answer, None)
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 self._take(asked, answer.result(LOOK_S))

@@ -31,7 +31,7 @@ class Limits:
             self._set[SCOPE, pool.name] = pool
 
     def use(self, pool: Pool, scope: str) -> None:
-        """A call or a start is to name it. What is submitted after this finds its limits: the lane keeps the order."""
+        """A call or a start is to name it. What is submitted after this finds its limits: lanes keep the order."""
         key = (scope, pool.name)
         there = self._set.get(key)
         if there is pool:
@@ -45,7 +45,7 @@ class Limits:
         answer: Future[Any] = Future()
         answer.add_done_callback(partial(self._answered, key))
         try:
-            self._engine.lane.submit(_command(held, scope), answer, None)
+            self._engine.lanes.submit(_command(held, scope), answer, None)
         except StepwellError as away:
             answer.set_exception(away)
 

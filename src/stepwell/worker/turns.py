@@ -129,9 +129,9 @@ class TurnHandler:
         curious, self._curious = [held for held in self._curious if not held.lost], {}
         for start in range(0, len(curious), LEASES_PER_COMMAND):
             news = _News(Asked(curious[start : start + LEASES_PER_COMMAND]), self.clock)
-            settings = self.engine.settings
+            command = news.asked.command("news", self.engine.settings.lease_ms)
             try:
-                self.engine.lane.submit(news.asked.command("news", settings.lease_ms), news, asyncio.get_running_loop())
+                self.engine.lanes.submit(command, news, asyncio.get_running_loop())
             except Unavailable as away:
                 log.debug("the next heartbeat brings the news: %s", away)
 
@@ -164,7 +164,7 @@ class Hosted:
         self.broken = False
         self._handler, self._held, self._turn = handler, held, turn
         self._loop = asyncio.get_running_loop()
-        self._submit = handler.engine.lane.submit
+        self._submit = handler.engine.lanes.submit
         self._running: dict[str, Attempt] = {}
         self._matched: set[str] = set()
         self._command: Any = None

@@ -184,8 +184,8 @@ class PostgresReader:
     def head(self) -> int:
         return int(self._all("list/head")[0][0])
 
-    def others(self, lane: str) -> int:
-        return int(self._all("list/others", lane)[0][0])
+    def others(self, lanes: Collection[str]) -> int:
+        return int(self._all("list/others", list(lanes))[0][0])
 
     def next_due(self) -> int | None:
         at = self._all("list/next_due")[0][0]

@@ -36,6 +36,8 @@ class PostgresStore:
             raise Invalid(f"this is no address of a PostgreSQL database: {what}", hint=ADDRESS) from None
         self._conninfo, self._pooled, self._monotonic = conninfo, pooled, monotonic
 
+    many_lanes = True
+
     @property
     def url(self) -> str:
         """Where it is; the user and the password are left out."""

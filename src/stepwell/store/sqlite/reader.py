@@ -171,8 +171,8 @@ class SqliteReader:
     def head(self) -> int:
         return int(self._db.execute(sql("list/head")).fetchone()[0])
 
-    def others(self, lane: str) -> int:
-        return int(self._db.execute(sql("list/others"), (lane,)).fetchone()[0])
+    def others(self, lanes: Collection[str]) -> int:
+        return int(self._db.execute(sql("list/others"), (_json(list(lanes)).decode(),)).fetchone()[0])
 
     def next_due(self) -> int | None:
         at = self._db.execute(sql("list/next_due")).fetchone()[0]

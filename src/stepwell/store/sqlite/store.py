@@ -36,6 +36,8 @@ class SqliteStore:
             raise Invalid(f"no folder {self.path.parent}", hint="Create it, or name a file in a folder that exists.")
         self._watch: sqlite3.Connection | None = None
 
+    many_lanes = False
+
     @property
     def url(self) -> str:
         return f"sqlite:///{self.path}"

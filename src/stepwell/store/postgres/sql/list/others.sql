@@ -1,1 +1,1 @@
-select coalesce(sum(n), 0)::bigint from lane where id <> $1
+select coalesce(sum(n), 0)::bigint from lane where id <> all ($1::text[])
