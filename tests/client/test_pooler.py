@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
-from stepwell import App, Context, Handle, Signal, Stepwell
+from stepwell import App, Context, Handle, Signal, Stepwell, Unavailable
 from stepwell.model.settings import Settings
 from stepwell.worker.local import open_store
 from tests.support import assert_lawful
-from tests.support.pgbouncer import pooler
+from tests.support.pgbouncer import Pooler, pooler
+from tests.support.postgres import Server
 
 SETTINGS = Settings(poll_ms=200, linger_ms=300)
 #: Of a machine that has other things to do.
@@ -94,3 +96,15 @@ async def until(run: Handle[Any], heard: int, *, parked: bool) -> None:
             if kinds.count("step.completed") == heard and (kinds[-1] == "run.parked" or not parked):
                 return
             await asyncio.sleep(0.01)
+
+
+def test_a_server_that_is_away_behind_it_is_said_to_be_away() -> None:
+    server = Server()
+    away = Pooler(server.conninfo, wait_s=1)
+    open_store(away.url(), SETTINGS).migrate()
+    server.crash()
+    with pytest.raises(Unavailable, match=r"cannot (open|reach) postgresql:") as raised:
+        open_store(away.url(), SETTINGS).migrate()
+    assert "Check the address" in raised.value.hint
+    away.close()
+    server.close()

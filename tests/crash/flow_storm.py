@@ -9,10 +9,10 @@ import signal
 import socket
 import sqlite3
 import time
-from asyncio.subprocess import Process
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import IO, Protocol
 
 from msgspec import Struct, field
 
@@ -63,13 +63,26 @@ class Report(Struct):
         )
 
 
+class Living(Protocol):
+    """A process, of asyncio or of another kind."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+    async def wait(self) -> int: ...
+    def kill(self) -> None: ...
+    def terminate(self) -> None: ...
+    def send_signal(self, signal: int, /) -> None: ...
+
+
 class Keeper:
     """A place in the storm: a process, and after its death the next one. A death that was not our doing is a fault."""
 
     def __init__(self, folder: Path, name: str, argv: list[str], env: dict[str, str]) -> None:
         self.name, self._argv, self._env = name, argv, env
         self.log = folder / f"{name}.log"
-        self.process: Process | None = None
+        self.process: Living | None = None
         self.faults: list[str] = []
         self.guards: set[Guarded] = set()
         self._killed = False
@@ -80,14 +93,21 @@ class Keeper:
         while not self._ending.is_set():
             self._killed = False
             with self.log.open("ab") as log:
-                self.process = await asyncio.create_subprocess_exec(
-                    *self._argv, env=self._env, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
-                )
+                self.process = await self._start(log)
             code = await self.process.wait()
             expected = -signal.SIGKILL if self._killed else 0 if self._ending.is_set() else None
-            if code != expected:
+            if code != expected and not self._may(code):
                 self.faults.append(f"{self.name} ended with {code}, not {expected}")
                 await asyncio.sleep(0.2)
+
+    def _may(self, code: int) -> bool:
+        """Whether it may end so, though nobody asked it to."""
+        return False
+
+    async def _start(self, log: IO[bytes]) -> Living:
+        return await asyncio.create_subprocess_exec(
+            *self._argv, env=self._env, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+        )
 
     def kill(self) -> bool:
         """SIGKILL; false when there is nobody now."""

@@ -36,7 +36,7 @@ from stepwell.model.settings import Settings
 from tests.support import durable_url
 
 #: The variable with the path of the file that steps and actions write to.
-LOG = "STORM_LOG"
+LOG = "STORM_LINES"
 #: The variable with the seconds that a step or an action takes at the most.
 PAUSE = "STORM_PAUSE"
 #: What actions may fail, and more than any of them but `doomed` does.

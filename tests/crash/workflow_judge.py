@@ -43,7 +43,7 @@ AT_END = "arrived"
 #: Kinds of entries that a key has one of; a step either completes or fails, and so does an action.
 STEP_ENDS, ACTION_ENDS = ("step.completed", "step.failed"), ("action.completed", "action.failed", "action.canceled")
 BEGINS = ("action.scheduled", "child.started", "timer.fired", "state.set", "signal.sent", "event.sent")
-_decode = msgspec.json.Decoder(Line).decode
+decode_line = msgspec.json.Decoder(Line).decode
 
 
 class Told(Struct):
@@ -77,7 +77,7 @@ class Sea:
             self.rows = Counter(db.execute("select run, name, value from effect").fetchall())
         self.lines: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
         for text in log.read_bytes().splitlines():
-            line = _decode(text)
+            line = decode_line(text)
             self.lines[line.what, line.run, line.name].append(line)
 
 
@@ -114,13 +114,23 @@ def judge(storm: Storm) -> None:
 def judge_all(sea: Sea, report: Report) -> None:
     """What must be true of every run, whatever it does."""
     for told in sea.told.values():
-        assert told.run.status == "completed", (told.run.id, told.run.error, told.run.hold)
-        report.entries += len(told.entries)
-        check_once(told)
-        check_attempts(told, report)
-        check_mutations(told, sea, report)
-        check_actions(told, sea, report)
-        check_steps(told, sea, report)
+        judge_run(told, sea, report)
+    check_totals(sea, report)
+
+
+def judge_run(told: Told, sea: Sea, report: Report) -> None:
+    """What must be true of a run that comes to its end."""
+    assert told.run.status == "completed", (told.run.id, told.run.error, told.run.hold)
+    report.entries += len(told.entries)
+    check_once(told)
+    check_attempts(told, report)
+    check_mutations(told, sea, report)
+    check_actions(told, sea, report)
+    check_steps(told, sea, report)
+
+
+def check_totals(sea: Sea, report: Report) -> None:
+    """Nothing is there but what runs know of."""
     assert sea.rows.total() == report.mutations, "a row of nobody"
     assert sum(map(len, sea.lines.values())) == report.action_calls + report.step_calls, "a line of nobody"
 
@@ -143,7 +153,7 @@ def name_of(entry: Entry) -> str:
 def check_once(told: Told) -> None:
     """Nothing is recorded twice: one result a step, one end an action, one start and one end a child and a run."""
     once = told.keys(*STEP_ENDS, *BEGINS) | told.keys(*ACTION_ENDS) | told.keys("child.ended")
-    assert set(once.values()) == {1}, (told.run.id, once.most_common(3))
+    assert set(once.values()) <= {1}, (told.run.id, once.most_common(3))
     assert sum(one.kind.startswith("run.c") and one.kind != "run.created" for one in told.entries) == 1
 
 

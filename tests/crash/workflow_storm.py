@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import sys
 import time
-from asyncio.subprocess import Process
 from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from msgspec import Struct, field
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from tests.crash.flow_processes import MARK, marked
-from tests.crash.flow_storm import Keeper
+from tests.crash.flow_storm import Keeper, Living
 from tests.crash.workflow_app import LOG, PAUSE
 from tests.server.support import environ, stepwell
 from tests.support import durable
@@ -125,11 +124,11 @@ class Storm:
         while kills["worker"] + kills["server"] < plan.kills:
             await asyncio.sleep(self.rng.uniform(0, 2 * plan.every_s))
             victim = self.starter if self.rng.randrange(STARTER) == 0 else self.rng.choice(self.workers)
-            is_open = self._is_open(victim)
-            if is_open and victim is not self.starter and self.rng.randrange(FREEZE) == 0:
+            works = is_open(victim)
+            if works and victim is not self.starter and self.rng.randrange(FREEZE) == 0:
                 self._freeze(victim)
-            elif (is_open or self.rng.randrange(EARLY) == 0) and victim.kill():
-                kills[victim.name.rstrip("0123456789") if is_open else "early"] += 1
+            elif (works or self.rng.randrange(EARLY) == 0) and victim.kill():
+                kills[victim.name.rstrip("0123456789") if works else "early"] += 1
         self._calm = time.monotonic()
 
     def _freeze(self, place: Keeper) -> None:
@@ -139,7 +138,7 @@ class Storm:
             self.report.frozen += 1
             self._melting.append(asyncio.create_task(self._melt(process)))
 
-    async def _melt(self, process: Process) -> None:
+    async def _melt(self, process: Living) -> None:
         try:
             await asyncio.sleep(self.rng.uniform(*FROZEN_S))
         finally:
@@ -181,19 +180,8 @@ class Storm:
 
     async def _all_open(self) -> None:
         """Whoever was started last can be told to end, too."""
-        while not all(map(self._is_open, (self.starter, *self.workers))):  # noqa: ASYNC110 - files of other processes
+        while not all(map(is_open, (self.starter, *self.workers))):  # noqa: ASYNC110 - files of other processes
             await asyncio.sleep(0.05)
-
-    def _is_open(self, place: Keeper) -> bool:
-        """Whether it has opened the database: from then on it catches SIGTERM."""
-        process = place.process
-        if process is None or process.returncode is not None:
-            return False
-        with suppress(OSError):
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-            return bool(caught & 1 << (signal.SIGTERM - 1))
-        return False
 
     def leftovers(self) -> list[int]:
         """The processes of this storm that still live."""
@@ -204,3 +192,15 @@ class Storm:
         for pid in self.leftovers():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def is_open(place: Keeper) -> bool:
+    """Whether it has opened the database: from then on it catches SIGTERM."""
+    process = place.process
+    if process is None or process.returncode is not None:
+        return False
+    with suppress(OSError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        return bool(caught & 1 << (signal.SIGTERM - 1))
+    return False

@@ -34,6 +34,7 @@ auth_type = any
 max_client_conn = 1000
 default_pool_size = {size}
 server_login_retry = 0.2
+query_wait_timeout = {wait_s}
 server_check_delay = 0
 """
 #: Ends it when the pipe that this shell reads is closed: also when its owner is killed.
@@ -41,13 +42,18 @@ GUARD = '"$@" & pooler=$!; read -r _; kill -KILL $pooler; wait $pooler'
 
 
 class Pooler:
-    """In front of all databases of a server, with `size` connections to each at the most."""
+    """In front of all databases of a server, with `size` connections to each at the most.
 
-    def __init__(self, conninfo: str, *, size: int = 20) -> None:
+    Whoever has waited for a connection for `wait_s` is refused.
+    """
+
+    def __init__(self, conninfo: str, *, size: int = 20, wait_s: int = 120) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="stepwell-pooler-"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         host = conninfo_to_dict(conninfo)["host"]
-        (self.folder / "ini").write_text(CONFIG.format(host=host, port=PORT, folder=self.folder, size=size))
+        (self.folder / "ini").write_text(
+            CONFIG.format(host=host, port=PORT, folder=self.folder, size=size, wait_s=wait_s)
+        )
         self._server = conninfo
         self._start()
         atexit.register(self.close)

@@ -71,6 +71,8 @@ class PostgresStore:
         with closing(self.opened()) as db:
             try:
                 return ledger.migrate(db, self.url, copying=copying)
+            except psycopg.OperationalError as error:
+                raise Unavailable(f"cannot reach {self.url}: {str(error).strip()}", hint=REACHABLE) from error
             except psycopg.Error as error:
                 hint = "Check that the user may create tables in the schema; a DBA may run the scripts in its stead."
                 raise Unavailable(f"cannot bring {self.url} up to date: {str(error).strip()}", hint=hint) from error
