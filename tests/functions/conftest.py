@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.functions.shop import Counter, Shop, opened
-from tests.support import APP_STORES, assert_lawful
+from tests.support import STORES, assert_lawful
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def shop() -> Shop:
     return Shop()
 
 
-@pytest.fixture(params=sorted(APP_STORES))
+@pytest.fixture(params=sorted(STORES))
 def counter(request: pytest.FixtureRequest, tmp_path: Path, shop: Shop) -> Iterator[Counter]:
     """A counter whose store must be lawful at the end."""
     with opened(request.param, tmp_path, shop) as counter:

@@ -12,7 +12,7 @@ from stepwell.functions.define import Completion
 from stepwell.model import commands as c
 from stepwell.model import errors
 from tests.functions.shop import Counter, Shop, opened
-from tests.support import APP_STORES, Bench
+from tests.support import STORES, Bench
 
 CALLBACK = '{"function":"shop:told","context":{"order":7}}'
 
@@ -130,7 +130,7 @@ def test_a_continued_run_tells_at_its_last_end(telling: Counter) -> None:
     assert notes(telling) == [["r2", "success", 2, None, {"order": 7}]]
 
 
-@pytest.mark.parametrize("name", sorted(APP_STORES))
+@pytest.mark.parametrize("name", sorted(STORES))
 def test_a_callback_waits_for_who_knows_it_and_holds_up_nobody(tmp_path: Path, shop: Shop, name: str) -> None:
     with opened(name, tmp_path, shop) as counter:
         for number in range(3):

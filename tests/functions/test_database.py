@@ -11,9 +11,10 @@ from msgspec import Struct
 from stepwell.functions.contexts import MutationContext
 from stepwell.model import commands as c
 from stepwell.model import errors
-from stepwell.store.sqlite.guarded import kernel_names
+from stepwell.store.postgres import app_rules
+from stepwell.store.sqlite import guarded
 from tests.functions.shop import STATEMENTS, Counter, Shop
-from tests.support import snapshot
+from tests.support import LITE, snapshot
 
 
 def failure(counter: Counter, function: str, args: str = "{}") -> dict[str, Any]:
@@ -22,6 +23,7 @@ def failure(counter: Counter, function: str, args: str = "{}") -> dict[str, Any]
     return failed
 
 
+@pytest.mark.parametrize("counter", LITE, indirect=True)
 @pytest.mark.parametrize("catches", [False, True], ids=["raises", "goes on"])
 @pytest.mark.parametrize("sql", STATEMENTS.values(), ids=STATEMENTS)
 def test_a_statement_that_is_not_the_apps_business_is_refused(counter: Counter, sql: str, catches: bool) -> None:
@@ -54,10 +56,11 @@ def reading(name: str) -> Callable[[MutationContext], Any]:
 
 
 def test_the_guard_knows_every_table_of_the_kernel(counter: Counter) -> None:
-    for name in sorted(kernel_names()):
+    names = (app_rules if counter.store.dialect == "postgres" else guarded).kernel_names()
+    for name in sorted(names):
         path = counter.shop.bad(reading(name), f"read {name}")
         assert failure(counter, path)["type"] in ("NotAllowed", "OperationalError"), name  # an index is no table
-    assert {"run", "entry", "task", "message", "migration", "app_migration", "lane", "meta"} <= kernel_names()
+    assert {"run", "entry", "task", "message", "migration", "app_migration", "lane", "meta"} <= names
 
 
 class Receipt(Struct):
@@ -73,14 +76,19 @@ def test_rows_come_as_dicts_as_one_column_or_as_a_struct(counter: Counter) -> No
             ctx.db.all("select * from receipt where order_id = ?", "x"),
             ctx.db.all("select amount from receipt where order_id in ('x', 'y') order by 1", type=int),
             [one.amount for one in ctx.db.all("select * from receipt where order_id = 'x'", type=Receipt)],
-            ctx.db.all("select value from json_each('[1, 2]')", type=int),
             ctx.db.all("insert into told (note) values ('n') returning note", type=str),
             ctx.db.all("select note from notes", type=str),
         ]
         return rows
 
     answer = counter.invoke(counter.shop.bad(body))
-    assert answer == [2, 2, [{"order_id": "x", "amount": 7}], [7, 8], [7], [1, 2], ["n"], ["n"]]
+    assert answer == [2, 2, [{"order_id": "x", "amount": 7}], [7, 8], [7], ["n"], ["n"]]
+
+
+@pytest.mark.parametrize("counter", LITE, indirect=True)
+def test_functions_of_tables_are_no_tables(counter: Counter) -> None:
+    path = counter.shop.bad(lambda ctx: ctx.db.all("select value from json_each('[1, 2]')", type=int))
+    assert counter.invoke(path) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +119,8 @@ def test_a_broken_constraint_can_be_caught_and_undoes_its_statement_alone(counte
             return type(error).__name__
         return ""
 
-    assert counter.invoke(counter.shop.bad(body)) == "IntegrityError"
+    broken = {"sqlite": "IntegrityError", "postgres": "UniqueViolation"}
+    assert counter.invoke(counter.shop.bad(body)) == broken[counter.store.dialect]
     assert counter.rows() == [("bad", 1)]
 
 

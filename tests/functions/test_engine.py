@@ -12,14 +12,13 @@ from stepwell.functions.mutations import AppMutations
 from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.model.settings import Settings
-from tests.functions.shop import TABLES, Shop
-from tests.support import APP_STORES, open_store
+from tests.functions.shop import Shop, put_tables
+from tests.support import STORES, open_store
 
 
-@pytest.mark.parametrize("name", sorted(APP_STORES))
+@pytest.mark.parametrize("name", sorted(STORES))
 def test_a_mutation_that_calls_the_engine_fails_and_its_call_is_refused(tmp_path: Path, shop: Shop, name: str) -> None:
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "0001_shop.sql").write_text(TABLES)
+    put_tables(tmp_path / "m")
     settings = Settings(mutation_limit_ms=1_000)
     hook = AppMutations(shop.registry, migrations=tmp_path / "m", settings=settings)
     told: list[BaseException | None] = []

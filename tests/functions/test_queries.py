@@ -12,6 +12,7 @@ from stepwell.functions.queries import AppQueries
 from stepwell.model import errors
 from tests.functions import shop as bad
 from tests.functions.shop import IO, STATEMENTS, Counter
+from tests.support import LITE
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ WRITES = {
 }
 
 
+@pytest.mark.parametrize("counter", LITE, indirect=True)
 @pytest.mark.parametrize(
     "sql", [*STATEMENTS.values(), *WRITES.values()], ids=[*STATEMENTS, *(f"write {one}" for one in WRITES)]
 )

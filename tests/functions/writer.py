@@ -6,8 +6,8 @@ from pathlib import Path
 
 from stepwell.functions.contexts import MutationContext
 from stepwell.model import commands as c
-from stepwell.store.port import Store
-from stepwell.store.sqlite.store import SqliteStore
+from stepwell.model.settings import Settings
+from stepwell.worker.local import open_store
 from tests.functions.shop import Counter, Shop
 
 
@@ -16,13 +16,12 @@ def note(ctx: MutationContext, number: int) -> int:
     return ctx.db.execute("insert into told (note) values (?)", str(number))
 
 
-def main(folder: Path) -> None:
-    store: Store = SqliteStore(folder / "store.sqlite", sync="normal")
+def main(url: str, folder: Path, run_id: str) -> None:
+    store = open_store(url, Settings(sync="normal"))
     store.migrate()
     shop = Shop()
     shop.mutation(note)
     counter = Counter(store, shop, folder / "migrations")
-    run_id = f"r{sys.argv[2]}"
     lease = counter.bench.turn(run_id).lease
     for n in count(1):
         counter.bench.do(c.Mutate(lease, n, 1_000_000, f"k{n}", "shop:note", f'{{"number":{n}}}'))
@@ -30,4 +29,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]), f"r{sys.argv[3]}")

@@ -3,10 +3,10 @@
 from tests.support.bench import Bench, Clock
 from tests.support.lawful import assert_lawful, offences
 from tests.support.snapshot import plain, snapshot
-from tests.support.stores import APP_STORES, STORES, by_hand, durable, durable_url, on_postgres, open_store
+from tests.support.stores import LITE, STORES, by_hand, durable, durable_url, on_postgres, open_store
 
 __all__ = [
-    "APP_STORES",
+    "LITE",
     "STORES",
     "Bench",
     "Clock",

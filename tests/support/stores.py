@@ -18,8 +18,8 @@ STORES: dict[str, Callable[[Path], Store]] = {
     "sqlite": lambda folder: SqliteStore(folder / "store.sqlite", sync="normal"),
     "postgres": lambda folder: PostgresStore(postgres.address(folder)),
 }
-#: Those with tables of the app: on PostgreSQL they are still to come.
-APP_STORES = ("memory", "sqlite")
+#: Those whose apps speak SQLite's SQL.
+LITE = ("memory", "sqlite")
 
 
 #: What `durable` opens, for this process and its children: sqlite, or postgres.

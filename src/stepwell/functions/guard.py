@@ -156,7 +156,7 @@ class Guard:
 
     def _outer(self, watched: Watched, work: Callable[[Watched], T], tables: AppTables) -> T:
         self._watchdog.watch(watched)
-        tables.until(lambda: self._clock() > watched.deadline)
+        tables.until(lambda: watched.deadline - self._clock())
         _HOOK.inside[watched.thread] = watched
         try:
             try:

@@ -64,7 +64,9 @@ class AppMutations:
 
     def migrate(self, store: Store) -> list[int]:
         """Applies the app's own migrations; answers the numbers of those that were missing."""
-        return [] if self._migrations is None else store.migrate_app(self._app, read_migrations(self._migrations))
+        if self._migrations is None:
+            return []
+        return store.migrate_app(self._app, read_migrations(self._migrations, store.dialect))
 
     def close(self) -> None:
         self.guard.close()

@@ -8,7 +8,8 @@ from stepwell.functions.define import Principal, Query
 from stepwell.functions.guard import Guard, Watched
 from stepwell.functions.registry import Registry
 from stepwell.kernel import check
-from stepwell.model.errors import UnknownFunction
+from stepwell.kernel.calls import Away
+from stepwell.model.errors import Unavailable, UnknownFunction
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader
 
@@ -45,4 +46,7 @@ class AppQueries:
             check.json(self._settings, "result", text)
             return text
 
-        return self.guard.run(path, work, tables)
+        try:
+            return self.guard.run(path, work, tables)
+        except Away as away:
+            raise Unavailable(f"the store cannot be read: {away}") from away

@@ -77,8 +77,8 @@ class AppTables(Protocol):
     def back(self) -> None:
         """Takes back everything since the last savepoint, and drops it."""
 
-    def until(self, over: Callable[[], bool] | None) -> None:
-        """From now on a statement under way is ended (`Overdue`) as soon as `over` says so; None: never."""
+    def until(self, left_s: Callable[[], float] | None) -> None:
+        """From now on a statement is ended (`Overdue`) when no seconds are left; None: never."""
 
 
 class Away(Exception):

@@ -25,6 +25,7 @@ class MemoryStore:
 
     url = "memory:"
     many_lanes = False
+    dialect = "sqlite"
 
     def __init__(self) -> None:
         self.tables = Tables()

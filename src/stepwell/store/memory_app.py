@@ -66,8 +66,8 @@ class MemoryTables:
     def execute(self, sql: str, values: Sequence[object], limit: int) -> Result:
         return self._app.guarded(self._mode).execute(sql, values, limit)
 
-    def until(self, over: Callable[[], bool] | None) -> None:
-        self._app.guarded(self._mode).until(over)
+    def until(self, left_s: Callable[[], float] | None) -> None:
+        self._app.guarded(self._mode).until(left_s)
 
     def save(self) -> None:
         self._app.guarded(self._mode).save()

@@ -282,6 +282,10 @@ class Store(Protocol):
     def many_lanes(self) -> bool:
         """Whether several sessions can commit at once; else a second one would only wait for the first."""
 
+    @property
+    def dialect(self) -> str:
+        """Whose SQL its app speaks: sqlite or postgres."""
+
     def migrate(self) -> None:
         """Brings the schema up to date; refuses one that is newer than this code."""
 

@@ -2,5 +2,5 @@
 create table receipt (
     order_id text not null,
     receipt text not null
-) strict;
+);
 create index receipt_order on receipt (order_id);

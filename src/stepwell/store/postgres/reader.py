@@ -1,7 +1,7 @@
 """A reading connection to a PostgreSQL server. Payloads come resolved."""
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -13,7 +13,7 @@ from stepwell.model.entries import RunRestarted, StateSet, text_of
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.rows import Change, Entry, Event, Manifest, Output, Pool, Run, Task
 from stepwell.store.port import LOOKED_AT, Page, RunFilter
-from stepwell.store.postgres.app_tables import NoTables
+from stepwell.store.postgres.app_tables import PostgresTables
 from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.sql import sql
 from stepwell.store.postgres.text import given_text
@@ -57,7 +57,7 @@ class PostgresReader:
         self._connect = connect
         self._db = connect()
         self._inside = False  # of a snapshot
-        self.app: AppTables = NoTables()
+        self.app: AppTables = PostgresTables(lambda: self._db, "read", self._around)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -69,6 +69,10 @@ class PostgresReader:
             self._inside = False
             if not self._db.closed:
                 self._execute("rollback", ())
+
+    def _around(self) -> AbstractContextManager[None]:
+        """A snapshot, unless there is one."""
+        return nullcontext() if self._inside else self.snapshot()
 
     def _execute(self, statement: str, values: Any) -> list[Any]:
         try:

@@ -18,7 +18,7 @@ from stepwell.kernel.unit import PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.port import Retry
-from stepwell.store.postgres.app_tables import NoTables
+from stepwell.store.postgres.app_tables import PostgresTables
 from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.flush import acts
 from stepwell.store.postgres.numbers import Numbers
@@ -39,7 +39,7 @@ class PostgresSession:
         # One string, since begin and the lane's row go in one round trip, which takes no parameters.
         raised = sql("lane/begin").replace("$1", Literal(lane).as_string(self._db))
         self._begin = f"begin isolation level read committed;\n{raised}"
-        self._app = NoTables()
+        self._app = PostgresTables(lambda: self._db, "write")
         self.heals = True
         self.now: int = self._db.execute(sql("lane/clock"), prepare=False).fetchall()[0][0]
         self._numbers = Numbers()
@@ -52,6 +52,7 @@ class PostgresSession:
 
     def begin(self) -> None:
         self._loaded.clear()
+        self._app.begin()
         with TOLD:
             if self._db.closed:
                 self._db = self._connect()

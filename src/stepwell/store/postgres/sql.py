@@ -25,6 +25,7 @@ ROWS: dict[str, type[msgspec.Struct]] = {
     "change": rows.Change,
 }
 _HOLE = re.compile(r"\{(?:(\w+)\.)?(\w+)(?:=(\w+)\.(\w+))?\}")
+_MADE = re.compile(r"^create (?:unique )?(?:table|index|sequence) (?:if not exists )?(\w+)", re.MULTILINE)
 _PARAMETER = re.compile(r"\$1\b")
 
 
@@ -62,3 +63,9 @@ def migrations() -> list[tuple[int, str, str]]:
     folder: Any = files("stepwell.store.postgres").joinpath("sql", "migrate")
     found = sorted(path.name for path in folder.iterdir() if path.name.endswith(".sql"))
     return [(int(name[:4]), name.removesuffix(".sql"), folder.joinpath(name).read_text("utf-8")) for name in found]
+
+
+@cache
+def made() -> frozenset[str]:
+    """What the migrations make: tables, indexes and sequences."""
+    return frozenset(name for _, _, script in migrations() for name in _MADE.findall(script))

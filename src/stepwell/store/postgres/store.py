@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.store.port import AppMigration
 from stepwell.store.postgres import ledger
-from stepwell.store.postgres.app_tables import NOT_YET
+from stepwell.store.postgres.app_schema import apply_migrations
 from stepwell.store.postgres.connection import Db, connect
 from stepwell.store.postgres.reader import PostgresReader
 from stepwell.store.postgres.session import PostgresSession
@@ -27,6 +27,8 @@ ADDRESS = "Write it as postgresql://USER@HOST:5432/DATABASE; ?pooled=true behind
 
 class PostgresStore:
     """One database, or one schema of it (`options=-csearch_path=NAME`). `pooled`: see `connection.connect`."""
+
+    dialect = "postgres"
 
     def __init__(self, conninfo: str, *, pooled: bool = False, monotonic: Callable[[], float] = time.monotonic) -> None:
         try:
@@ -78,9 +80,8 @@ class PostgresStore:
                 raise Unavailable(f"cannot bring {self.url} up to date: {str(error).strip()}", hint=hint) from error
 
     def migrate_app(self, app: str, migrations: Sequence[AppMigration]) -> list[int]:
-        if migrations:
-            raise Invalid(f"{app} {NOT_YET}", hint="Use sqlite:///FILE for an app that has tables of its own.")
-        return []
+        with closing(self.opened()) as db:
+            return apply_migrations(db, app, migrations)
 
     def session(self, lane: str) -> PostgresSession:
         self.opened().close()

@@ -5,36 +5,21 @@ from collections.abc import Sequence
 
 from stepwell.kernel.calls import Away, Forbidden
 from stepwell.model.errors import Invalid, Unavailable
+from stepwell.store.app_ledger import refuse_edits
 from stepwell.store.port import AppMigration
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.script import exclusive, statements
 from stepwell.store.sqlite.sql import sql
-
-ONE_WAY = "Migrations are not edited once they are applied: undo the edit, and write the next one."
 
 
 def apply_migrations(connection: sqlite3.Connection, app: str, given: Sequence[AppMigration]) -> list[int]:
     """Applies what is missing; answers the numbers. `connection` is used for nothing else."""
     guarded = Guarded(connection, "schema")
     try:
-        _refuse_edits(app, dict(connection.execute(sql("ledger/app_applied"), (app,))), given)
+        refuse_edits(app, dict(connection.execute(sql("ledger/app_applied"), (app,))), given)
         return [one.no for one in given if _apply(connection, guarded, app, one)]
     except sqlite3.Error as error:
         raise Unavailable(f"the tables of {app} cannot be brought up to date: {error}") from error
-
-
-def _refuse_edits(app: str, applied: dict[int, str], given: Sequence[AppMigration]) -> None:
-    known = {one.no: one for one in given}
-    for no, digest in applied.items():
-        if no not in known:
-            hint = "Deploy the version of the app that has it; a database never goes back."
-            raise Invalid(f"migration {no} of {app} was applied, and is not in its folder", hint=hint)
-        if known[no].hash != digest:
-            raise Invalid(f"migration {known[no].name} of {app} changed after it was applied", hint=ONE_WAY)
-    last = max(applied, default=0)
-    late = next((one for one in given if one.no not in applied and one.no < last), None)
-    if late is not None:
-        raise Invalid(f"migration {late.name} of {app} comes before {last}, which was applied", hint="Renumber it.")
 
 
 def _apply(connection: sqlite3.Connection, guarded: Guarded, app: str, one: AppMigration) -> bool:

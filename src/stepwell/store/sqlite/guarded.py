@@ -105,7 +105,8 @@ class Guarded:
         meant = TOLD.meaning(error)
         return error if meant is Refused else Away(meant(str(error)))
 
-    def until(self, over: Callable[[], bool] | None) -> None:
+    def until(self, left_s: Callable[[], float] | None) -> None:
+        over = None if left_s is None else lambda: left_s() < 0
         self._db.set_progress_handler(over, STEPS if over is not None else 0)
 
     # ── savepoints ───────────────────────────────────────────────────────────────────────────────────────────────

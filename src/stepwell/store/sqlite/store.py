@@ -24,6 +24,8 @@ OLDEST_SQLITE = (3, 38, 0)
 class SqliteStore:
     """One file. `sync` full survives a power cut; normal survives a crash of the process only."""
 
+    dialect = "sqlite"
+
     def __init__(self, path: str | Path, *, sync: str = "full", busy_ms: int = 10_000) -> None:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise Unavailable(

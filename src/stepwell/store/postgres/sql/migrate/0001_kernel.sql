@@ -210,6 +210,15 @@ create table change (
     touched text not null
 );
 
+create table app_migration (
+    app text collate "C" not null,
+    no integer not null,
+    name text not null,
+    hash text not null,
+    at timestamptz not null,
+    primary key (app, no)
+);
+
 create table lane (
     id text collate "C" primary key,
     n bigint not null,

@@ -1,0 +1,37 @@
+"""Where the app's tables are: a schema beside the kernel's, and the role that statements of the app may have."""
+
+from msgspec import Struct
+
+from stepwell.store.postgres.connection import Db
+from stepwell.store.postgres.sql import sql
+
+#: PostgreSQL cuts off longer names, without a word.
+MAX_NAME_BYTES = 63
+
+
+class Home(Struct, frozen=True):
+    """The kernel's schema and the app's; `role` is None where the operator made none."""
+
+    kernel: str
+    role: str | None
+
+    @property
+    def app(self) -> str:
+        """The app's schema."""
+        return f"{self.kernel}_app"
+
+    @property
+    def path(self) -> str:
+        """What names without a schema are looked for in; temporary things come last, so that they hide nothing."""
+        return f"{quoted(self.app)}, pg_temp"
+
+
+def read_home(db: Db) -> Home:
+    """Raises psycopg's errors."""
+    kernel, role = db.execute(sql("app/home")).fetchall()[0]
+    return Home(kernel or "", role)
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,2 @@
+rollback to savepoint app;
+release savepoint app

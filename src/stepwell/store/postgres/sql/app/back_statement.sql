@@ -1,0 +1,2 @@
+rollback to savepoint app_statement;
+release savepoint app_statement

@@ -1,0 +1,6 @@
+-- The kernel's schema, and the role of the app: one of the name of its schema, if there is one that this user may take.
+select current_schema(), (
+    select rolname::text from pg_roles
+    where rolname = current_schema() || '_app'
+    and pg_has_role(oid, case when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end)
+)

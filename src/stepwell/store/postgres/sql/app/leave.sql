@@ -1,0 +1,1 @@
+select set_config('search_path', null, true), set_config('statement_timeout', null, true)

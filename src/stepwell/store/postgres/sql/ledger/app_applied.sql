@@ -1,0 +1,1 @@
+select no, hash from app_migration where app = $1

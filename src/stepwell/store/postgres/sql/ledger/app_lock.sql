@@ -1,0 +1,1 @@
+lock table app_migration in exclusive mode
