@@ -1,8 +1,10 @@
 """Throw-away servers of PostgreSQL. The one that tests share starts when one first asks; all end with the process."""
 
 import atexit
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -72,19 +74,37 @@ class Server:
         self._binaries, self._user = _for_nobody(_binaries(), self.folder)
         self._data, self._settings = self.folder / "data", SETTINGS | settings
         self.conninfo = f"host={self._data} user=test dbname=postgres"
-        subprocess.run(
-            [self._binaries / "initdb", "-D", self._data, "-U", "test", "--auth=trust", "--encoding=UTF8",
-             "--locale=C", "--no-sync"],
-            check=True, capture_output=True, user=self._user, cwd="/",
-        )  # fmt: skip
+        self._make()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
         atexit.register(self.crash)
+
+    def _make(self) -> None:
+        self._run("initdb", "-U", "test", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+
+    def _run(self, program: str, *options: str) -> None:
+        subprocess.run(
+            [self._binaries / program, "-D", self._data, *options],
+            check=True, capture_output=True, user=self._user, cwd="/",
+        )  # fmt: skip
 
     @property
     def url(self) -> str:
         """The address of its database, for Stepwell."""
         return f"postgresql://test@/postgres?host={quote(str(self._data), safe='')}"
+
+    @property
+    def processes(self) -> list[int]:
+        """The server and what it has started by now."""
+        first = int((self._data / "postmaster.pid").read_text().split()[0])
+        return [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
+
+    def kill(self) -> None:
+        """As if its machine had no power any more."""
+        for pid in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.crash()
 
     @property
     def log(self) -> str:
@@ -126,6 +146,19 @@ class Server:
                 time.sleep(0.02)  # it has no other sign of being ready
             else:
                 return
+
+
+class Standby(Server):
+    """Follows another server until it is promoted."""
+
+    def __init__(self, primary: Server, **settings: str) -> None:
+        self._primary = primary
+        super().__init__(None, **settings)
+
+    def _make(self) -> None:
+        source = self._primary.conninfo.removesuffix(" dbname=postgres")
+        self._run("pg_basebackup", "-d", source, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        (self._data / ".s.PGSQL.5432.lock").unlink()  # the primary's, who keeps its socket among its data
 
 
 @cache

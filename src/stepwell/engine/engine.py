@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from stepwell.engine.borrowed import PROCESS
-from stepwell.engine.clock import StoreClock
+from stepwell.engine.clock import StoreClock, steady_s
 from stepwell.engine.committed import Committed, Wake
 from stepwell.engine.ends import Ends
 from stepwell.engine.entropy import Entropy
@@ -32,6 +32,8 @@ WATCH_S = 0.05
 PRUNE_S = 60.0
 #: How many messages one commit of the lane of mutations takes: others deliver those that call none.
 CALLBACKS = 20
+#: Who waits for a run bears with a store that cannot be read for so long: a failover takes less.
+AWAY_S = 60.0
 
 
 class Engine(AbstractAsyncContextManager["Engine"]):
@@ -293,8 +295,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         with _waiting(self._waiters, number) as event:
             async with nullcontext() if timeout_s is None else asyncio.timeout(timeout_s):
                 while True:
-                    event.clear()
-                    run = await self.read(lambda reader: reader.run_by_no(number))
+                    run = await self._look(number, event)
                     if run is None or until(run):
                         return run
                     await self._hint(event)
@@ -314,11 +315,23 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                     if run is not None:
                         return run
                     if not quiet:
-                        run = await self.read(lambda reader: reader.run_by_no(number))
+                        run = await self._look(number, event)
                         if run is None or run.terminal:
                             return run
                     await self._hint(event)
                     quiet = False
+
+    async def _look(self, number: int, event: asyncio.Event) -> Run | None:
+        """The run as it stands. Who waits for one does not care that the store is away, if it is no longer than that."""
+        until = steady_s() + AWAY_S
+        while True:
+            event.clear()
+            try:
+                return await self.read(lambda reader: reader.run_by_no(number))
+            except Unavailable:
+                if not self._reads or steady_s() > until:
+                    raise
+            await self._hint(event)
 
     async def _hint(self, event: asyncio.Event) -> None:
         """Waits for a hint, or for a poll's time: hints may be lost."""

@@ -1,0 +1,81 @@
+"""A PostgreSQL server that crashes under load, or stands still: nothing that was answered is gone, nothing is twice."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from stepwell.engine.engine import Engine
+from stepwell.model import commands as c
+from stepwell.store.postgres.store import PostgresStore
+from tests.support.postgres import Server
+
+from .writers import SETTINGS, assert_all_there_once, writing
+
+CRASHES, WRITERS = 2, 3
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Its commits outlive its processes, which is what is at stake here."""
+    server = Server(synchronous_commit="on")
+    yield server
+    server.close()
+
+
+def test_a_server_that_crashes_under_load_loses_nothing(server: Server) -> None:
+    stores = [PostgresStore(server.url) for _ in range(WRITERS)]
+
+    async def main() -> None:
+        async with writing(stores) as writers:
+            for _ in range(CRASHES):
+                await asyncio.gather(*(writer.wrote(5) for writer in writers))
+                server.crash()
+                await asyncio.sleep(0.3)  # for this long there is none
+                troubles = [writer.engine.trouble for writer in writers]
+                assert all(troubles), "readiness tells"
+                assert not any(writer.engine.stopped for writer in writers)
+                server.start()
+            await asyncio.gather(*(writer.wrote(5) for writer in writers))
+            assert not any(writer.engine.trouble for writer in writers)
+        assert_all_there_once(stores[0], writers)
+
+    asyncio.run(main())
+
+
+def test_who_waits_through_a_crash_hears_what_comes_after_it(server: Server) -> None:
+    async def main() -> None:
+        async with Engine(PostgresStore(server.url), settings=SETTINGS) as engine:
+            number = (await engine.submit(c.StartRun("r", "wf"))).run_no
+            ended = asyncio.ensure_future(engine.wait_end(number, timeout_s=10))
+            await asyncio.sleep(0)
+            server.crash()
+            await asyncio.to_thread(server.start)
+            await engine.submit(c.Terminate("r"))
+            run = await ended
+            assert run is not None
+            assert run.status == "canceled"
+
+    asyncio.run(main())
+
+
+def test_a_server_that_stands_still_is_waited_for(server: Server) -> None:
+    async def main() -> None:
+        async with Engine(PostgresStore(server.url), settings=SETTINGS) as engine:
+            await engine.submit(c.StartRun("r", "wf"))
+            stopped = server.processes
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                answers = [asyncio.ensure_future(engine.submit(c.Signal("r", "s", str(n)))) for n in range(3)]
+                done, _ = await asyncio.wait(answers, timeout=0.5)
+                assert not done
+            finally:
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+            assert [answer.seq for answer in await asyncio.gather(*answers)] == [2, 3, 4]
+            assert engine.trouble is None
+
+    asyncio.run(main())
