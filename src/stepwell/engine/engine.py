@@ -322,7 +322,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
                     quiet = False
 
     async def _look(self, number: int, event: asyncio.Event) -> Run | None:
-        """The run as it stands. Who waits for one does not care that the store is away, if it is no longer than that."""
+        """The run as it stands. Who waits for one does not care that the store is away for a while."""
         until = steady_s() + AWAY_S
         while True:
             event.clear()
