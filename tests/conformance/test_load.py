@@ -124,6 +124,33 @@ def test_ready_tasks_by_group_priority_and_order(session: Session) -> None:
         assert (s.any_ready("b", "p"), s.any_ready("b", "q"), s.any_ready("main", "q")) == (True, False, True)
 
 
+def test_the_first_ready_task_of_a_key_is_found_behind_any_number_of_others(session: Session) -> None:
+    big = [task(no, 1, pool_key="big", order=no) for no in range(1, 40)]
+    few = [task(100 + no, 1, pool_key=key, order=100 - no) for no, key in enumerate("abca")]
+    fill(
+        session,
+        *big,
+        *few,
+        task(200),
+        task(201, 1, pool_key="b", requires="gpu"),
+        task(202, 1, pool_key="z", scope="b"),
+    )
+    with loading(session) as s:
+        assert s.ready_keys("p", "", "main") == ["a", "b", "big", "c"]
+        assert (s.ready_keys("p", "gpu", "main"), s.ready_keys("q", "", "main")) == (["b"], [])
+        found = s.ready_of_keys("p", "", "main", {"a": 1, "b": 5, "none": 1, "big": 2}, 9)
+        assert [row.run_no for row in found] == [1, 2, 103, 101]
+        assert [row.run_no for row in s.ready_of_keys("p", "", "main", {"a": 2, "c": 1}, 2)] == [103, 102]
+
+
+def test_of_very_many_keys_each_look_takes_others_in_turn(session: Session) -> None:
+    fill(session, *(task(no, 1, pool_key=f"k{no:04}") for no in range(1, 501)))
+    with loading(session) as s:
+        looks = [s.ready_keys("p", "", "main") for _ in range(3)]
+        assert set().union(*looks) == {f"k{no:04}" for no in range(1, 501)}
+        assert max(map(len, looks)) < 500 or looks[0] == looks[1]
+
+
 def test_leases_are_counted_by_pool_and_key(session: Session) -> None:
     keyed = [task(no, 1, state="leased", pool_key=key) for no, key in enumerate(("a", "a", "b", None), 1)]
     fill(session, *keyed, task(9, pool_key="a"), task(10, 1, state="leased", scope="b", pool_key="a"))

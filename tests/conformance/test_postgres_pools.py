@@ -141,3 +141,28 @@ def test_lanes_that_lease_from_the_same_pools_never_wait_in_a_ring(store: Postgr
     assert max(seen.key.values()) == 1
     assert deadlocks(store) == before
     assert_lawful(store)
+
+
+# ── fairness ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def served(benches: list[Bench], claims: int, **fields: Any) -> list[c.Leased]:
+    """What claims for one task get that lanes send in turn, each ended at once."""
+    leases: list[c.Leased] = []
+    for number in range(claims):
+        bench = benches[number % len(benches)]
+        for leased in bench.do(c.Claim("w", f"secret{number}", limit=1, **fields)).tasks:
+            leases.append(leased)
+            bench.do(c.Finish(leased.lease, 1, c.Completed("1")))
+    return leases
+
+
+def test_nobody_waits_behind_the_key_with_thousands_of_tasks(benches: list[Bench]) -> None:
+    """Fifty keys of limit 1: one came first with 2,000 tasks and is never free, each other has its turn at once."""
+    keys = [f"k{number}" for number in range(49)]
+    benches[0].do(c.SetPool(Pool("main", "tight", limit=7, key_limit=1)))
+    benches[0].all(*(c.StartRun(f"big{number}", "wf", pool="tight", pool_key="big") for number in range(2_000)))
+    (held,) = benches[0].claim(limit=1)
+    assert held.run.id == "big0"
+    benches[1].all(*(c.StartRun(key, "wf", pool="tight", pool_key=key) for key in keys))
+    assert [leased.run.pool_key for leased in served(benches, len(keys))] == keys

@@ -24,7 +24,7 @@ from stepwell.store.port import Session
 T = TypeVar("T")
 DAY_MS = 86_400_000
 #: How many ready tasks of a pool with a limit for each key a claim looks at: those of full keys are moved aside.
-LOOKED_AT = 1_000
+LOOKED_AT = 200
 PROMOTED = 1_000
 #: How many entries, requests or changes one commit deletes.
 PRUNED_ROWS = 20_000
@@ -198,12 +198,25 @@ def _candidates(session: Session, unit: Unit, looks: list[_Look]) -> list[Task]:
         most = min(look.most, unit.settings.claim_limit) + 1
         for name, requires, scope in look.groups:
             row = unit.pools.get((scope, name))
-            keyed = row is not None and row.key_limit is not None
-            tasks = session.ready(name, requires, scope, max(most, LOOKED_AT) if keyed else most)
+            if row is None or row.key_limit is None:
+                tasks = session.ready(name, requires, scope, most)
+            else:
+                tasks = session.ready(name, requires, scope, max(most, LOOKED_AT))
+                tasks += _behind(session, unit, (name, requires, scope), row.key_limit, most)
             found.update({(task.run_no, task.k): task for task in tasks})
             keys += _keys(tasks)
-        unit.candidates[look.signature] = keys
+        unit.candidates[look.signature] = list(dict.fromkeys(keys))
     return list(found.values())
+
+
+def _behind(session: Session, unit: Unit, group: tuple[str, str, str], key_limit: int, most: int) -> list[Task]:
+    """Ready tasks of keys with a free slot, however many of full keys are before them."""
+    name, _, scope = group
+    keys = session.ready_keys(*group)
+    _used(session, unit, [(scope, name, key) for key in keys])
+    free = {key: key_limit - (unit.used.get((scope, name, key)) or 0) for key in keys}
+    free = {key: slots for key, slots in free.items() if slots > 0}
+    return session.ready_of_keys(*group, free, most) if free else []
 
 
 def _fits(claim: c.Claim, group: tuple[str, str, str]) -> bool:
@@ -331,5 +344,6 @@ def _keys_used(session: Session, unit: Unit, need: Need, found: list[Task]) -> N
 
 
 def _used(session: Session, unit: Unit, slots: list[PoolKey]) -> None:
+    slots = [slot for slot in slots if unit.used.get(slot) is None]
     for slot, count in zip(slots, session.leased_counts(slots) if slots else (), strict=True):
         unit.used.seed(slot, count)

@@ -1,7 +1,7 @@
 """The memory store: the plainest possible one. It is the oracle that the others are compared with; nothing survives."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -147,6 +147,18 @@ class MemorySession:
             lambda task: task.state == "ready" and (task.pool, task.requires, task.scope) == (pool, requires, scope)
         )
         return sorted(found, key=lambda task: (task.priority, task.order, task.run_no, task.k))[:limit]
+
+    def ready_keys(self, pool: str, requires: str, scope: str) -> list[str]:
+        tasks = self.ready(pool, requires, scope, len(self._t.tasks))
+        return sorted({task.pool_key for task in tasks if task.pool_key is not None})
+
+    def ready_of_keys(self, pool: str, requires: str, scope: str, free: Mapping[str, int], limit: int) -> list[Task]:
+        left, found = dict(free), []
+        for task in self.ready(pool, requires, scope, len(self._t.tasks)):
+            if task.pool_key is not None and left.get(task.pool_key, 0) > 0:
+                left[task.pool_key] -= 1
+                found.append(task)
+        return found[:limit]
 
     def any_ready(self, scope: str, pool: str) -> bool:
         return any(

@@ -112,6 +112,12 @@ class Session(Protocol):
     def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
         """The first ready tasks of a group by (priority, order)."""
 
+    def ready_keys(self, pool: str, requires: str, scope: str) -> list[str]:
+        """The different pool keys in a group; where there are very many, some of them, in turn."""
+
+    def ready_of_keys(self, pool: str, requires: str, scope: str, free: Mapping[str, int], limit: int) -> list[Task]:
+        """The first ready tasks of a group by (priority, order), of each key no more than it has free slots."""
+
     def any_ready(self, scope: str, pool: str) -> bool: ...
 
     def entries_of(self, run_no: int, kinds: Collection[str], until: int) -> list[Entry]:

@@ -5,7 +5,7 @@ finds work for claims and roles, and takes what nobody has (skip locked). A task
 run, so a run's lock is the only one there is; what was found without it is read again with it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -28,6 +28,10 @@ from stepwell.store.postgres.told import TOLD, TOLD_OF_COMMIT
 
 #: How many (pool, requires, scope) a claim looks at.
 GROUPS = 100
+#: How many keys of a pool a claim looks at.
+KEYS = 200
+#: How often a batch looks for work where others were quicker.
+LOOKS = 4
 
 
 class PostgresSession:
@@ -47,6 +51,7 @@ class PostgresSession:
         self._loaded: dict[int, Run] = {}
         self._unit: Unit | None = None
         self._looked_to: dict[str, tuple[str, str, str]] = {}
+        self._key_looked_to: dict[tuple[str, str, str], str] = {}
 
     # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,13 +191,37 @@ class PostgresSession:
         return sorted(groups)
 
     def _taken(self, fits: Callable[[Task], bool], act: str, *values: Any) -> list[Task]:
-        """Tasks whose runs are locked now, read again with the lock: whoever had it before may have changed them."""
-        numbers = [row[0] for row in self._all(act, *values)]
-        tasks = {task.run_no << 20 | task.k: task for task in self._tasks(numbers)} if numbers else {}
-        return [task for number in numbers if (task := tasks.get(number)) is not None and fits(task)]
+        """Tasks whose runs are locked now, read again with the lock: whoever had it before may have changed them.
+
+        Where all were changed, there may be others behind them: then it looks again.
+        """
+        for _ in range(LOOKS):
+            numbers = [row[0] for row in self._all(act, *values)]
+            tasks = {task.run_no << 20 | task.k: task for task in self._tasks(numbers)} if numbers else {}
+            found = [task for number in numbers if (task := tasks.get(number)) is not None and fits(task)]
+            if found or not numbers:
+                return found
+        return []
 
     def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
         return self._taken(lambda task: task.state == "ready", "find/ready", pool, requires, scope, limit)
+
+    def ready_keys(self, pool: str, requires: str, scope: str) -> list[str]:
+        group = (pool, requires, scope)
+        start = self._key_looked_to.pop(group, "")
+        keys = [row[0] for row in self._all("find/ready_keys", *group, start, KEYS)]
+        if len(keys) < KEYS and start:
+            again = self._all("find/ready_keys", *group, "", KEYS - len(keys))
+            keys += [row[0] for row in again if row[0] <= start]
+        if len(keys) == KEYS:
+            self._key_looked_to[group] = keys[-1]
+        return keys
+
+    def ready_of_keys(self, pool: str, requires: str, scope: str, free: Mapping[str, int], limit: int) -> list[Task]:
+        def fits(task: Task) -> bool:
+            return task.state == "ready"
+
+        return self._taken(fits, "find/ready_of_keys", pool, requires, scope, list(free), list(free.values()), limit)
 
     def any_ready(self, scope: str, pool: str) -> bool:
         groups = self._groups(pool)

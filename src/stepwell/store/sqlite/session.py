@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ CACHE_ROWS = 50_000
 CACHED_CHARS = 4_096
 #: How many (pool, requires, scope) a claim looks at.
 GROUPS = 100
+#: How many keys of a pool a claim looks at.
+KEYS = 200
 LANE_KEPT_MS = 7 * 86_400_000
 #: Rows that are written in one statement, at the most, and in what steps beyond the first few: each number is a
 #: statement of its own, which is kept. A step of SQLite lets other threads run, and may wait for them long.
@@ -65,6 +67,7 @@ class SqliteSession:
         self._passing: set[int] = set()  # runs that this batch has loaded and that do not stay
         self._next: dict[str, int] = {}
         self._looked_to: dict[str, tuple[str, str, str]] = {}
+        self._key_looked_to: dict[tuple[str, str, str], str] = {}
         self._version = -1
         self._unit: Unit | None = None
         self._flushed = 0  # the lane's number that the batch under way has written
@@ -262,6 +265,28 @@ class SqliteSession:
 
     def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/ready", pool, requires, scope, limit)]
+
+    def ready_keys(self, pool: str, requires: str, scope: str) -> list[str]:
+        group = (pool, requires, scope)
+        keys, start = list[str](), self._key_looked_to.pop(group, "")
+        last = start
+        while len(keys) < KEYS:
+            rows = self._all("find/next_ready_key", *group, last)
+            if not rows and last and start:
+                last = start = ""  # from the beginning, once
+                continue
+            if not rows or rows[0][0] in keys:
+                return keys
+            last = rows[0][0]
+            keys.append(last)
+        self._key_looked_to[group] = last
+        return keys
+
+    def ready_of_keys(self, pool: str, requires: str, scope: str, free: Mapping[str, int], limit: int) -> list[Task]:
+        group = (pool, requires, scope)
+        rows = [row for key, most in free.items() for row in self._all("find/ready_of_key", *group, key, most)]
+        tasks = sorted((Task(*row) for row in rows), key=lambda task: (task.priority, task.order, task.run_no, task.k))
+        return tasks[:limit]
 
     def any_ready(self, scope: str, pool: str) -> bool:
         groups = self._groups(pool)

@@ -109,6 +109,8 @@ create table task (
     deadline bigint
 ) with (fillfactor = 70);
 create index task_ready on task (pool, requires, scope, priority, "order", no) where state = 'ready';
+create index task_ready_key on task (pool, requires, scope, pool_key, priority, "order", no)
+where state = 'ready' and pool_key is not null;
 create index task_due on task (due_at, no) where state = 'due';
 create index task_leased on task (lease_until, no) where state = 'leased';
 create index task_used on task (scope, pool, pool_key) where state = 'leased';

@@ -1,0 +1,3 @@
+select pool_key from task
+where state = 'ready' and pool_key is not null and pool = ?1 and requires = ?2 and scope = ?3 and pool_key > ?4
+order by pool_key limit 1
