@@ -270,8 +270,13 @@ def no_further(run: Run, task: Task) -> bool:
     return task.kind == "step" and run.cancel_at is not None
 
 
+def worth_writing(task: Task, lease_ms: int, now: int) -> bool:
+    """Whether a heartbeat makes a lease so much longer that it is written."""
+    return now + lease_ms - (task.lease_until or 0) > lease_ms // WORTH_WRITING
+
+
 def sync(unit: Unit, command: Sync, now: int) -> Beats:
-    """`Sync`: one answer for each lease; extends those that are live."""
+    """`Sync`: one answer for each lease; extends those that are live, and that no other lane has under its hands."""
     check.lease(command.worker, command.lease_ms, "sync")
     check.whole("the number of leases", len(command.beats), 0, unit.settings.claim_limit * 10)
     synced = []
@@ -287,7 +292,8 @@ def sync(unit: Unit, command: Sync, now: int) -> Beats:
             one.error = gone(run, lease).code
             continue
         mine, until = task, now + command.lease_ms
-        if beat.details is not None or until - (task.lease_until or 0) > command.lease_ms // WORTH_WRITING:
+        worth = beat.details is not None or worth_writing(task, command.lease_ms, now)
+        if worth and lease.run_no not in unit.looked_at:
             mine = unit.tasks.edit((lease.run_no, lease.k))
             mine.lease_until = max(mine.lease_until or 0, until)
         try:

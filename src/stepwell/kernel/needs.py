@@ -20,7 +20,8 @@ class Need(Struct, gc=False):
     `peers`: run ids that a run names, in its own scope; `peer_signals`: those with the dedup key of a signal to them.
     `restarts`: runs by scope and id, with the part of their journal that is kept. `ending`: tasks whose end is the end
     of their run, if they are its turn. `slots`: where a start may be fused with its first lease. `limiting`: pools
-    whose limits this batch sets. `dead`: workers, and how many leases of each are to end.
+    whose limits this batch sets. `dead`: workers, and how many leases of each are to end. `beats`: leases to extend,
+    and by how many milliseconds.
     """
 
     runs: set[int] = field(default_factory=set)
@@ -28,6 +29,7 @@ class Need(Struct, gc=False):
     closing: set[int] = field(default_factory=set)
     closing_ids: set[tuple[str, str]] = field(default_factory=set)
     tasks: set[TaskKey] = field(default_factory=set)
+    beats: dict[TaskKey, int] = field(default_factory=dict)
     turns: set[int] = field(default_factory=set)
     peers: set[tuple[int, str]] = field(default_factory=set)
     peer_signals: set[tuple[int, str, str]] = field(default_factory=set)
@@ -171,7 +173,10 @@ def _emission(need: Need, sends: c.Emission) -> None:
 
 def _sync(need: Need, command: c.Sync) -> None:
     for beat in command.beats:
-        _leased(need, beat.lease)
+        if beat.details is None:
+            need.beats[beat.lease.run_no, beat.lease.k] = command.lease_ms
+        else:
+            _leased(need, beat.lease)
 
 
 def _claim(need: Need, command: c.Claim) -> None:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from stepwell.kernel.again import KINDS, under_way
 from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.fold import body_of
-from stepwell.kernel.leases import claim_key
+from stepwell.kernel.leases import claim_key, worth_writing
 from stepwell.kernel.needs import Need
 from stepwell.kernel.unit import PoolKey, TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
@@ -61,6 +61,8 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
     _seed_runs(unit, session.runs(more) if more else [])
     need.closing |= {run.no for run in named if (run.scope, run.id) in need.closing_ids}
     need.closing |= {no for no, k in need.ending if (run := unit.runs.get(no)) is not None and run.turn == k}
+    if need.beats:
+        _beats(session, unit, need, now)
     if need.restarts:
         _kept(session, unit, need)
     _onward(session, unit, need, named)
@@ -79,6 +81,25 @@ def _seed_runs(unit: Unit, runs: list[Run]) -> None:
     for run in runs:
         unit.runs.seed(run.no, run)
         unit.ids.seed((run.scope, run.id), run.no)
+
+
+def _beats(session: Session, unit: Unit, need: Need, now: int) -> None:
+    """Runs that only heartbeats name: looked at, and taken where a lease is to be written and nobody else has them.
+
+    So heartbeats wait for nobody, and who writes a run does not wait for the thousand others of a heartbeat.
+    """
+    beats, ours = need.beats, unit.runs.rows
+    tasks = session.tasks([key for key in beats if key[0] not in ours])
+    short = {
+        task.run_no for task in tasks if task.state == "leased" and worth_writing(task, beats[task.run_no, task.k], now)
+    }
+    _seed_runs(unit, session.free(short) if short else [])
+    need.tasks.update(key for key in beats if key[0] in ours)
+    others = [task for task in tasks if task.run_no not in ours]
+    for task in others:
+        unit.tasks.seed((task.run_no, task.k), task)
+    unit.looked_at = {task.run_no for task in others}
+    _seed_runs(unit, session.runs_by_no(unit.looked_at) if others else [])
 
 
 def _onward(session: Session, unit: Unit, need: Need, named: list[Run]) -> None:

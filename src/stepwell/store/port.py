@@ -72,6 +72,9 @@ class Session(Protocol):
         Whoever has them at the moment is waited for, so a lane asks for all that a batch names at once.
         """
 
+    def free(self, numbers: Collection[int]) -> list[Run]:
+        """As `runs`, but without those that another lane has: nobody is waited for."""
+
     def runs_by_no(self, numbers: Collection[int]) -> list[Run]:
         """Runs to look at: another lane may be writing them."""
 

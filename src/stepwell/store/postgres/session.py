@@ -128,6 +128,9 @@ class PostgresSession:
             rows = self._all("load/runs", list(numbers))
         return self._kept([Run(*row) for row in rows])
 
+    def free(self, numbers: Collection[int]) -> list[Run]:
+        return self._kept([Run(*row) for row in self._all("load/free_runs", list(numbers))])
+
     def _kept(self, runs: list[Run]) -> list[Run]:
         """Runs that this batch may write, as they stand in the store."""
         self._loaded.update((run.no, run) for run in runs)

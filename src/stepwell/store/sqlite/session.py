@@ -184,6 +184,9 @@ class SqliteSession:
         have = {run.no for run in named}
         return named + self.runs_by_no([number for number in numbers if number not in have])
 
+    def free(self, numbers: Collection[int]) -> list[Run]:
+        return self.runs_by_no(numbers)
+
     def runs_by_no(self, numbers: Collection[int]) -> list[Run]:
         cache = self._runs
         found = [cache[number] for number in numbers if number in cache]
