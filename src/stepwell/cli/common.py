@@ -91,7 +91,7 @@ def with_place(command: Callable[..., None]) -> Callable[..., None]:
     @setting_option(
         "STEPWELL_DATA_DIR", type=click.Path(path_type=Path), help="Folder of the database [CWD/.stepwell]."
     )
-    @setting_option("STEPWELL_DB", help="Database: a file, or sqlite:///FILE.")
+    @setting_option("STEPWELL_DB", help="Database: a file, sqlite:///FILE, or postgresql://USER@HOST/DATABASE.")
     @wraps(command)
     def wrapped(*args: Any, cwd: Path | None, data_dir: Path | None, db: str | None, **kwargs: Any) -> None:
         said = named(click.get_current_context(), "cwd", "STEPWELL_CWD")

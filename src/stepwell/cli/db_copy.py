@@ -33,5 +33,3 @@ def copy_(source: str, target: str, live: bool, as_json: bool) -> None:
     runs, entries = found.rows["run"], found.rows["entry"]
     click.echo(f"copied {clean(one.shown)} to {clean(other.shown)}: {runs:,} runs, {entries:,} entries")
     click.echo(f"  all that was committed up to position {found.position:,}; read back and compared")
-    for note in found.notes:
-        click.echo(f"  {clean(note)}")

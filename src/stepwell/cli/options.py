@@ -36,7 +36,11 @@ SETTINGS = (
         ("CODEX_FLOW_BACKEND_DATA_DIR",),
         "--data-dir",
     ),
-    Setting("STEPWELL_DB", "the database itself: a file, or `sqlite:///FILE`", flag="--db"),
+    Setting(
+        "STEPWELL_DB",
+        "the database itself: a file, `sqlite:///FILE`, or `postgresql://USER@HOST/DATABASE`",
+        flag="--db",
+    ),
     Setting("STEPWELL_APP", "the app with workflows, as `MODULE:APP`", flag="--app"),
     Setting(
         "STEPWELL_HOST",

@@ -113,7 +113,6 @@ class Copied(Struct, frozen=True):
 
     position: int
     rows: dict[str, int]
-    notes: list[str]
 
 
 class Source(Protocol):
@@ -128,18 +127,10 @@ class Source(Protocol):
         """The position of the last change that the moment shows."""
 
 
-class Target(Protocol):
+class Target(Source, Protocol):
     """A store that is being filled. What is written is there once its context ends, and only if that ends well."""
 
-    @property
-    def notes(self) -> list[str]:
-        """What could not be kept as it was, for people."""
-
-    def write(self, table: Kept, batches: Batches) -> Batches:
-        """Writes rows; answers them as they were written."""
-
-    def rows(self, table: Kept) -> Batches:
-        """What was written, as the store gives it back."""
+    def write(self, table: Kept, batches: Batches) -> None: ...
 
     def finish(self, numbers: dict[str, int], head: int, sums: dict[str, Sum]) -> None:
         """Numbers given from now on are beyond these, and positions beyond the head."""
@@ -162,21 +153,17 @@ def copy(source: Source, opened: Opened, progress: Progress = no_progress) -> Co
             _compare(target, table, sums[table.name], progress)
         head = source.head()
         target.finish(source.numbers(), head, sums)
-        return Copied(head, {name: one.rows for name, one in sums.items()}, target.notes)
+        return Copied(head, {name: one.rows for name, one in sums.items()})
 
 
 def _write(source: Source, target: Target, table: Kept, progress: Progress) -> Sum:
     written = Sum()
-    for _ in written.counting(
-        target.write(table, source.rows(table)), lambda count: progress("copied", table.name, count)
-    ):
-        pass
+    target.write(table, written.counting(source.rows(table), partial(progress, "copied", table.name)))
     return written
 
 
 def _compare(target: Target, table: Kept, written: Sum, progress: Progress) -> None:
-    found = Sum()
-    _drain(found.counting(target.rows(table), partial(progress, "compared", table.name)))
+    found = sum_of(target, table, partial(progress, "compared", table.name))
     if found != written:
         raise Internal(
             f"{written.rows:,} rows of {table.name} were written, and {found.rows:,} came back that are not the same",
@@ -184,6 +171,9 @@ def _compare(target: Target, table: Kept, written: Sum, progress: Progress) -> N
         )
 
 
-def _drain(batches: Batches) -> None:
-    for _ in batches:
+def sum_of(source: Source, table: Kept, told: Callable[[int], None]) -> Sum:
+    """The sum of a table; `told` hears how many of its rows were read."""
+    found = Sum()
+    for _ in found.counting(source.rows(table), told):
         pass
+    return found

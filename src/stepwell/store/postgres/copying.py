@@ -4,7 +4,7 @@ A target is filled in one transaction. While that lasts, and after one that brok
 out: they say so, instead of taking work into a database that is about to be something else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import psycopg
@@ -16,11 +16,10 @@ from stepwell.store.postgres.connection import Db
 from stepwell.store.postgres.ledger import COPYING, need_current
 from stepwell.store.postgres.sql import sql as act
 from stepwell.store.postgres.store import PostgresStore
+from stepwell.store.postgres.text import given_text, kept_text
 
 _TYPES = {int: "int8", float: "float8", bool: "bool", str: "text"}
 _SEQUENCES = {"run": "run_no", "event": "event_no", "message": "message_no_seq"}
-#: What stands for a NUL in what a program printed: PostgreSQL keeps no text with one.
-NUL_SHOWN = "\u2400"
 IN_USE = "Stop every server, worker and command that uses it, and try again."
 EMPTY = "Make a new database for it, and name that."
 
@@ -36,7 +35,7 @@ class PostgresSource:
             _query("copy (select {columns} from {table} order by {key}) to stdout", table)
         ) as out:
             out.set_types([_TYPES[kind] for kind in table.columns.values()])
-            yield from batched(out.rows())
+            yield from batched(map(_changing(table, given_text), out.rows()))
 
     def numbers(self) -> dict[str, int]:
         return dict(self._db.execute(act("copy/numbers")).fetchall())
@@ -72,36 +71,15 @@ def _hold(db: Db, url: str) -> None:
         raise Unavailable(f"{url} is in use: {len(lanes)} lanes are connected to it", hint=IN_USE)
 
 
-class PostgresTarget:
+class PostgresTarget(PostgresSource):
     """An empty database. `db` is in a transaction, and has locked every table."""
 
-    def __init__(self, db: Db) -> None:
-        self._db = db
-        self._nuls = 0
-
-    @property
-    def notes(self) -> list[str]:
-        """What could not be kept as it was."""
-        if not self._nuls:
-            return []
-        return [f"{self._nuls:,} pieces of output had a NUL, which PostgreSQL cannot keep: they show {NUL_SHOWN} there"]
-
-    def write(self, table: Kept, batches: Batches) -> Batches:
+    def write(self, table: Kept, batches: Batches) -> None:
+        change = _changing(table, kept_text)
         with self._db.cursor().copy(_query("copy {table} ({columns}) from stdin", table)) as into:
             for batch in batches:
-                rows = batch if table.name != "output" else [self._shown(row) for row in batch]
-                for row in rows:
-                    _write(into, table, row)
-                yield rows
-
-    def _shown(self, row: Row) -> Row:
-        if not any(type(value) is str and "\0" in value for value in row):
-            return row
-        self._nuls += 1
-        return [value.replace("\0", NUL_SHOWN) if type(value) is str else value for value in row]
-
-    def rows(self, table: Kept) -> Batches:
-        return PostgresSource(self._db).rows(table)
+                for row in batch:
+                    _write(into, table, change(row))
 
     def finish(self, numbers: dict[str, int], head: int, sums: dict[str, Sum]) -> None:
         for name in NUMBERED:
@@ -194,6 +172,14 @@ _HINTS = {
     "53100": "Make room on the disk of the server, and try again.",
     "57014": "The server's statement_timeout is too short for this: set it to 0 for the role that does it.",
 }
+
+
+def _changing(table: Kept, change: Callable[[str], str]) -> Callable[[Row], Row]:
+    """What a program said is the one text that may have a NUL, and stands in another form."""
+    if table.name != "output":
+        return lambda row: row
+    place = list(table.columns).index("text")
+    return lambda row: [change(value) if at == place else value for at, value in enumerate(row)]
 
 
 def _query(statement: str, table: Kept) -> sql.Composed:

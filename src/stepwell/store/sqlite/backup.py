@@ -7,15 +7,18 @@ only in one transaction of SQLite, or appears with all that is in it.
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
 from stepwell.model.errors import Invalid, Unavailable
+from stepwell.store.copying import Progress as Told
+from stepwell.store.copying import no_progress as no_rows
 from stepwell.store.port import Reader
+from stepwell.store.sqlite.copying import changed_rows
 from stepwell.store.sqlite.files import (
     IN_USE,
     SIDES,
@@ -98,7 +101,7 @@ def _copy(db: sqlite3.Connection, part: Path, progress: Progress) -> None:
 # ── verify ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def verify(path: Path, examine: Examine) -> Verified:
+def verify(path: Path, examine: Examine, progress: Told = no_rows) -> Verified:
     """Looks for damage, then for offences against the laws. The file is not changed, and may be in use.
 
     A file of an older Stepwell is examined as a copy that is brought up to date. Raises `Unknown`, `Invalid` (not a
@@ -107,30 +110,34 @@ def verify(path: Path, examine: Examine) -> Verified:
     need_file(path)
     with opened(path) as db:
         applied = sorted(read_ledger(db, path))
-        damage = _damage(db)
-        offences: list[str] = []
-        if not damage and len(applied) < len(migrations()):
-            offences = _examined_later(db, examine)
-        elif not damage:
+        damage = _damage(db, progress)
+    offences: list[str] = []
+    if not damage:
+        with up_to_date(path) as current, opened(current) as db:
             offences = list(examine(SqliteReader(db)))
-        return Verified(str(path), path.stat().st_size, applied, damage, offences)
+    return Verified(str(path), path.stat().st_size, applied, damage, offences)
 
 
-def _damage(db: sqlite3.Connection) -> list[str]:
+def _damage(db: sqlite3.Connection, progress: Told) -> list[str]:
     try:
-        return [row[0] for row in db.execute(f"pragma integrity_check({NAMED})") if row[0] != "ok"]
+        found = [row[0] for row in db.execute(f"pragma integrity_check({NAMED})") if row[0] != "ok"]
+        return found or changed_rows(db, progress)
     except sqlite3.DatabaseError as error:
         return [str(error)]
 
 
-def _examined_later(db: sqlite3.Connection, examine: Examine) -> list[str]:
-    with tempfile.TemporaryDirectory(prefix="stepwell-verify-") as space:
-        copy = Path(space) / "copy.sqlite"
-        _copy(db, copy, no_progress)
-        store = SqliteStore(copy)
-        store.migrate()
-        with closing(store.reader()) as reader:
-            return list(examine(reader))
+@contextmanager
+def up_to_date(path: Path) -> Iterator[Path]:
+    """The file, or where an older Stepwell wrote it, a copy that is brought up to date, and goes again."""
+    with opened(path) as db:
+        if len(read_ledger(db, path)) == len(migrations()):
+            yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="stepwell-verify-") as space:
+            copy = Path(space) / "copy.sqlite"
+            _copy(db, copy, no_progress)
+            SqliteStore(copy).migrate()
+            yield copy
 
 
 # ── restore ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,10 +161,7 @@ def restore(
         raise exists_error(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise Invalid(f"{target} is the backup itself", hint="Name another database with --db or --data-dir.")
-    found = verify(source, examine)
-    if not found.ok:
-        first = (*found.damage, *found.offences)[0]
-        raise Invalid(f"{source} is damaged: {first}", hint="Take another backup; `stepwell db verify` tells all.")
+    need_sound(source, examine)
     aside = target.with_name(f"{target.name}.replaced-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
     if not target.exists():
         _leave(target, aside, SIDES)
@@ -170,6 +174,14 @@ def restore(
             _leave(target, aside, ("", *SIDES))
             backup(source, target, progress=progress)
     return aside
+
+
+def need_sound(source: Path, examine: Examine, progress: Told = no_rows) -> None:
+    """Raises `Invalid` for a backup that is damaged, or breaks a law."""
+    found = verify(source, examine, progress)
+    if not found.ok:
+        first = (*found.damage, *found.offences)[0]
+        raise Invalid(f"{source} is damaged: {first}", hint="Take another backup; `stepwell db verify` tells all.")
 
 
 def _replace(new: sqlite3.Connection, target: Path, aside: Path, progress: Progress) -> bool:

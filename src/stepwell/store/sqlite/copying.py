@@ -3,13 +3,17 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from stepwell.model.errors import Unavailable
-from stepwell.store.copying import NUMBERED, Batches, Kept, Row, Sum, batched
-from stepwell.store.sqlite.files import cannot, exists_error, need_file, new_file, opened, opened_alone, publish
+from stepwell.store.copying import NUMBERED, TABLES, Batches, Kept, Progress, Row, Sum, batched, sum_of
+from stepwell.store.sqlite.files import cannot, exists_error, need_file, new_file, opened, opened_alone, publish, sync
 from stepwell.store.sqlite.sql import migrations, sql
 from stepwell.store.sqlite.store import SqliteStore, read_ledger
+
+#: The name among the sums under which the number of migrations stands.
+LEDGER = "migration"
 
 
 class SqliteSource:
@@ -51,35 +55,31 @@ def _need_current(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-class SqliteTarget:
-    """A new file. `db` is in a transaction."""
+class SqliteTarget(SqliteSource):
+    """A new file. `db` is in a transaction. `sums`: it is a backup, and can tell whether its rows are as they were."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, *, sums: bool) -> None:
+        super().__init__(db)
+        self._sums = sums
 
-    @property
-    def notes(self) -> list[str]:
-        """Everything is kept as it was."""
-        return []
-
-    def write(self, table: Kept, batches: Batches) -> Batches:
+    def write(self, table: Kept, batches: Batches) -> None:
         holes = ", ".join("?" * len(table.columns))
         statement = f"insert into {table.name} ({_columns(table)}) values ({holes})"  # noqa: S608 - our own names
         for batch in batches:
             self._db.executemany(statement, batch)
-            yield batch
-
-    def rows(self, table: Kept) -> Batches:
-        return SqliteSource(self._db).rows(table)
 
     def finish(self, numbers: dict[str, int], head: int, sums: dict[str, Sum]) -> None:
         for name, number in [*numbers.items(), ("change", head)]:
             self._db.execute("delete from sqlite_sequence where name = ?", (name,))
             self._db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", (name, number))
+        if self._sums:
+            self._db.execute(sql("copy/create_sums"))
+            found = [(name, one.rows, one.hex) for name, one in sums.items()]
+            self._db.executemany(sql("copy/add_sum"), [*found, (LEDGER, len(migrations()), "")])
 
 
 @contextmanager
-def writing(path: Path, *, force: bool = False) -> Iterator[SqliteTarget]:
+def writing(path: Path, *, force: bool = False, sums: bool = False) -> Iterator[SqliteTarget]:
     """A file that appears, whole and on the disk, when the context ends well. Raises `Exists` without `force`."""
     if not force and path.exists():
         raise exists_error(path)
@@ -89,12 +89,34 @@ def writing(path: Path, *, force: bool = False) -> Iterator[SqliteTarget]:
             with closing(sqlite3.connect(part, isolation_level=None)) as db:
                 db.execute("pragma synchronous = off")
                 db.execute("begin immediate")
-                yield SqliteTarget(db)
+                yield SqliteTarget(db, sums=sums)
                 db.execute("commit")
                 db.execute("pragma journal_mode = delete")
         except sqlite3.Error as error:
             raise cannot("write to", path.parent, error) from error
+        sync(part)
         publish(part, path, force=force)
+
+
+def changed_rows(db: sqlite3.Connection, progress: Progress) -> list[str]:
+    """The tables of a backup whose rows are not those that were backed up.
+
+    A file that a server has written to since has rows of lanes, and one that was brought up to date has other columns:
+    then there is nothing to compare.
+    """
+    if db.execute(sql("copy/has_sums")).fetchone() is None:
+        return []
+    known = {name: Sum(rows, int(total or "0", 16)) for name, rows, total in db.execute(sql("copy/sums"))}
+    applied = known.pop(LEDGER).rows
+    if applied != len(migrations()) or db.execute("select 1 from lane").fetchone():
+        return []
+    source = SqliteSource(db)
+    found = {one.name: sum_of(source, one, partial(progress, "compared", one.name)) for one in TABLES}
+    return [
+        f"table {name}: its rows are not the {one.rows:,} that were backed up"
+        for name, one in known.items()
+        if found[name] != one
+    ]
 
 
 def _columns(table: Kept) -> str:

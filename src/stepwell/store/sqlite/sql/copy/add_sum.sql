@@ -1,0 +1,1 @@
+insert into stepwell_backup values (?1, ?2, ?3)

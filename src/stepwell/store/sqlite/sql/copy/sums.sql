@@ -1,0 +1,1 @@
+select name, rows, sum from stepwell_backup
