@@ -16,7 +16,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from stepwell.cli.main import cli
-from tests.server.support import OK, environ, flow
+from tests.server.support import OK, at_home, environ, flow
 from tests.support.nursery import Fork, run
 
 __all__ = ["OK", "PATIENCE_S", "Shop", "flow", "on_terminal", "program", "shell_environ", "write_event"]
@@ -77,7 +77,7 @@ class Shop:
         return Fork(
             [*STEPWELL, *args],
             cwd=self.cwd,
-            env=environ(**env),
+            env=at_home(self.cwd, **env),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -85,7 +85,7 @@ class Shop:
 
     def call(self, *args: str | bytes, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         """A command that has ended, whatever came of it, without a stack."""
-        done = run([*STEPWELL, *args], cwd=self.cwd, env=environ(**env), stdin=stdin, timeout=PATIENCE_S)
+        done = run([*STEPWELL, *args], cwd=self.cwd, env=at_home(self.cwd, **env), stdin=stdin, timeout=PATIENCE_S)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -105,7 +105,7 @@ class Shop:
         return found
 
     def _here(self, *args: str, code: int, stdin: str | None = None, **env: str) -> str:
-        before, wanted = dict(os.environ), environ(**env)
+        before, wanted = dict(os.environ), at_home(self.cwd, **env)
         with contextlib.chdir(self.cwd):
             try:
                 os.environ.clear()

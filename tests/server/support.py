@@ -19,8 +19,10 @@ from urllib.parse import quote, urlsplit
 from msgspec import Struct
 
 from stepwell.model.settings import Settings
-from tests.support import assert_lawful, durable
+from tests.support import assert_lawful, durable, durable_url, on_postgres
 from tests.support.nursery import Fork
+from tests.support.postgres import SERVER
+from tests.support.stores import CHOICE
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
@@ -35,8 +37,17 @@ def stepwell(*args: str) -> list[str]:
 
 def environ(**more: str) -> dict[str, str]:
     """The environment of a child: ours without settings of Stepwell and Python, and this tree."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("STEPWELL_", "PYTHON"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key in (CHOICE, SERVER) or not key.startswith(("STEPWELL_", "PYTHON"))
+    }
     return {**kept, "PYTHONPATH": str(ROOT / "src"), **more}
+
+
+def at_home(cwd: Path, **more: str) -> dict[str, str]:
+    """The same for a program in a folder: on PostgreSQL it has to be told where its database is."""
+    return environ(**({"STEPWELL_DB": durable_url(database(cwd))} if on_postgres() else {}), **more)
 
 
 def flow(cwd: Path, name: str = "demo", steps: Mapping[str, str] | None = None, type_: str = "demo") -> Path:
@@ -102,10 +113,10 @@ class Server:
         self.process: subprocess.Popen[bytes]
         with self.log.open("ab") as log:
             if preexec is None:
-                self.process = Fork(command, env=environ(**env), stdout=subprocess.PIPE, stderr=log)
+                self.process = Fork(command, env=at_home(cwd, **env), stdout=subprocess.PIPE, stderr=log)
             else:
                 self.process = subprocess.Popen(
-                    command, env=environ(**env), stdout=subprocess.PIPE, stderr=log, preexec_fn=preexec,
+                    command, env=at_home(cwd, **env), stdout=subprocess.PIPE, stderr=log, preexec_fn=preexec,
                 )  # fmt: skip
         try:
             self.url, self.host, self.port = self._listening()
