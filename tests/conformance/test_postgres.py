@@ -54,6 +54,12 @@ def sessions(store: PostgresStore) -> Iterator[Sessions]:
         session.close()
 
 
+def sent(session: PostgresSession, unit: Unit) -> None:
+    """What is flushed goes to the server with the commit."""
+    session.flush(unit, NOW)
+    session.commit()
+
+
 def ask(store: PostgresStore, statement: str, *values: Any) -> list[Any]:
     with closing(store.connect()) as db:
         cursor = db.execute(statement.encode(), values or None)
@@ -162,7 +168,7 @@ def test_text_that_cannot_be_stored_is_refused_and_leaves_nothing(sessions: Sess
         unit = Unit(Settings())
         put(unit, *rows)
         with pytest.raises(Refused):
-            session.flush(unit, NOW)
+            sent(session, unit)
         session.rollback()
     with loading(session) as s, pytest.raises(Refused):
         s.runs_by_id([("main", "r" + text)])
@@ -189,7 +195,7 @@ def test_one_bad_row_among_many_refuses_them_all(store: PostgresStore, sessions:
     unit.runs.seed(1, run(1))
     put(unit, *(entry(1, seq) for seq in range(1, 70)))
     with pytest.raises(Refused, match="entry_seq"):
-        session.flush(unit, NOW)
+        sent(session, unit)
     session.rollback()
     assert snapshot(store) == before
 
@@ -202,7 +208,7 @@ def test_what_another_lane_made_meanwhile_is_looked_for_again(sessions: Sessions
     unit = Unit(Settings())
     put(unit, *rows)
     with pytest.raises(Retry):
-        one.flush(unit, NOW)
+        sent(one, unit)
     one.rollback()
 
 

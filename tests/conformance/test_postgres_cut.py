@@ -13,17 +13,23 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from stepwell.store.postgres.store import PostgresStore
 from tests.support import Bench, assert_lawful, postgres
 
-COMMIT = b"Q\x00\x00\x00\x0bcommit\x00"
-ANSWER = b"C\x00\x00\x00\x0bCOMMIT\x00Z\x00\x00\x00\x05I"
+#: With nothing prepared, a flush brings the text of its statement.
+FLUSH, WORD = b"with act1 as", b"commit\x00"
+#: What goes before the word need not be cut at each byte; numbers have not always as many digits.
+STRIDE, DIGITS = 200, 8
 SOCKET = ".s.PGSQL.5432"
 
 
 class Wire:
-    """A proxy on a socket of its own. Armed, it passes so many bytes of the next commit and its answer, and is cut."""
+    """A proxy on a socket of its own. Armed, it passes so many bytes of the next flush, commit and answer, and is cut.
+
+    `word`: where the commit's word ended; `passed`: how many bytes there were.
+    """
 
     def __init__(self, server: str, folder: Path) -> None:
         self._server, self._left = server, -1
         self._committing = False
+        self.word = self.passed = 0
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / SOCKET))
         self._listener.listen()
@@ -36,7 +42,7 @@ class Wire:
         self._threads[-1].start()
 
     def arm(self, count: int) -> None:
-        self._committing, self._left = False, count
+        self._committing, self._left, self.passed = False, count, 0
 
     @property
     def armed(self) -> bool:
@@ -63,10 +69,13 @@ class Wire:
     def _pass(self, one: socket.socket, other: socket.socket, asks: bool) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(65_536):
-                self._committing |= self.armed and asks and data == COMMIT
+                self._committing |= self.armed and asks and FLUSH in data
                 if not (self.armed and self._committing):
                     other.sendall(data)
                     continue
+                if asks and WORD in data:
+                    self.word = self.passed + data.index(WORD) + len(WORD)
+                self.passed += len(data)
                 passed, self._left = data[: self._left], self._left - len(data)
                 other.sendall(passed)
                 if not self.armed:
@@ -91,23 +100,27 @@ def test_whatever_byte_is_the_last_the_reply_is_true_and_nothing_is_done_twice(f
     direct = postgres.address(folder)
     parts = conninfo_to_dict(direct)
     wire = Wire(f"{parts['host']}/{SOCKET}", folder)
-    store = PostgresStore(make_conninfo("", **{**parts, "host": str(folder)}))
+    store = PostgresStore(make_conninfo("", **{**parts, "host": str(folder)}), pooled=True)
     store.migrate()
     points: list[str] = []
-    bench, happened = Bench(store, fault=points.append), []
-    for count in range(len(COMMIT) + len(ANSWER)):
+    bench, happened = Bench(store, fault=points.append), list[tuple[int, int, bool]]()
+    wire.arm(1 << 20)
+    bench.start("whole")
+    bench.commits.clear()
+    first, last = wire.word - len(WORD), wire.passed - DIGITS
+    for count in (*range(0, first, STRIDE), *range(first, last)):
         points.clear()
         wire.arm(count)
         started = bench.start(f"r{count}")
         assert started.created
-        assert not wire.armed, "it was cut"
-        happened.append(points.count("begun") == 1)
+        assert not wire.armed, f"it was cut after {count} of {wire.passed}"
+        happened.append((count, wire.word, points.count("begun") == 1))
         assert bench.commits.pop().runs == {started.run_no}, "who waits is told"
         assert not bench.commits, "once"
         assert not bench.start(f"r{count}").created, "once"
-    first = happened.index(True)
-    assert first >= len(COMMIT), "before the server has the whole word, it cannot have committed"
-    assert all(happened[first:])
+    did = [count for count, _, once in happened if once]
+    assert all(count >= word for count, word, once in happened if once), "not before the server has the whole word"
+    assert did == list(range(did[0], last)), "and always from then on"
     bench.close()
     wire.close()
     assert_lawful(PostgresStore(direct))

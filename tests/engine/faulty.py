@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.kernel.unit import Unit
-from stepwell.store.port import Refused, Unknowable
+from stepwell.store.port import NOTHING, Ahead, Refused, Unknowable
 from stepwell.store.sqlite.session import SqliteSession
 from stepwell.store.sqlite.store import SqliteStore
 
@@ -20,9 +20,9 @@ class FaultySession(SqliteSession):
     plan: Plan = staticmethod(lambda act, unit: None)
     lost: tuple[str, ...] = ()
 
-    def begin(self) -> None:
+    def begin(self, ahead: Ahead = NOTHING) -> None:
         self.plan("begin", None)
-        super().begin()
+        super().begin(ahead)
 
     def flush(self, unit: Unit, now: int) -> None:
         self.plan("flush", unit)

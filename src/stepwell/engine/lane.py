@@ -28,7 +28,7 @@ from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
 from stepwell.model.ids import unit_interval
 from stepwell.model.settings import Settings
-from stepwell.store.load import load
+from stepwell.store.load import ahead, load
 from stepwell.store.port import Broken, Refused, Retry, Session, Unknowable
 
 log = logging.getLogger("stepwell.lane")
@@ -400,14 +400,14 @@ class Lane:
         """One try up to the commit: begin, load, decide, flush, read. Answers what is to commit, if anything is."""
         clock, session, timings = self._monotonic, self._session, self.timings
         t0 = clock()
-        session.begin()
+        need, refused = need_of(batch)
+        session.begin(ahead(need))
         t1 = clock()
         self._fault("begun")
         self._now = now = self._time()
         elsewhere = self._passes_to is not None
         unit = Unit(self._settings, mutations=self._mutations, app=session.app, elsewhere=elsewhere)
         unit.bring = partial(self._bring, unit, now)
-        need, refused = need_of(batch)
         if t1 < self._no_sweep_until:
             need.internal.pop(_LAST, None)
         load(session, unit, need, now)

@@ -19,7 +19,7 @@ from stepwell.kernel.unit import PoolKey, TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
 from stepwell.model.rows import Run, Task
-from stepwell.store.port import Session
+from stepwell.store.port import NOTHING, Ahead, Session
 
 T = TypeVar("T")
 DAY_MS = 86_400_000
@@ -75,6 +75,13 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
         unit.next_no.seed("run", session.numbers("run", need.new_runs))
     if need.new_events:
         unit.next_no.seed("event", session.numbers("event", need.new_events))
+
+
+def ahead(need: Need) -> Ahead:
+    """What `load` asks for first; nothing where requests are read before, which may name runs."""
+    if need.requests or need.claims:
+        return NOTHING
+    return Ahead(frozenset(need.runs | need.closing), frozenset(need.ids | need.closing_ids), frozenset(need.tasks))
 
 
 def _seed_runs(unit: Unit, runs: list[Run]) -> None:

@@ -14,7 +14,7 @@ from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.memory_app import MemoryApp, MemoryTables
 from stepwell.store.memory_reader import MemoryReader
-from stepwell.store.port import AppMigration
+from stepwell.store.port import NOTHING, Ahead, AppMigration
 from stepwell.store.tables import Tables, full_entry, full_event
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class MemorySession:
         self._held = False
         self.heals, self.now = False, None
 
-    def begin(self) -> None:
+    def begin(self, ahead: Ahead = NOTHING) -> None:
         self._store.lock.acquire()
         self._held = True
         self._t.undo.clear()

@@ -32,6 +32,20 @@ class Broken(Exception):
     """The store cannot write at all now (disk full, no connection, …): nothing of the batch was written."""
 
 
+class Ahead(Struct, frozen=True):
+    """What a batch is going to ask for first: runs to write, by number and by (scope, id), and tasks; a hint.
+
+    A store far away brings it together with what it does to begin.
+    """
+
+    runs: frozenset[int] = frozenset()
+    ids: frozenset[tuple[str, str]] = frozenset()
+    tasks: frozenset[TaskKey] = frozenset()
+
+
+NOTHING = Ahead()
+
+
 class AppMigration(Struct, frozen=True):
     """One forward step of an app's own schema."""
 
@@ -63,7 +77,7 @@ class Session(Protocol):
     def app(self) -> AppTables:
         """The app's tables, in the transaction that is under way."""
 
-    def begin(self) -> None:
+    def begin(self, ahead: Ahead = NOTHING) -> None:
         """Begins a transaction that no other writer can interleave with."""
 
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:

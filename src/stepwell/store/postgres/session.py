@@ -10,17 +10,16 @@ from typing import Any
 
 import psycopg
 from psycopg import pq
-from psycopg.sql import Literal
 
 from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
-from stepwell.store.port import Retry
+from stepwell.store.port import NOTHING, Ahead, Retry
 from stepwell.store.postgres.app_tables import PostgresTables
 from stepwell.store.postgres.connection import Connect
-from stepwell.store.postgres.flush import acts
+from stepwell.store.postgres.flush import Act, acts
 from stepwell.store.postgres.numbers import Numbers
 from stepwell.store.postgres.reader import resolve_entries, resolve_event, text_of_blob
 from stepwell.store.postgres.sql import sql, together
@@ -40,9 +39,6 @@ class PostgresSession:
     def __init__(self, connect: Connect, lane: str) -> None:
         self._connect, self._lane = connect, lane
         self._db = connect()
-        # One string, since begin and the lane's row go in one round trip, which takes no parameters.
-        raised = sql("lane/begin").replace("$1", Literal(lane).as_string(self._db))
-        self._begin = f"begin isolation level read committed;\n{raised}"
         self._app = PostgresTables(lambda: self._db, "write")
         self.heals = True
         self.now: int = self._db.execute(sql("lane/clock"), prepare=False).fetchall()[0][0]
@@ -50,37 +46,64 @@ class PostgresSession:
         self._number = 0  # the lane's, in the transaction that is under way
         self._loaded: dict[int, Run] = {}
         self._unit: Unit | None = None
+        self._acts: list[Act] = []  # what is flushed and not sent yet
+        self._ahead = NOTHING  # what came with the begin of the transaction
+        self._ahead_runs: list[Run] = []
+        self._ahead_tasks: dict[TaskKey, Task] = {}
         self._looked_to: dict[str, tuple[str, str, str]] = {}
         self._key_looked_to: dict[tuple[str, str, str], str] = {}
 
     # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def begin(self) -> None:
+    def begin(self, ahead: Ahead = NOTHING) -> None:
+        """In one round trip: begin, the lane's row, and then the runs and tasks that the batch names."""
         self._loaded.clear()
         self._app.begin()
+        self._ahead, self._ahead_runs, self._ahead_tasks = ahead, [], {}
         with TOLD:
             if self._db.closed:
                 self._db = self._connect()
             try:
-                cursor = self._db.execute(self._begin, prepare=False)
+                self._begin(ahead)
             except psycopg.errors.ReadOnlySqlTransaction:
                 self._db.close()  # another server writes now, and a new connection finds it
                 raise
-            cursor.nextset()
-            self._number, self.now = cursor.fetchall()[0]
+
+    def _begin(self, ahead: Ahead) -> None:
+        db, runs, tasks = self._db, None, None
+        with db.pipeline():
+            db.execute("begin isolation level read committed", prepare=False)
+            raised = db.execute(sql("lane/begin"), (self._lane,))
+            if ahead.runs or ahead.ids:
+                runs = db.execute(*_named_runs(ahead.runs, ahead.ids))
+            if ahead.tasks:
+                tasks = db.execute(sql("load/tasks"), (_numbers_of(ahead.tasks),))
+        self._number, self.now = raised.fetchall()[0]
+        if runs is not None:
+            self._ahead_runs = [Run(*row) for row in runs.fetchall()]
+        if tasks is not None:
+            found = (Task(*row) for row in tasks.fetchall())
+            self._ahead_tasks = {(task.run_no, task.k): task for task in found}
 
     def commit(self) -> None:
+        """What is left to flush goes with it, in one round trip."""
         unit, self._unit = self._unit, None
         try:
-            with TOLD_OF_COMMIT:
-                done = self._db.execute("commit", prepare=False).statusmessage
+            with TOLD_OF_COMMIT, self._db.pipeline():
+                self._flush()
+                done = self._db.execute("commit", prepare=False)
         except BaseException:
             self._numbers.forget()
             raise
-        if done != "COMMIT":
+        if done.statusmessage != "COMMIT":
             raise Retry("the transaction had failed before its commit")
         if unit is not None:
             self._use(unit)
+
+    def _flush(self) -> None:
+        acts, self._acts = self._acts, []
+        if acts:
+            self._db.execute(together(tuple(act for act, _ in acts)), [value for _, value in acts])
 
     def _use(self, unit: Unit) -> None:
         for kind, following in unit.next_no.rows.items():
@@ -88,7 +111,7 @@ class PostgresSession:
 
     def rollback(self) -> None:
         """A connection that cannot do it is closed, which does it."""
-        self._unit = None
+        self._unit, self._acts = None, []
         try:
             if self._db.info.transaction_status != pq.TransactionStatus.IDLE:
                 self._db.execute("rollback", prepare=False)
@@ -121,12 +144,10 @@ class PostgresSession:
         return self._all(act, [first for first, _ in keys], [second for _, second in keys])
 
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
-        if ids:
-            scopes, names = [scope for scope, _ in ids], [run_id for _, run_id in ids]
-            rows = self._all("load/runs_and_named", list(numbers), scopes, names)
-        else:
-            rows = self._all("load/runs", list(numbers))
-        return self._kept([Run(*row) for row in rows])
+        if self._ahead.runs == numbers and self._ahead.ids == set(ids):
+            return self._kept(self._ahead_runs)
+        with TOLD:
+            return self._kept([Run(*row) for row in self._db.execute(*_named_runs(numbers, ids)).fetchall()])
 
     def free(self, numbers: Collection[int]) -> list[Run]:
         return self._kept([Run(*row) for row in self._all("load/free_runs", list(numbers))])
@@ -143,7 +164,9 @@ class PostgresSession:
         return [Run(*row) for row in self._named("load/runs_by_id", ids)]
 
     def tasks(self, keys: Collection[TaskKey]) -> list[Task]:
-        return self._tasks([run_no << 20 | k for run_no, k in keys])
+        found = [self._ahead_tasks[key] for key in keys if key in self._ahead_tasks]
+        others = [key for key in keys if key not in self._ahead.tasks]
+        return found + self._tasks(_numbers_of(others)) if others else found
 
     def _tasks(self, numbers: list[int]) -> list[Task]:
         return [Task(*row) for row in self._all("load/tasks", numbers)]
@@ -300,12 +323,14 @@ class PostgresSession:
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def flush(self, unit: Unit, now: int) -> None:
+        """Sent with the commit, or before the first reading."""
         with TOLD:
-            found = acts(unit, self._loaded, now)
-            self._db.execute(together(tuple(act for act, _ in found)), [value for _, value in found])
+            self._acts = acts(unit, self._loaded, now)
         self._unit = unit
 
     def read(self, readings: Sequence[Reading]) -> None:
+        with TOLD:
+            self._flush()
         journals = [one for one in readings if one.what in _OF_JOURNALS]
         for reading, entries in zip(journals, self._journals(journals), strict=True):
             setattr(reading.reply, reading.field, _OF_JOURNALS[reading.what](entries))
@@ -331,6 +356,18 @@ class PostgresSession:
             return self._all("find/time_of", reading.run_no, reading.until)[0][0]
         rows = self._all("list/event_by_no", reading.event_no)
         return resolve_event(self._all, Event(*rows[0])) if rows else None
+
+
+def _numbers_of(keys: Collection[TaskKey]) -> list[int]:
+    return [run_no << 20 | k for run_no, k in keys]
+
+
+def _named_runs(numbers: Collection[int], ids: Collection[tuple[str, str]]) -> tuple[str, list[Any]]:
+    """The statement that locks runs, in order, and its parameters."""
+    if not ids:
+        return sql("load/runs"), [list(numbers)]
+    scopes, names = [scope for scope, _ in ids], [run_id for _, run_id in ids]
+    return sql("load/runs_and_named"), [list(numbers), scopes, names]
 
 
 #: What a reply wants of a part of a journal.

@@ -16,7 +16,7 @@ _CONFLICTS = ("40", "55P03", "57014")
 
 
 class Told:
-    """Turns errors into those of the port. A commit that the server did not refuse by name may have happened.
+    """Turns errors into those of the port. A commit may have happened, unless the server refused it and goes on.
 
     Before the commit nothing was written: a server that stops, starts, is full, only reads or cannot be reached is
     `Broken` until it is none of that.
@@ -41,9 +41,11 @@ class Told:
         state = error.sqlstate or ""
         if state == _UNIQUE_VIOLATION and error.diag.constraint_name in _MADE_BY_OTHERS:
             return Retry
-        if self._committing:
-            return Retry if state.startswith(("40", "23")) else Unknowable
-        if state.startswith(_REFUSED) or isinstance(error, psycopg.DataError):
+        if isinstance(error, psycopg.DataError):
+            return Refused
+        if self._committing and error.diag.severity_nonlocalized != "ERROR":
+            return Unknowable
+        if state.startswith(_REFUSED):
             return Refused
         return Retry if state.startswith(_CONFLICTS) else Broken
 

@@ -15,6 +15,7 @@ from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
+from stepwell.store.port import NOTHING, Ahead
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
 from stepwell.store.sqlite.sql import bulk, columns, position, sql
@@ -74,7 +75,7 @@ class SqliteSession:
 
     # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def begin(self) -> None:
+    def begin(self, ahead: Ahead = NOTHING) -> None:
         self._lock.acquire()
         self._held = True
         try:
