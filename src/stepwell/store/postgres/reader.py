@@ -16,7 +16,7 @@ from stepwell.store.port import LOOKED_AT, Page, RunFilter
 from stepwell.store.postgres.app_tables import PostgresTables
 from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.sql import sql
-from stepwell.store.postgres.text import given_text
+from stepwell.store.postgres.text import given_text, storable
 
 R = TypeVar("R", bound=Struct)
 #: Runs an act with its values, and tells errors as whoever owns the connection does.
@@ -116,7 +116,7 @@ class PostgresReader:
         return [resolve_event(self._all, event) for event in self._rows(Event, act, *values)]
 
     def run(self, scope: str, run_id: str) -> Run | None:
-        return next(iter(self._runs("list/run", scope, run_id)), None)
+        return next(iter(self._runs("list/run", scope, run_id)), None) if storable(run_id) else None
 
     def run_by_no(self, number: int) -> Run | None:
         return next(iter(self._runs("list/run_by_no", number)), None)
@@ -138,7 +138,7 @@ class PostgresReader:
         return floor if floor > 1 else 0
 
     def event(self, scope: str, event_id: str) -> Event | None:
-        return next(iter(self._events("list/event", scope, event_id)), None)
+        return next(iter(self._events("list/event", scope, event_id)), None) if storable(event_id) else None
 
     def event_by_no(self, number: int) -> Event | None:
         return next(iter(self._events("list/event_by_no", number)), None)

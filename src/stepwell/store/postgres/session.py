@@ -23,6 +23,7 @@ from stepwell.store.postgres.flush import Act, acts
 from stepwell.store.postgres.numbers import Numbers
 from stepwell.store.postgres.reader import resolve_entries, resolve_event, text_of_blob
 from stepwell.store.postgres.sql import sql, together
+from stepwell.store.postgres.text import storable
 from stepwell.store.postgres.told import TOLD, TOLD_OF_COMMIT
 
 #: How many (pool, requires, scope) a claim looks at.
@@ -141,7 +142,7 @@ class PostgresSession:
             return self._db.execute(sql(act), values).fetchall()
 
     def _named(self, act: str, keys: Collection[tuple[Any, str]]) -> list[Any]:
-        return self._all(act, [first for first, _ in keys], [second for _, second in keys])
+        return self._all(act, *_columns(keys))
 
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
         if self._ahead.runs == numbers and self._ahead.ids == set(ids):
@@ -366,8 +367,13 @@ def _named_runs(numbers: Collection[int], ids: Collection[tuple[str, str]]) -> t
     """The statement that locks runs, in order, and its parameters."""
     if not ids:
         return sql("load/runs"), [list(numbers)]
-    scopes, names = [scope for scope, _ in ids], [run_id for _, run_id in ids]
-    return sql("load/runs_and_named"), [list(numbers), scopes, names]
+    return sql("load/runs_and_named"), [list(numbers), *_columns(ids)]
+
+
+def _columns(keys: Collection[tuple[Any, str]]) -> tuple[list[Any], list[str]]:
+    """Both parts of the keys that something may have."""
+    found = [key for key in keys if storable(key[1])]
+    return [first for first, _ in found], [second for _, second in found]
 
 
 #: What a reply wants of a part of a journal.
