@@ -66,11 +66,13 @@ class Clock:
         return time.time_ns() // 1_000_000 + self.ahead_ms
 
 
-def within(app: Any, test: Callable[[Stepwell], Awaitable[None]], *, clock: Clock | None = None) -> None:
+def within(
+    app: Any, test: Callable[[Stepwell], Awaitable[None]], *, clock: Clock | None = None, url: str = "memory:"
+) -> None:
     """A test in an open Stepwell."""
 
     async def main() -> None:
-        async with Stepwell("memory:", app, settings=SETTINGS, clock_ms=clock or Clock()) as sw:
+        async with Stepwell(url, app, settings=SETTINGS, clock_ms=clock or Clock()) as sw:
             await asyncio.wait_for(test(sw), PATIENCE_S)
 
     asyncio.run(main())

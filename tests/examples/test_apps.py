@@ -26,6 +26,7 @@ from tests.examples.apps import APPS, PATIENCE_S, QUICK, Clock, entries, lawful,
 from tests.examples.fixtures import TAG
 from tests.examples.support import release_event
 from tests.server.support import ROOT, as_bytes, environ, serving
+from tests.support import postgres
 
 ENV = environ(**QUICK)
 #: It takes half a second, on a machine that does nothing else.
@@ -145,6 +146,22 @@ def test_checkout_needs_nobody_for_little_and_takes_nothing_for_nothing() -> Non
 
 
 # ── checkout/web.py ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_checkout_has_its_tables_in_postgres_with_the_same_program(tmp_path: Path) -> None:
+    shop, url = module("checkout/checkout.py"), postgres.address(tmp_path)
+
+    async def first(sw: Stepwell) -> None:
+        run = await sw.start(shop.checkout, shop.Order("8", ["tea"], 1_000_01))
+        await parked(run)
+        await run.signal(shop.approval, shop.Decision(True, "ann"))
+        assert await run.result() == "Thank you for order 8"
+
+    async def later(sw: Stepwell) -> None:
+        assert await sw.call(shop.receipts, "8") == ["r-100001"]
+
+    within(shop.app, first, url=url)
+    within(shop.app, later, url=url)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def _apply(db: Db, home: Home, app: str, one: AppMigration) -> bool:
         if one.no in _applied(db, app):
             return False
         _make_schema(db, home)
-        db.execute(sql("app/enter"), (home.path, "0"))
+        db.execute(sql("app/enter"), (home.path, "0", "0"))
         for statement in statements(one.script):
             _run(db, home, f"migration {one.name} of {app}", statement)
         db.execute(sql("app/leave"))

@@ -110,11 +110,11 @@ class PostgresTables:
             db.execute(act("app/save"), prepare=False)
         self._wanted = 0
         db.execute(act("app/save_statement"), prepare=False)
-        left = None if self._left_s is None else str(max(round(self._left_s() * 1_000), 1))
+        given = (home.path, *_limits(self._left_s))
         if home.role is None:
-            db.execute(act("app/enter"), (home.path, left))
+            db.execute(act("app/enter"), given)
         else:
-            db.execute(act("app/enter_as"), (home.path, left, home.role))
+            db.execute(act("app/enter_as"), (*given, home.role))
 
     def _undo(self, db: Db, error: Exception) -> None:
         """Back to before the statement; where that cannot be, the whole transaction is over."""
@@ -162,6 +162,18 @@ class PostgresTables:
                 self._db().execute(act(what), prepare=False)
         except Exception as error:
             raise Away(error) from error
+
+
+def _limits(left_s: Callable[[], float] | None) -> tuple[str | None, str | None]:
+    """How long a statement may take, and wait for a lock of others, in ms.
+
+    Half as long, since the wait may be for one another, and then each has to let go: the server looks for that only
+    after a second.
+    """
+    if left_s is None:
+        return None, None
+    left_ms = max(round(left_s() * 1_000), 2)
+    return str(left_ms), str(left_ms // 2)
 
 
 def _leave(opened: _Opened) -> None:

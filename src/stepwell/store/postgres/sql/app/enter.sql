@@ -1,1 +1,1 @@
-select set_config('search_path', $1, true), set_config('statement_timeout', $2, true)
+select set_config('search_path', $1, true), set_config('statement_timeout', $2, true), set_config('lock_timeout', $3, true)

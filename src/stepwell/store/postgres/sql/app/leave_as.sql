@@ -1,1 +1,2 @@
-select set_config('role', null, true), set_config('search_path', null, true), set_config('statement_timeout', null, true)
+select set_config('role', null, true), set_config('search_path', null, true), set_config('statement_timeout', null, true),
+    set_config('lock_timeout', null, true)

@@ -1,0 +1,123 @@
+"""Mutations of several lanes on PostgreSQL that are in each other's way: each commits once, and holds up nobody."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.functions.contexts import MutationContext
+from stepwell.model import commands as c
+from stepwell.model import errors
+from stepwell.store.postgres.store import PostgresStore
+from tests.functions.shop import LIMIT_MS, Counter, Shop, opened
+from tests.support import Bench, assert_lawful
+
+
+@pytest.fixture
+def counter(tmp_path: Path, shop: Shop) -> Iterator[Counter]:
+    with opened("postgres", tmp_path, shop) as counter:
+        yield counter
+        assert_lawful(counter.store, counter.bench.settings)
+
+
+@pytest.fixture
+def benches(counter: Counter) -> Iterator[list[Bench]]:
+    """Two lanes."""
+    made = [Bench(counter.store, settings=counter.bench.settings, mutations=counter.hook, name=f"l{n}") for n in (1, 2)]
+    yield made
+    for bench in made:
+        bench.close()
+
+
+def connected(counter: Counter) -> Any:
+    assert isinstance(counter.store, PostgresStore)
+    return closing(counter.store.connect())
+
+
+def at_once(benches: list[Bench], *commands: c.Command) -> list[Any]:
+    with ThreadPoolExecutor(len(benches)) as pool:
+        return list(pool.map(lambda pair: pair[0].all(pair[1])[0], zip(benches, commands, strict=True)))
+
+
+def test_two_that_wait_for_each_other_both_commit(counter: Counter, benches: list[Bench], shop: Shop) -> None:
+    """Long before the server looks for a deadlock, and with what each of them does once."""
+    met: set[int] = set()
+    runs: list[str] = []
+
+    def swap(ctx: MutationContext, first: str, second: str) -> None:
+        runs.append(first)
+        ctx.db.execute("update receipt set amount = amount + 1 where order_id = ?", first)
+        met.add(threading.get_ident())
+        until = time.perf_counter() + LIMIT_MS / 4_000
+        while len(met) < 2 and time.perf_counter() < until:
+            pass
+        ctx.db.execute("update receipt set amount = amount + 1 where order_id = ?", second)
+
+    path = shop.mutation(swap).path
+    for name in ("a", "b"):
+        counter.invoke("shop:pay", f'{{"order_id":"{name}"}}')
+    calls = [c.Invoke(path, f'{{"first":"{one}","second":"{two}"}}') for one, two in ("ab", "ba")]
+    replies = at_once(benches, *calls)
+    assert [type(reply) for reply in replies] == [c.Invoked, c.Invoked]
+    assert counter.rows() == [("a", 3), ("b", 3)]
+    assert len(runs) > 2, "one of them ran again"
+
+
+def test_one_that_cannot_have_its_way_is_run_six_times(counter: Counter, shop: Shop) -> None:
+    """A failure to serialize, told by a function of the database. The rest of its batch waits no longer for it."""
+    with connected(counter) as db:
+        (schema,) = db.execute("select current_schema()").fetchone()
+        body = "$$ begin raise exception 'in the way' using errcode = 'serialization_failure'; end $$"
+        db.execute(f"create function {schema}_app.clash() returns integer language plpgsql as {body}")
+    runs: list[int] = []
+
+    def clash(ctx: MutationContext) -> None:
+        runs.append(1)
+        ctx.db.all("select clash() as a")
+
+    replies = counter.bench.all(c.Invoke(shop.bad(clash)))
+    assert isinstance(replies[0], errors.Unavailable)
+    assert "in the way" in replies[0].message
+    assert len(runs) == 6
+    assert counter.rows() == []
+    assert counter.invoke("shop:pay", '{"order_id":"next"}') == 1
+
+
+def test_a_lock_that_somebody_holds_is_no_fault_of_the_mutation(counter: Counter, shop: Shop) -> None:
+    """It is not failed for it: its caller tries again, and has its way once the lock is gone."""
+    counter.invoke("shop:pay", '{"order_id":"a"}')
+    lease = counter.bench.turn().lease
+
+    def add(ctx: MutationContext) -> None:
+        ctx.db.execute("update receipt set amount = amount + 1 where order_id = 'a'")
+
+    write = c.Mutate(lease, 1, 2, "k", shop.mutation(add).path, "{}")
+    with connected(counter) as db:
+        (schema,) = db.execute("select current_schema()").fetchone()
+        db.execute("begin")
+        db.execute(f"update {schema}_app.receipt set amount = amount")
+        counter.bench.refused(write, errors.Unavailable)
+    assert isinstance(counter.bench.do(write), c.Recorded)
+    assert counter.rows() == [("a", 2)]
+    assert counter.bench.kinds()[-1] == "step.completed"
+
+
+def test_one_counter_of_two_lanes_counts_each_once(counter: Counter, benches: list[Bench], shop: Shop) -> None:
+    def add(ctx: MutationContext) -> None:
+        ctx.db.execute("update receipt set amount = amount + 1 where order_id = 'n'")
+
+    path = shop.mutation(add).path
+    counter.invoke("shop:pay", '{"order_id":"n","amount":0}')
+
+    def call(bench: Bench) -> list[Any]:
+        return [reply for _ in range(5) for reply in bench.all(*[c.Invoke(path)] * 5)]
+
+    with ThreadPoolExecutor(2) as pool:
+        replies = [reply for some in pool.map(call, benches) for reply in some]
+    assert {type(reply) for reply in replies} == {c.Invoked}
+    assert counter.rows() == [("n", 50)]
