@@ -21,6 +21,7 @@ from stepwell.model.errors import Invalid, StepwellError, Unavailable
 from stepwell.model.rows import Blob, Message, Output, Pool, Request
 from stepwell.model.settings import Settings
 from stepwell.store.port import Broken, Refused, Retry, RunFilter, Unknowable
+from stepwell.store.postgres.connection import Db
 from stepwell.store.postgres.reader import runs_statement
 from stepwell.store.postgres.session import PostgresSession
 from stepwell.store.postgres.sql import ROWS, columns, migrations, sql
@@ -238,6 +239,23 @@ def test_a_connection_that_was_lost_is_made_anew(store: PostgresStore, sessions:
     with reader.snapshot():
         assert reader.run_by_no(1_001) is not None
     reader.close()
+
+
+class Dying(PostgresStore):
+    """Its server ends each connection of a lane as soon as it is there."""
+
+    def connect(self, lane: str = "") -> Db:
+        db = super().connect(lane)
+        if lane:
+            ask(self, "select pg_terminate_backend($1::int, 5000)", db.info.backend_pid)
+        return db
+
+
+def test_a_server_that_dies_while_it_is_opened_is_said_to_be_away(tmp_path: Path) -> None:
+    store = Dying(postgres.address(tmp_path))
+    store.migrate()
+    with pytest.raises(Unavailable, match="cannot open postgresql:"):
+        store.session("lane")
 
 
 def flushed(session: PostgresSession, *rows: Any) -> None:

@@ -84,8 +84,10 @@ class PostgresStore:
             return apply_migrations(db, app, migrations)
 
     def session(self, lane: str) -> PostgresSession:
-        self.opened().close()
-        return PostgresSession(partial(self.connect, lane), lane)
+        try:
+            return PostgresSession(partial(self.connect, lane), lane)
+        except psycopg.Error as error:
+            raise Unavailable(f"cannot open {self.url}: {str(error).strip()}", hint=REACHABLE) from error
 
     def reader(self) -> PostgresReader:
         try:
