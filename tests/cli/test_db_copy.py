@@ -14,7 +14,7 @@ from stepwell.model.commands import HoldRun, ReleaseRun
 from stepwell.worker.local import open_store
 from tests.cli.moving import EVERY, SETTINGS, begin, command, filled, finish, lawful, rows, run, sleeps
 from tests.cli.support import Shop
-from tests.support import postgres
+from tests.support import postgres, stamp
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def test_half_way_and_back(shop: Shop, tmp_path: Path) -> None:
     lawful(new)
     command(new, ReleaseRun("held", by="me"))
     assert run(new, finish) == [[True, "on", EVERY, "kid!"], [True, "on", "m", "kid!"], "slept", "slept"]
+    stamp(open_store(new, SETTINGS))
     after = rows(new)
     assert len({row[0] for row in after["run"]}) == len(before["run"])
     assert [row for row in after["change"] if row[0] <= made["position"]] == before["change"]

@@ -95,7 +95,7 @@ def fill(session: Session, *rows: Any) -> None:
         without = {row.run_no for row in rows if isinstance(row, Task)} - new
         put(unit, *map(run, sorted(without - {one.no for one in session.runs(without)})))
         for row in rows:
-            if isinstance(row, Entry) and row.run_no not in new:
+            if isinstance(row, Entry | Output) and row.run_no not in new:
                 unit.runs.seed(row.run_no, run(row.run_no))
         put(unit, *rows)
 

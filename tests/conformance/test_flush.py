@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from stepwell.kernel.unit import Reading, Table, Unit
-from stepwell.model.rows import Blob, Change, Manifest, Message, Output, Pool, Request
+from stepwell.model.rows import Blob, Manifest, Message, Output, Pool, Request
 from stepwell.model.settings import Settings
 from stepwell.store.port import Session, Store
 from tests.support import snapshot
@@ -56,7 +56,7 @@ def test_a_rollback_leaves_nothing(store: Store, session: Session) -> None:
         assert s.runs([1]) == []
     session.rollback()
     fill(session, *EVERYTHING)
-    assert len(look(store, lambda r: r.changes(after=0))) == 2
+    assert len(look(store, lambda r: r.scan_runs())) == 2
 
 
 def test_an_abandoned_look_leaves_nothing_and_frees_the_store(store: Store, session: Session) -> None:
@@ -168,34 +168,6 @@ def test_many_rows_of_a_commit_are_each_written_as_one_would_be(store: Store, se
         assert [(one["k"], one["worker"], one["args"]) for one in its_tasks] == [(7, f"w{no}", f'"{no}"')]
     with loading(session) as s:
         assert [message.to_no for message in s.messages(1_000)] == list(numbers)
-
-
-def test_every_commit_has_one_change_row_that_says_what_it_touched(store: Store, session: Session) -> None:
-    fill(session, run(1), entry(1, 1))
-    with writing(session, NOW + 5) as unit:
-        put(unit, run(2, scope="b"), entry(1, 2), entry(2, 1), entry(1, 3), Output(1, 1, 1, "stdout", NOW, "x"))
-        unit.runs.seed(1, run(1))
-        put(unit, event(1), Pool("main", "p", limit=1))
-    first, second = look(store, lambda reader: reader.changes(after=0))
-    assert (first.pos < second.pos, second.at) == (True, NOW + 5)
-    touched = msgspec.json.decode(second.touched)
-    assert touched == {"runs": {"main": [[1, 2, 3]], "b": [[2, 1, 1]]}, "tables": ["events", "pools", "output"]}
-    assert look(store, lambda reader: reader.changes(after=first.pos)) == [second]
-    assert look(store, lambda reader: reader.changes(after=0, limit=1)) == [first]
-    assert look(store, lambda r: r.head()) == second.pos
-    assert isinstance(first, Change)
-
-
-def test_positions_rise_whatever_is_deleted(store: Store, session: Session) -> None:
-    for no in range(1, 6):
-        fill(session, run(no))
-    last = look(store, lambda r: r.head())
-    with writing(session) as unit:
-        unit.pruned_changes = last
-    left = [change.pos for change in look(store, lambda reader: reader.changes(after=0))]
-    assert (len(left), left[0] > last) == (1, True)
-    fill(session, run(9))
-    assert look(store, lambda r: r.head()) > left[0]
 
 
 @pytest.mark.parametrize("kind", ["run", "event"])

@@ -2,13 +2,11 @@
 
 from itertools import pairwise
 
-import pytest
-
 from stepwell.model.rows import Blob, Manifest, Message, Pool, Request
 from stepwell.model.words import STATUSES, TASK_STATES
-from stepwell.store.port import Session, Store
+from stepwell.store.port import Session
 
-from .filling import NOW, ODD, entry, event, fill, loading, look, run, task, writing
+from .filling import NOW, ODD, entry, event, fill, loading, run, task, writing
 
 
 def test_nothing_asked_for_is_nothing(session: Session) -> None:
@@ -266,16 +264,6 @@ def test_retention_finds_the_oldest_and_only_what_may_go(session: Session) -> No
         assert [row.no for row in s.prunable_events(NOW, s.runs([10]), 0)] == [4], "their last chance"
         assert [row.key for row in s.prunable_requests(NOW, 10)] == ["k-2", "k-1"]
         assert [row.key for row in s.prunable_requests(NOW, 1)] == ["k-2"]
-
-
-@pytest.mark.parametrize(("keep", "floor"), [(0, 10), (3, 7), (9, 1), (10, 0), (50, 0)])
-def test_old_changes_may_go_so_that_so_many_stay(store: Store, session: Session, keep: int, floor: int) -> None:
-    for no in range(1, 11):
-        fill(session, run(no))
-    positions = [0, *(change.pos for change in look(store, lambda reader: reader.changes(after=0)))]
-    with loading(session) as s:
-        assert s.prunable_changes(keep, 100) == positions[floor]
-        assert s.prunable_changes(keep, 2) == positions[min(floor, 2)]
 
 
 def test_late_tasks_are_open_ones_past_their_deadline_in_its_order(session: Session) -> None:

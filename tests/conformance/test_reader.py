@@ -22,14 +22,13 @@ def test_what_is_not_there_is_none_or_empty(store: Store) -> None:
         == [None] * 4
     )
     assert look(store, lambda r: [r.entries(1), r.tasks_of(1), r.output(1), r.scan_runs(), r.scan_events()]) == [[]] * 5
-    assert look(store, lambda r: [r.pools("main"), r.manifests("main"), r.changes(after=0), r.orphans()]) == [[]] * 4
+    assert (
+        look(store, lambda r: [r.pools("main"), r.manifests("main"), r.changes("main", after=0), r.orphans()])
+        == [[]] * 4
+    )
     assert look(store, lambda r: [r.meta("floor:main"), r.next_due()]) == [None, None]
-    assert look(store, lambda r: [r.head(), r.counts(), r.messages_to([1]), r.first_run_counts([])]) == [
-        0,
-        {},
-        set(),
-        {},
-    ]
+    assert look(store, lambda r: [r.head("main"), r.floor("main")]) == [0, 0]
+    assert look(store, lambda r: [r.counts(), r.messages_to([1]), r.first_run_counts([])]) == [{}, set(), {}]
     assert look(store, lambda r: r.list_runs(RunFilter(), limit=5)) == Page([], None)
     assert look(store, lambda r: r.list_events("main", limit=5)) == Page([], None)
 
@@ -194,6 +193,7 @@ def test_orphans_are_named(store: Store, session: Session) -> None:
     lost = (task(9, 2), Output(8, 1, 1, "stdout", NOW, "x"), entry(7, 1), Blob(6, 0, "h", "x"), Blob(0, 5, "g", "x"))
     with writing(session) as unit:
         unit.runs.seed(7, run(7))
+        unit.runs.seed(8, run(8))
         put(unit, run(1), task(1), event(1), Blob(0, 1, "h", "x"), Blob(1, 0, "h", "x"), entry(1, 1), *lost)
     found = look(store, lambda r: r.orphans())
     names = ["blob g of event 5", "blob h of run 6", "entries of run 7", "output 8.1", "task 9.2"]

@@ -83,9 +83,9 @@ def test_changes_are_kept_in_number() -> None:
         bench.do(c.Signal("r", "s"))
     bench.do(c.Prune())
     with bench.reader() as reader:
-        positions = [change.pos for change in reader.changes(after=0, limit=5_000)]
-        assert reader.head() == positions[-1]
-    assert positions == list(range(12, 1_013))
+        positions = [change.pos for change in reader.changes("main", after=0, limit=5_000)]
+        assert (reader.floor("main"), reader.head("main")) == (positions[0] - 1, positions[-1])
+    assert positions == list(range(12, 1_012))
 
 
 @pytest.mark.parametrize("first", [True, False])

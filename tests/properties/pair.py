@@ -124,7 +124,7 @@ class Pair:
 
     def compare(self) -> None:
         """All that the two show is the same, and lawful."""
-        memory, durable = (_ranked(snapshot(store, SCOPES)) for store in self.stores)
+        memory, durable = (snapshot(store, SCOPES) for store in self.stores)
         for part in memory.keys() | durable.keys():
             assert memory.get(part) == durable.get(part), part
         for store in self.stores:
@@ -142,14 +142,6 @@ def _go_on(store: PostgresStore, following: Mapping[str, int]) -> None:
     with closing(store.connect()) as db:
         for kind in ("run", "event"):
             db.execute("select setval($1::regclass, $2, false)", (f"{kind}_no", following[kind]))
-
-
-def _ranked(snapshot: dict[str, Any]) -> dict[str, Any]:
-    """Positions of changes by their rank: stores count in steps of their own."""
-    positions = [change["pos"] for change in snapshot["changes"]]
-    assert positions == sorted(set(positions))
-    changes = [{**change, "pos": rank} for rank, change in enumerate(snapshot["changes"])]
-    return {**snapshot, "changes": changes, "head": snapshot["head"] == max(positions, default=0)}
 
 
 def shown(reply: Any) -> Any:

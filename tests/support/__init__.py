@@ -2,7 +2,7 @@
 
 from tests.support.bench import Bench, Clock
 from tests.support.lawful import assert_lawful, offences
-from tests.support.snapshot import plain, snapshot
+from tests.support.snapshot import plain, snapshot, stamp
 from tests.support.stores import LITE, STORES, by_hand, durable, durable_url, on_postgres, open_store
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "open_store",
     "plain",
     "snapshot",
+    "stamp",
 ]

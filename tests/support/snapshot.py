@@ -10,8 +10,18 @@ from stepwell.model.entries import KINDS
 from stepwell.store.port import Reader, Store, scan_all
 
 
+def stamp(store: Store) -> None:
+    """Gives positions to all changes that can have one now."""
+    stamper = store.stamper("test")
+    if stamper is not None:
+        with closing(stamper):
+            while stamper.stamp(10_000).more:
+                pass
+
+
 def snapshot(store: Store, scopes: Sequence[str] = ("main",)) -> dict[str, Any]:
     """Runs with their journals, tasks and outputs; events; what each scope has; and the heads of the store."""
+    stamp(store)
     with closing(store.reader()) as reader:
         shown: dict[str, Any] = {"events": plain(reader.scan_events())}
         for run in scan_all(reader):
@@ -20,8 +30,10 @@ def snapshot(store: Store, scopes: Sequence[str] = ("main",)) -> dict[str, Any]:
             shown[f"pools {scope}"] = plain(reader.pools(scope))
             shown[f"manifests {scope}"] = plain(reader.manifests(scope))
             shown[f"meta {scope}"] = (reader.meta(f"revision:{scope}"), reader.meta(f"floor:{scope}"))
-        shown["changes"] = plain(reader.changes(after=0, limit=100_000))
-        shown["head"], shown["next_due"] = reader.head(), reader.next_due()
+        for scope in ("", *scopes):
+            shown[f"changes {scope}"] = plain(reader.changes(scope, after=0, limit=100_000))
+            shown[f"positions {scope}"] = (reader.floor(scope), reader.head(scope))
+        shown["next_due"] = reader.next_due()
         shown["counts"], shown["orphans"] = reader.counts(), reader.orphans()
         return shown
 

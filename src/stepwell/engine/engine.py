@@ -17,7 +17,7 @@ from stepwell.engine.entropy import Entropy
 from stepwell.engine.inside import refuse_inside
 from stepwell.engine.lane import Hint, Lane, Submit, no_fault
 from stepwell.engine.lanes import Lanes
-from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
+from stepwell.engine.roles import Promoter, Repeater, Role, Stamper, Timekeeper, Watcher
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
@@ -25,6 +25,7 @@ from stepwell.model.ids import time_ordered_id
 from stepwell.model.rows import Run
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader, Store
+from stepwell.store.port import Stamper as StoreStamper
 
 T = TypeVar("T")
 READERS = 2
@@ -34,6 +35,9 @@ PRUNE_S = 60.0
 CALLBACKS = 20
 #: Who waits for a run bears with a store that cannot be read for so long: a failover takes less.
 AWAY_S = 60.0
+#: How often changes get positions, where a commit does not give them, and how many in one turn.
+STAMP_S = 0.1
+STAMPED = 10_000
 
 
 class Engine(AbstractAsyncContextManager["Engine"]):
@@ -72,6 +76,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._roles: list[Role] = []
         self._timekeeper: Timekeeper | None = None
         self._deliver: list[Repeater] = []
+        self._stamper: StoreStamper | None = None
         self._promoter: Promoter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lanes: Lanes | None = None
@@ -135,19 +140,29 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             call = partial(self._ask, self.lanes.calls.submit)
             self._deliver.append(Repeater("callbacks", call, c.Deliver(CALLBACKS), wait_s=poll_s))
         self._promoter = Promoter(self.submit, wait_s=poll_s)
+        watcher = Watcher(
+            self.store.version,
+            lambda: self.read(lambda reader: reader.others(self.lanes.names)),
+            self._hint_all,
+            wait_s=min(WATCH_S, poll_s),
+        )
         self._roles = [
             self._timekeeper,
             *self._deliver,
             self._promoter,
             Repeater("sweeper", self.submit, c.Sweep(), wait_s=poll_s),
             Repeater("pruner", self.submit, c.Prune(), wait_s=PRUNE_S),
-            Watcher(
-                self.store.version,
-                lambda: self.read(lambda reader: reader.others(self.lanes.names)),
-                self._hint_all,
-                wait_s=min(WATCH_S, poll_s),
-            ),
+            watcher,
         ]
+        if (stamper := self.store.stamper(self.new_id("stamper_"))) is not None:
+            self._stamper = stamper
+            self._roles.append(
+                Stamper(
+                    lambda: (self.lanes.commits, watcher.count),
+                    lambda: self._in_thread(partial(stamper.stamp, STAMPED)),
+                    wait_s=min(STAMP_S, poll_s),
+                )
+            )
         for role in self._roles:
             role.start()
 
@@ -178,6 +193,8 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     def _close_readers(self) -> None:
         for _ in range(self._opened):
             self._readers.get().close()
+        if self._stamper is not None:
+            self._stamper.close()
         self.store.close()
 
     @property
@@ -412,7 +429,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             event.set()
         self._wake_waiters()
         for role in self._roles:
-            if not isinstance(role, Watcher) and role.wait_s < PRUNE_S:
+            if not isinstance(role, Watcher | Stamper) and role.wait_s < PRUNE_S:
                 role.hint()
 
     def _wake_waiters(self) -> None:

@@ -7,10 +7,13 @@ from time import monotonic
 
 from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
+from stepwell.store.port import Stamped
 
 log = logging.getLogger("stepwell.roles")
 #: A role that fails again and again, since the store is away for example, pauses so long at the most.
 LONGEST_PAUSE_S = 5.0
+#: What waits for an old transaction is looked at as often at the least.
+LONGEST_WAIT_S = 1.0
 Submit = Callable[[c.Command], Awaitable[c.Worked]]
 
 
@@ -146,6 +149,37 @@ class Timekeeper(Role):
         return max(0.001, min(self.wait_s, (due - self._clock_ms()) / 1_000))
 
 
+class Stamper(Role):
+    """Has changes given their positions, wherever a commit does not do it (see `store.port.Stamper`).
+
+    `version` is a number in memory that changes with each commit that this process knows of. While it stands still, and
+    nothing waits for a transaction to end, the store is not asked.
+    """
+
+    name = "stamper"
+
+    def __init__(
+        self, version: Callable[[], object], stamp: Callable[[], Awaitable[Stamped]], *, wait_s: float
+    ) -> None:
+        super().__init__(wait_s=wait_s)
+        self._version, self._stamp = version, stamp
+        self._seen: object = None
+
+    async def work(self) -> float:
+        version = self._version()
+        if version == self._seen:
+            return self.wait_s
+        stamped = await self._stamp()
+        while stamped.more:
+            stamped = await self._stamp()
+        if stamped.held_ms:  # who has the duty may stop doing it: so it is looked at again, when it has run out
+            return stamped.held_ms / 1_000 + self.wait_s
+        if stamped.waits_ms is None:
+            self._seen = version
+            return self.wait_s
+        return min(max(self.wait_s, stamped.waits_ms / 4_000), LONGEST_WAIT_S)
+
+
 class Watcher(Role):
     """Sees what other processes commit to the same store.
 
@@ -166,13 +200,13 @@ class Watcher(Role):
         super().__init__(wait_s=wait_s)
         self._version, self._others, self._on_change = version, others, on_change
         self._seen: int | None = None
-        self._count: int | None = None
+        self.count: int | None = None
 
     async def work(self) -> float:
         version = self._version()
         if version != self._seen:
             count = await self._others()
-            if self._count is not None and count != self._count:
+            if self.count is not None and count != self.count:
                 self._on_change()
-            self._seen, self._count = version, count
+            self._seen, self.count = version, count
         return self.wait_s

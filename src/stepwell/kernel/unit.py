@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from copy import copy
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -11,7 +11,7 @@ from msgspec import Struct
 from stepwell.kernel.calls import CALL_DEPTH, AppTables, Call, Called, Calls, Postponed, Undo
 from stepwell.model.commands import Claim, Command
 from stepwell.model.errors import UnknownFunction
-from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
+from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task, Touched
 from stepwell.model.settings import Settings
 
 K = TypeVar("K", bound=Hashable)
@@ -292,23 +292,31 @@ class Unit:
         number = self.ids.get((scope, run_id))
         return None if number is None else self.runs.get(number)
 
-    def touched(self) -> dict[str, Any]:
-        """What the commit's change row says: runs by scope as [no, first seq, last seq], and tables."""
-        spans: dict[int, list[int]] = {}
+    def touched(self) -> dict[str, Touched]:
+        """What the commit touched, by scope; under "" what belongs to none: the tables of the app."""
+        spans: dict[int, tuple[int, int]] = {}
         for entry in self.entries:
-            span = spans.get(entry.run_no)
-            if span is None:
-                spans[entry.run_no] = [entry.run_no, entry.seq, entry.seq]
-            else:
-                span[2] = entry.seq
-        runs: dict[str, list[list[int]]] = {}
+            spans[entry.run_no] = (spans.get(entry.run_no, (entry.seq,))[0], entry.seq)
+        found: dict[str, Touched] = {}
         for number, span in spans.items():
-            runs.setdefault(self.runs.rows[number].scope, []).append(span)
-        tables = [name for name in TABLES if getattr(self, name).dirty]
-        return {
-            "runs": runs,
-            "tables": [*tables, *(["output"] if self.outputs else []), *(["app"] if self.mutated else [])],
-        }
+            _of(found, self.runs.rows[number].scope).runs.append((number, *span))
+        for name, scopes in self._touched_tables():
+            for scope in sorted(scopes):
+                _of(found, scope).tables.append(name)
+        return found
+
+    def _touched_tables(self) -> Iterator[tuple[str, set[str]]]:
+        """The tables with the scopes whose rows were written."""
+        for name in TABLES:
+            if dirty := getattr(self, name).dirty:
+                yield name, {scope for scope, _ in dirty}
+        rows = self.runs.rows
+        if self.outputs:
+            yield "output", {rows[output.run_no].scope for output in self.outputs}
+        if self.pruned_runs:
+            yield "pruned", {rows[number].scope for number in self.pruned_runs}
+        if self.mutated:
+            yield "app", {""}
 
     @property
     def changed(self) -> bool:
@@ -325,6 +333,12 @@ class Unit:
 
 
 TABLES = ("events", "manifests", "pools")
+
+
+def _of(found: dict[str, Touched], scope: str) -> Touched:
+    if scope not in found:
+        found[scope] = Touched()
+    return found[scope]
 
 
 def claim_signature(claim: Claim) -> tuple[Any, ...]:

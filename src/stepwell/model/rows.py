@@ -218,9 +218,23 @@ class Request(Struct, gc=False):
     expires_at: int
 
 
-class Change(Struct, gc=False):
-    """One row a commit: what it touched. `touched` is JSON, see `kernel.unit.Unit.touched`."""
+class Touched(Struct, gc=False, omit_defaults=True):
+    """What a commit touched of a scope: what it appended to which runs, as (number, first seq, last seq), and tables.
 
+    Tables are events, manifests, pools, output and app; `pruned` stands for runs that were deleted.
+    """
+
+    runs: list[tuple[int, int, int]] = []
+    tables: list[str] = []
+
+
+class Change(Struct, gc=False):
+    """One row for each scope that a commit touched. `touched` is a `Touched` as JSON.
+
+    `pos` has no gaps and rises in the order of the commits, in each scope by itself.
+    """
+
+    scope: str
     pos: int
     at: int
     touched: str

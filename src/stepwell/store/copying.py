@@ -59,7 +59,7 @@ TABLES = (
     _kept("event", rows.Event, "no"),
     _kept("run", rows.Run, "no"),
     _kept("task", rows.Task, "no", first=("no",)),
-    _kept("change", rows.Change, "pos"),
+    _kept("change", rows.Change, "no", first=("no",)),
     _kept("blob", rows.Blob, "run_no", "event_no", "hash"),
     _kept("output", rows.Output, "run_no", "n"),
     _kept("entry", rows.Entry, "run_no", "seq"),
@@ -109,7 +109,7 @@ def batched(found: Iterable[Row]) -> Batches:
 
 
 class Copied(Struct, frozen=True):
-    """What went over: rows by table, and up to which position of the change log."""
+    """What went over: rows by table, and up to which row of the change log."""
 
     position: int
     rows: dict[str, int]
@@ -124,7 +124,7 @@ class Source(Protocol):
         """The highest number ever given, by table; rows with it may be gone."""
 
     def head(self) -> int:
-        """The position of the last change that the moment shows."""
+        """The number of the last change that the moment shows."""
 
 
 class Target(Source, Protocol):
@@ -133,7 +133,7 @@ class Target(Source, Protocol):
     def write(self, table: Kept, batches: Batches) -> None: ...
 
     def finish(self, numbers: dict[str, int], head: int, sums: dict[str, Sum]) -> None:
-        """Numbers given from now on are beyond these, and positions beyond the head."""
+        """Numbers given from now on are beyond these, and those of changes beyond the head."""
 
 
 Opened: TypeAlias = AbstractContextManager[Target]

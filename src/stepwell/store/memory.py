@@ -45,8 +45,11 @@ class MemoryStore:
     def reader(self) -> MemoryReader:
         return MemoryReader(self.lock, self.tables, self.app)
 
+    def stamper(self, holder: str) -> None:
+        """A change has its position when it is committed."""
+
     def version(self) -> int:
-        return self.tables.next["change"]
+        return self.tables.next["commit"]
 
     def close(self) -> None:
         self.app.close()
@@ -270,10 +273,23 @@ class MemorySession:
             t.put(t.messages, number, msgspec.structs.replace(message, no=number))
         for run_no in unit.pruned_runs:
             self._prune(run_no)
-        for pos in [pos for pos in t.changes if pos <= unit.pruned_changes]:
-            t.drop(t.changes, pos)
-        pos = t.take("change")
-        t.put(t.changes, pos, Change(pos, now, msgspec.json.encode(unit.touched()).decode()))
+        self._prune_changes(unit.pruned_changes)
+        self._note(unit, now)
+
+    def _prune_changes(self, until: int) -> None:
+        t = self._t
+        for number in [number for number in t.changes if number <= until]:
+            gone = t.changes[number]
+            t.put(t.meta, f"changes:{gone.scope}", gone.pos)
+            t.drop(t.changes, number)
+
+    def _note(self, unit: Unit, now: int) -> None:
+        t = self._t
+        t.take("commit")
+        for scope, touched in unit.touched().items():
+            pos = t.heads.get(scope, 0) + 1
+            t.put(t.heads, scope, pos)
+            t.put(t.changes, t.take("change"), Change(scope, pos, now, msgspec.json.encode(touched).decode()))
 
     def _prune(self, run_no: int) -> None:
         t = self._t

@@ -101,17 +101,20 @@ class MemoryReader:
     def meta(self, key: str) -> int | None:
         return self._t.meta.get(key)
 
-    def changes(self, *, after: int, limit: int = 1_000) -> list[Change]:
+    def changes(self, scope: str, *, after: int, limit: int = 1_000) -> list[Change]:
         with self._lock:
-            return [row for pos, row in sorted(self._t.changes.items()) if pos > after][:limit]
+            return [row for row in self._t.changes.values() if row.scope == scope and row.pos > after][:limit]
 
-    def head(self) -> int:
-        with self._lock:
-            return max(self._t.changes, default=0)
+    def head(self, scope: str) -> int:
+        return self._t.heads.get(scope, 0)
+
+    def floor(self, scope: str) -> int:
+        return self._t.meta.get(f"changes:{scope}", 0)
 
     def others(self, lanes: Collection[str]) -> int:
         with self._lock:
-            return self.head() - sum(self._t.meta.get(f"lane:{lane}", 0) for lane in lanes)
+            own = sum(self._t.meta.get(f"lane:{lane}", 0) for lane in lanes)
+            return self._t.next["commit"] - 1 - own
 
     def next_due(self) -> int | None:
         with self._lock:

@@ -174,13 +174,19 @@ class Session(Protocol):
     def prunable_requests(self, now: int, limit: int) -> list[Request]: ...
 
     def prunable_changes(self, keep: int, limit: int) -> int:
-        """The position up to which changes may go so that about `keep` stay, `limit` at a time; 0: nothing to do."""
+        """Up to which commit changes may go so that about `keep` stay, `limit` at a time; 0: nothing to do.
+
+        The number is the store's own. What has no position yet stays.
+        """
 
     def numbers(self, kind: str, count: int) -> int:
         """Reserves `count` internal numbers of a kind (run, event); answers the first. They are never given twice."""
 
     def flush(self, unit: Unit, now: int) -> None:
-        """Writes the unit, its change row, and the lane's own next number."""
+        """Writes the unit, its change rows, and the lane's own next number.
+
+        Changes that are pruned raise the floors of their scopes.
+        """
 
     def read(self, readings: Sequence[Reading]) -> None:
         """Fills what replies want from the journal, own flush included."""
@@ -264,10 +270,20 @@ class Reader(Protocol):
 
     def meta(self, key: str) -> int | None: ...
 
-    def changes(self, *, after: int, limit: int = 1_000) -> list[Change]: ...
+    def changes(self, scope: str, *, after: int, limit: int = 1_000) -> list[Change]:
+        """What commits did to a scope, in their order: positions `after + 1`, `after + 2` and so on.
 
-    def head(self) -> int:
-        """The position of the last change."""
+        Those below the floor are gone: who asks for them has to read the scope anew. "" is what belongs to no scope.
+        """
+
+    def head(self, scope: str) -> int:
+        """The position of the scope's last change; 0: it never had one.
+
+        What was read in the same snapshot has all changes up to there, and may have later ones.
+        """
+
+    def floor(self, scope: str) -> int:
+        """The position of the last change of the scope that was pruned; 0: none."""
 
     def others(self, lanes: Collection[str]) -> int:
         """A number that grows with each commit that is not one of these lanes', and with nothing else."""
@@ -293,6 +309,30 @@ class Reader(Protocol):
         """Open runs by status, and tasks by state."""
 
     def close(self) -> None: ...
+
+
+class Stamped(Struct, frozen=True):
+    """What became of a stamper's turn.
+
+    `count`: changes that got a position now; `more`: others may have one at once. `waits_ms`: how old the oldest change
+    is that waits, since a transaction that began before it is still under way. `held_ms`: how long another stamper has
+    the duty at least.
+    """
+
+    count: int = 0
+    more: bool = False
+    waits_ms: int | None = None
+    held_ms: int = 0
+
+
+class Stamper(Protocol):
+    """Gives changes their positions after the commit. One of all processes has the duty; two do no harm."""
+
+    def stamp(self, limit: int) -> Stamped:
+        """Takes a turn: about `limit` changes. Raises `Unavailable` where the store is not there."""
+
+    def close(self) -> None:
+        """Gives the duty back."""
 
 
 class Store(Protocol):
@@ -321,6 +361,9 @@ class Store(Protocol):
     def session(self, lane: str) -> Session: ...
 
     def reader(self) -> Reader: ...
+
+    def stamper(self, holder: str) -> Stamper | None:
+        """What gives changes their positions, for a process of that name; None where a commit does it by itself."""
 
     def version(self) -> int:
         """A number that changes when another connection or process has committed, and may change when none has.

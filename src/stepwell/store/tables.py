@@ -25,8 +25,9 @@ class Tables:
         self.outputs: dict[tuple[int, int], Output] = {}
         self.messages: dict[int, Message] = {}
         self.changes: dict[int, Change] = {}
+        self.heads: dict[str, int] = {}
         self.meta: dict[str, int] = {}
-        self.next: dict[str, int] = {"run": 1, "event": 1, "message": 1, "change": 1}
+        self.next: dict[str, int] = {"run": 1, "event": 1, "message": 1, "change": 1, "commit": 1}
         self.undo: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def put(self, table: dict[Any, Any], key: Any, row: Any) -> None:

@@ -31,9 +31,8 @@ class PostgresSource:
         self._db = db
 
     def rows(self, table: Kept) -> Batches:
-        with self._db.cursor().copy(
-            _query("copy (select {columns} from {table} order by {key}) to stdout", table)
-        ) as out:
+        found = act("copy/changes") if table.name == "change" else "select {columns} from {table} order by {key}"
+        with self._db.cursor().copy(_query(f"copy ({found}) to stdout", table)) as out:
             out.set_types([_TYPES[kind] for kind in table.columns.values()])
             yield from batched(map(_changing(table, given_text), out.rows()))
 
@@ -41,7 +40,7 @@ class PostgresSource:
         return dict(self._db.execute(act("copy/numbers")).fetchall())
 
     def head(self) -> int:
-        return int(self._db.execute(act("list/head")).fetchall()[0][0])
+        return int(self._db.execute(act("copy/head")).fetchall()[0][0])
 
 
 @contextmanager
@@ -85,6 +84,8 @@ class PostgresTarget(PostgresSource):
         for name in NUMBERED:
             if numbers[name]:
                 self._db.execute(act("copy/set_number"), (_SEQUENCES[name], numbers[name]))
+        if head:
+            self._db.execute(act("copy/set_number"), ("change_no_seq", head))
 
 
 def _write(into: Copy, table: Kept, row: Row) -> None:

@@ -53,8 +53,8 @@ class Meta(Struct, gc=False):
 
 
 def acts(unit: Unit, loaded: Mapping[int, Run], now: int) -> list[Act]:
-    """Everything that the unit changed, and its change row. `loaded`: its runs as they stand in the store."""
-    changes = [Change(0, now, _json(unit.touched()).decode())]
+    """Everything that the unit changed, and its change rows. `loaded`: its runs as they stand in the store."""
+    changes = [Change(scope, 0, now, _json(touched).decode()) for scope, touched in unit.touched().items()]
     found = [*_runs(unit, loaded), *_tasks(unit), *_events(unit), *_appended(unit), *_small(unit), *_pruned(unit, now)]
     return [*found, *_rows("flush/insert_change", changes)]
 
@@ -143,5 +143,6 @@ def _pruned(unit: Unit, now: int) -> Iterator[Act]:
     for what in ("_entries", "_tasks", "_outputs", "_blobs", ""):
         yield from _keys(f"flush/delete_run{what}", unit.pruned_runs)
     if unit.pruned_changes:
-        yield "flush/delete_changes", [unit.pruned_changes]
+        for act in ("raise_floors", "delete_changes"):
+            yield f"flush/{act}", [unit.pruned_changes]
         yield "flush/delete_lanes", [now - LANE_KEPT_MS]

@@ -182,11 +182,14 @@ class PostgresReader:
         rows = self._all("list/meta", key)
         return int(rows[0][0]) if rows else None
 
-    def changes(self, *, after: int, limit: int = 1_000) -> list[Change]:
-        return self._rows(Change, "list/changes", after, limit)
+    def changes(self, scope: str, *, after: int, limit: int = 1_000) -> list[Change]:
+        return self._rows(Change, "list/changes", scope, after, limit)
 
-    def head(self) -> int:
-        return int(self._all("list/head")[0][0])
+    def head(self, scope: str) -> int:
+        return int(self._all("list/head", scope)[0][0])
+
+    def floor(self, scope: str) -> int:
+        return int(self._all("list/floor", scope)[0][0])
 
     def others(self, lanes: Collection[str]) -> int:
         return int(self._all("list/others", list(lanes))[0][0])

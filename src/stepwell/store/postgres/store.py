@@ -16,6 +16,7 @@ from stepwell.store.postgres.app_schema import apply_migrations
 from stepwell.store.postgres.connection import Db, connect
 from stepwell.store.postgres.reader import PostgresReader
 from stepwell.store.postgres.session import PostgresSession
+from stepwell.store.postgres.stamper import PostgresStamper, settle
 
 log = logging.getLogger("stepwell.postgres")
 OLDEST, NEWEST = 14, 18
@@ -72,12 +73,14 @@ class PostgresStore:
         """The same; answers the names of what it applied. `copying`: a copy that broke off is no hindrance."""
         with closing(self.opened()) as db:
             try:
-                return ledger.migrate(db, self.url, copying=copying)
+                applied = ledger.migrate(db, self.url, copying=copying)
+                settle(db)
             except psycopg.OperationalError as error:
                 raise Unavailable(f"cannot reach {self.url}: {str(error).strip()}", hint=REACHABLE) from error
             except psycopg.Error as error:
                 hint = "Check that the user may create tables in the schema; a DBA may run the scripts in its stead."
                 raise Unavailable(f"cannot bring {self.url} up to date: {str(error).strip()}", hint=hint) from error
+            return applied
 
     def migrate_app(self, app: str, migrations: Sequence[AppMigration]) -> list[int]:
         with closing(self.opened()) as db:
@@ -94,6 +97,9 @@ class PostgresStore:
             return PostgresReader(self.connect)
         except psycopg.Error as error:
             raise Unavailable(f"cannot open {self.url}: {str(error).strip()}", hint=REACHABLE) from error
+
+    def stamper(self, holder: str) -> PostgresStamper:
+        return PostgresStamper(self.connect, holder)
 
     def version(self) -> int:
         """Nothing in memory tells what others commit, so it is another number every `LOOK_S`."""

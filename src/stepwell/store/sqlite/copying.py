@@ -30,7 +30,7 @@ class SqliteSource:
         return {name: found.get(name, 0) for name in NUMBERED}
 
     def head(self) -> int:
-        return int(self._db.execute(sql("list/head")).fetchone()[0])
+        return int(self._db.execute(sql("find/change_span")).fetchone()[1] or 0)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ class SqliteTarget(SqliteSource):
             self._db.executemany(statement, batch)
 
     def finish(self, numbers: dict[str, int], head: int, sums: dict[str, Sum]) -> None:
-        for name, number in [*numbers.items(), ("change", head)]:
+        for name, number in numbers.items():
             self._db.execute("delete from sqlite_sequence where name = ?", (name,))
             self._db.execute("insert into sqlite_sequence (name, seq) values (?, ?)", (name, number))
         if self._sums:

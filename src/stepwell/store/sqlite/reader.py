@@ -165,11 +165,14 @@ class SqliteReader:
         row = self._db.execute(sql("list/meta"), (key,)).fetchone()
         return None if row is None else int(row[0])
 
-    def changes(self, *, after: int, limit: int = 1_000) -> list[Change]:
-        return self._rows(Change, "list/changes", after, limit)
+    def changes(self, scope: str, *, after: int, limit: int = 1_000) -> list[Change]:
+        return self._rows(Change, "list/changes", scope, after, limit)
 
-    def head(self) -> int:
-        return int(self._db.execute(sql("list/head")).fetchone()[0])
+    def head(self, scope: str) -> int:
+        return int(self._db.execute(sql("list/head"), (scope,)).fetchone()[0])
+
+    def floor(self, scope: str) -> int:
+        return int(self._db.execute(sql("list/floor"), (scope,)).fetchone()[0])
 
     def others(self, lanes: Collection[str]) -> int:
         return int(self._db.execute(sql("list/others"), (_json(list(lanes)).decode(),)).fetchone()[0])

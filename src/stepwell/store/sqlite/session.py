@@ -377,8 +377,8 @@ class SqliteSession:
             self._many("flush/insert_blob", [row for _, row in unit.blobs.written(NEW)])
             self._small(unit)
             self._prune(unit, now)
-            touched = _json(unit.touched()).decode()
-            self._db.execute(sql("flush/insert_change"), (now, touched))
+            for scope, touched in unit.touched().items():
+                self._db.execute(sql("flush/insert_change"), (scope, now, _json(touched).decode()))
             self._flushed = self._db.execute(sql("flush/raise_lane"), (self._lane, now)).fetchone()[0]
         self._unit = unit
 
@@ -446,6 +446,7 @@ class SqliteSession:
         for what in ("_entries", "_tasks", "_outputs", "_blobs", ""):
             self._keys(f"flush/delete_run{what}", runs)
         if unit.pruned_changes:
+            self._db.execute(sql("flush/raise_floors"), (unit.pruned_changes,))
             self._db.execute(sql("flush/delete_changes"), (unit.pruned_changes,))
             self._db.execute(sql("flush/delete_lanes"), (now - LANE_KEPT_MS,))
 

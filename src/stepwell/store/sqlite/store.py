@@ -83,6 +83,9 @@ class SqliteStore:
     def reader(self) -> SqliteReader:
         return SqliteReader(self.connect())
 
+    def stamper(self, holder: str) -> None:
+        """There is one writer at a time, so a change has its position when it is committed."""
+
     def version(self) -> int:
         """SQLite's own number for what other connections committed."""
         if self._watch is None:

@@ -1,1 +1,1 @@
-lock table run, entry, task, event, manifest, pool, output, blob, message, request, change, lane, meta in access exclusive mode nowait
+lock table run, entry, task, event, manifest, pool, output, blob, message, request, change, unstamped, lane, meta in access exclusive mode nowait

@@ -1,1 +1,1 @@
-delete from change where pos <= any($1::bigint[])
+delete from change where no <= any($1::bigint[])

@@ -1,3 +1,4 @@
--- The number of the transaction is its position: a reader that stays below those under way misses none (docs/kernel.md).
-insert into change (pos, at, touched)
-select pg_current_xact_id()::text::bigint, at, touched from json_populate_recordset(null::change, $1::json)
+-- The numbers of transactions are not in the order of their commits: the stamper makes up for that (docs/kernel.md).
+insert into unstamped (xid, scope, at, touched)
+select pg_current_xact_id()::text::bigint, scope, at, touched
+from json_to_recordset($1::json) as given (scope text, at bigint, touched text)

@@ -1,1 +1,1 @@
-select (select min(pos) from change), (select max(pos) from change)
+select (select min(no) from change), (select max(no) from change)

@@ -1,1 +1,1 @@
-delete from change where pos <= ?1
+delete from change where no <= ?1

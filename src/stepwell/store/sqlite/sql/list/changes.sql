@@ -1,1 +1,1 @@
-select {change} from change where pos > ?1 order by pos limit ?2
+select {change} from change where scope = ?1 and pos > ?2 order by pos limit ?3

@@ -1,1 +1,1 @@
-select coalesce(max(pos), 0) from change
+select coalesce((select max(pos) from change where scope = ?1), (select value from meta where key = 'changes:' || ?1), 0)

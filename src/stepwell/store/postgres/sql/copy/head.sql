@@ -1,0 +1,1 @@
+select (select coalesce(max(no), 0) from change) + (select count(*) from unstamped)

@@ -1,0 +1,1 @@
+select coalesce((select value from meta where key = 'changes:' || $1), 0)

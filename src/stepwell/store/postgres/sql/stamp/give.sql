@@ -1,0 +1,1 @@
+update stamper set until = 0 where holder = $1

@@ -1,0 +1,1 @@
+select xid from stamper for update

@@ -1,0 +1,1 @@
+update stamper set xid = 0, until = 0
