@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from stepwell import App, Context, Stepwell
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.store.postgres.store import PostgresStore
@@ -57,6 +58,38 @@ def test_who_waits_through_a_crash_hears_what_comes_after_it(server: Server) -> 
             run = await ended
             assert run is not None
             assert run.status == "canceled"
+
+    asyncio.run(main())
+
+
+def test_what_a_worker_does_meanwhile_is_kept_and_done_once(server: Server) -> None:
+    """Its lease is its own as long as it lasts, and what it did is written when there is a database again."""
+    app, begun, go = App("a"), asyncio.Event(), asyncio.Event()
+    calls: list[str] = []
+
+    @app.action
+    async def slow(name: str) -> str:
+        calls.append(name)
+        begun.set()
+        await go.wait()
+        return name.upper()
+
+    @app.workflow
+    async def work(ctx: Context) -> list[str]:
+        return [await ctx.call(slow, "one"), await ctx.call(slow, "two")]
+
+    async def main() -> None:
+        async with Stepwell(server.url, app, settings=SETTINGS) as sw:
+            run = await sw.start(work)
+            await begun.wait()
+            server.crash()
+            go.set()
+            await asyncio.sleep(0.3)  # its result has nowhere to go
+            assert calls == ["one"]
+            await asyncio.to_thread(server.start)
+            async with asyncio.timeout(20):
+                assert await run.result() == ["ONE", "TWO"]
+            assert calls == ["one", "two"]
 
     asyncio.run(main())
 
