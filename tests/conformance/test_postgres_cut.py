@@ -1,6 +1,7 @@
-"""A connection that is cut at each byte of a commit and of its answer (source: KERNEL, lost commit answer)."""
+"""A connection that is cut anywhere in a batch, and at each byte of its commit (source: KERNEL, lost commit answer)."""
 
 import contextlib
+import itertools
 import socket
 import tempfile
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from stepwell.model import commands as c
 from stepwell.store.postgres.store import PostgresStore
 from tests.support import Bench, assert_lawful, postgres
 
@@ -17,11 +19,14 @@ from tests.support import Bench, assert_lawful, postgres
 FLUSH, WORD = b"with act1 as", b"commit\x00"
 #: What goes before the word need not be cut at each byte; numbers have not always as many digits.
 STRIDE, DIGITS = 200, 8
+#: How many bytes further each cut of a whole batch is: a number that meets messages anywhere.
+STEP = 397
 SOCKET = ".s.PGSQL.5432"
 
 
 class Wire:
-    """A proxy on a socket of its own. Armed, it passes so many bytes of the next flush, commit and answer, and is cut.
+    """A proxy on a socket of its own. Armed, it passes so many bytes of the next flush, commit and answer, and is cut;
+    with `now`, so many bytes of what comes next.
 
     `word`: where the commit's word ended; `passed`: how many bytes there were.
     """
@@ -41,8 +46,11 @@ class Wire:
         self._threads.append(threading.Thread(target=work, args=given, daemon=True))
         self._threads[-1].start()
 
-    def arm(self, count: int) -> None:
-        self._committing, self._left, self.passed = False, count, 0
+    def arm(self, count: int, *, now: bool = False) -> None:
+        self._committing, self._left, self.passed = now, count, 0
+
+    def disarm(self) -> None:
+        self._left = -1
 
     @property
     def armed(self) -> bool:
@@ -96,12 +104,40 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_whatever_byte_is_the_last_the_reply_is_true_and_nothing_is_done_twice(folder: Path) -> None:
+def opened(folder: Path) -> tuple[Wire, PostgresStore, PostgresStore]:
+    """A wire, a store behind it, and the same store without it."""
     direct = postgres.address(folder)
     parts = conninfo_to_dict(direct)
     wire = Wire(f"{parts['host']}/{SOCKET}", folder)
     store = PostgresStore(make_conninfo("", **{**parts, "host": str(folder)}), pooled=True)
     store.migrate()
+    return wire, store, PostgresStore(direct)
+
+
+def test_wherever_a_batch_is_cut_it_is_done_once(folder: Path) -> None:
+    wire, store, direct = opened(folder)
+    bench, cuts = Bench(store), 0
+    bench.start("r")
+    for count in itertools.count(0, STEP):
+        bench.commits.clear()
+        wire.arm(count, now=True)
+        signaled = bench.do(c.Signal("r", "s", dedup=str(count)))
+        whole = wire.armed
+        wire.disarm()
+        assert signaled.seq == cuts + 2, "once"
+        assert [committed.runs for committed in bench.commits] == [{1}]
+        if whole:
+            break
+        cuts += 1
+    assert cuts > 5
+    assert bench.lane.trouble is None
+    bench.close()
+    wire.close()
+    assert_lawful(direct)
+
+
+def test_whatever_byte_is_the_last_the_reply_is_true_and_nothing_is_done_twice(folder: Path) -> None:
+    wire, store, direct = opened(folder)
     points: list[str] = []
     bench, happened = Bench(store, fault=points.append), list[tuple[int, int, bool]]()
     wire.arm(1 << 20)
@@ -123,4 +159,4 @@ def test_whatever_byte_is_the_last_the_reply_is_true_and_nothing_is_done_twice(f
     assert did == list(range(did[0], last)), "and always from then on"
     bench.close()
     wire.close()
-    assert_lawful(PostgresStore(direct))
+    assert_lawful(direct)
