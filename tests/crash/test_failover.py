@@ -13,7 +13,7 @@ from tests.support.postgres import Server, Standby
 
 from .writers import assert_all_there_once, writing
 
-WRITERS, MORE = 3, 20
+WRITERS, MORE = 3, 10
 
 
 def do(server: Server, statement: str) -> list[tuple[object, ...]]:
