@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from stepwell.engine.engine import Engine
+from stepwell.flows.differences import Differences
 from stepwell.flows.discovery import Discovery, FlowCatalog, Problem
 from stepwell.flows.events import FlowEvent, body_hash, flow_event, parse_event
 from stepwell.flows.package import APP_PREFIX, DEFAULT_POOL, Flow, Step
@@ -21,7 +23,8 @@ from stepwell.flows.workflows import AppWorkflows, digest, needs_workflow, newes
 from stepwell.model import commands as c
 from stepwell.model.errors import Open, Outdated, Unknown
 from stepwell.model.ids import MAX_NAME_BYTES
-from stepwell.model.rows import Pool, Run
+from stepwell.model.rows import Manifest, Pool, Run
+from stepwell.store.port import Reader
 
 T = TypeVar("T")
 log = logging.getLogger("stepwell.flows")
@@ -91,13 +94,17 @@ class FlowBackend:
         self._on_disk = self._found = Discovery((), (), ())
         self._looked_at = float("-inf")
         self._synced: tuple[Flow, ...] | None = None
+        self._differences = Differences(scope)
         self._revision = 0
 
     # ── flows ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def discover(self) -> Discovery:
-        """The packages on disk now; a look is good for `FRESH_S`. One that broke since the last look is logged."""
-        if time.monotonic() - self._looked_at > FRESH_S:
+    def discover(self, *, fresh: bool = False) -> Discovery:
+        """The packages on disk now; a look is good for `FRESH_S`, unless it has to be `fresh`.
+
+        One that broke since the last look is logged.
+        """
+        if fresh or time.monotonic() - self._looked_at > FRESH_S:
             on_disk = self._catalog.discover(self.cwd, self._roots)
             if on_disk != self._on_disk:
                 self._changed(on_disk)
@@ -134,18 +141,45 @@ class FlowBackend:
         return self.discover().flows + self._others
 
     async def sync(self, *, force: bool = False) -> int:
-        """Tells the kernel of the manifests if they changed; answers the revision that a match is good for."""
-        flows = self.discover().flows + self._own
-        if flows != self._synced or force:
-            manifests = tuple((flow.name, str(flow.version), digest(flow), stored(flow)) for flow in flows)
-            revision = await self.engine.submit(c.SyncManifests(manifests, scope=self._scope, keeps=self._keeps))
-            # read after the sync: what changes in between makes the revision, and so the match, outdated
-            others = restored(await self.engine.read(lambda reader: reader.manifests(self._scope)), self._keeps)
-            for flow in flows:
-                for step in flow.steps:
-                    await self._limit(flow, step)
-            self._others, self._synced, self._revision = others, flows, revision.revision
+        """Tells the kernel of the manifests if they changed; answers the revision that a match is good for.
+
+        `force`: somebody else changed them. Servers whose folders differ would take each other's back for ever, so
+        each does that once for what it finds, and then leaves it: a match is on the folder of whoever makes it.
+        """
+        flows = self.discover(fresh=force).flows + self._own
+        if flows != self._synced:
+            await self._tell(flows)
+        elif force:
+            found = await self.engine.read(self._stored)
+            own = {flow.name: digest(flow) for flow in flows}
+            theirs = frozenset((row.name, row.hash) for row in found.manifests if self._is_ours(row.name, own))
+            if theirs == own.items() or not self._differences.is_new(theirs):
+                self._others, self._revision = self._restored(found.manifests), found.revision
+            else:
+                await self._tell(flows)
         return self._revision
+
+    async def _tell(self, flows: tuple[Flow, ...]) -> None:
+        manifests = tuple((flow.name, str(flow.version), digest(flow), stored(flow)) for flow in flows)
+        revision = await self.engine.submit(c.SyncManifests(manifests, scope=self._scope, keeps=self._keeps))
+        # read after the sync: what changes in between makes the revision, and so the match, outdated
+        found = await self.engine.read(self._stored)
+        for flow in flows:
+            for step in flow.steps:
+                await self._limit(flow, step)
+        self._others, self._synced, self._revision = self._restored(found.manifests), flows, revision.revision
+
+    def _stored(self, reader: Reader) -> "_Stored":
+        return _Stored(reader.meta(f"revision:{self._scope}") or 0, reader.manifests(self._scope))
+
+    def _restored(self, manifests: Sequence[Manifest]) -> tuple[Flow, ...]:
+        """The apps, and what else only the store knows; of this process's own app, that which it has."""
+        flows = {flow.name: flow for flow in (*restored(manifests, self._keeps), *self._own)}
+        return tuple(sorted(flows.values(), key=lambda flow: (flow.name.startswith(APP_PREFIX), flow.name)))
+
+    def _is_ours(self, name: str, own: Mapping[str, str]) -> bool:
+        """Whether a stored manifest would be replaced, or taken away, by what this process tells."""
+        return name in own or not name.startswith(self._keeps)
 
     async def _limit(self, flow: Flow, step: Step) -> None:
         """Sets the pool of a step; its other limits, and whether somebody paused it, stay as they are."""
@@ -291,6 +325,13 @@ class FlowBackend:
             workflow=workflow,
             deadline_ms=None if known is None else known.deadline_ms,
         )
+
+
+class _Stored(Struct, frozen=True):
+    """The manifests of a scope at one moment."""
+
+    revision: int
+    manifests: list[Manifest]
 
 
 def _plain_url(url: str) -> str:
