@@ -106,7 +106,7 @@ def test_ready_tasks_by_group_priority_and_order(session: Session) -> None:
         task(9, 1, pool="q"),
     )
     with loading(session) as s:
-        assert [(row.run_no, row.k) for row in s.ready("p", "", "main", 10)] == [
+        assert [(row.run_no, row.k) for row in s.ready({("p", "", "main"): 10})] == [
             (5, 1),
             (3, 1),
             (4, 1),
@@ -114,7 +114,10 @@ def test_ready_tasks_by_group_priority_and_order(session: Session) -> None:
             (2, 1),
             (1, 1),
         ]
-        assert [row.run_no for row in s.ready("p", "", "main", 2)] == [5, 3]
+        assert [row.run_no for row in s.ready({("p", "", "main"): 2})] == [5, 3]
+        some = s.ready({("p", "", "main"): 1, ("p", "", "b"): 3, ("none", "", "main"): 1, ("q", "", "main"): 9})
+        assert sorted(row.run_no for row in some) == [5, 8, 9]
+        assert s.ready({}) == []
         everything = [("p", "", "b"), ("p", "", "main"), ("p", "gpu", "main"), ("q", "", "main")]
         assert s.ready_groups([]) == everything
         assert s.ready_groups(["p"]) == everything[:3]
@@ -134,17 +137,17 @@ def test_the_first_ready_task_of_a_key_is_found_behind_any_number_of_others(sess
         task(202, 1, pool_key="z", scope="b"),
     )
     with loading(session) as s:
-        assert s.ready_keys("p", "", "main") == ["a", "b", "big", "c"]
-        assert (s.ready_keys("p", "gpu", "main"), s.ready_keys("q", "", "main")) == (["b"], [])
-        found = s.ready_of_keys("p", "", "main", {"a": 1, "b": 5, "none": 1, "big": 2}, 9)
+        assert s.ready_keys(("p", "", "main")) == ["a", "b", "big", "c"]
+        assert (s.ready_keys(("p", "gpu", "main")), s.ready_keys(("q", "", "main"))) == (["b"], [])
+        found = s.ready_of_keys(("p", "", "main"), {"a": 1, "b": 5, "none": 1, "big": 2}, 9)
         assert [row.run_no for row in found] == [1, 2, 103, 101]
-        assert [row.run_no for row in s.ready_of_keys("p", "", "main", {"a": 2, "c": 1}, 2)] == [103, 102]
+        assert [row.run_no for row in s.ready_of_keys(("p", "", "main"), {"a": 2, "c": 1}, 2)] == [103, 102]
 
 
 def test_of_very_many_keys_each_look_takes_others_in_turn(session: Session) -> None:
     fill(session, *(task(no, 1, pool_key=f"k{no:04}") for no in range(1, 501)))
     with loading(session) as s:
-        looks = [s.ready_keys("p", "", "main") for _ in range(3)]
+        looks = [s.ready_keys(("p", "", "main")) for _ in range(3)]
         assert set().union(*looks) == {f"k{no:04}" for no in range(1, 501)}
         assert max(map(len, looks)) < 500 or looks[0] == looks[1]
 

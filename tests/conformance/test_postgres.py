@@ -303,7 +303,7 @@ def test_a_failed_transaction_is_no_commit(sessions: Sessions) -> None:
     session = sessions("lane")
     session.begin()
     with pytest.raises(Refused):
-        session._all("find/ready", "p", "", "main", "many")
+        session._all("find/ready", ["p"], [""], ["main"], ["many"])
     with pytest.raises(Retry):
         session.commit()
     session.rollback()
@@ -320,18 +320,18 @@ def test_work_that_another_lane_holds_is_left_out_and_not_waited_for(
     sent = [Message(0, "main", to, 9, 1, "cancel", f"k{to}", NOW, "{}") for to in (1, 2)]
     fill(one, task(1), task(2), task(3), *due, *sent, run(21, deadline=1), run(22, deadline=1))
     one.begin()
-    assert [row.run_no for row in one.ready("p", "", "main", 1)] == [1]
+    assert [row.run_no for row in one.ready({("p", "", "main"): 1})] == [1]
     assert [row.run_no for row in one.due(5, 1)] == [11]
     assert [row.no for row in one.runs([21])] == [21]
     with loading(two) as s:
-        assert [row.run_no for row in s.ready("p", "", "main", 1)] == [2], "the first that is free"
+        assert [row.run_no for row in s.ready({("p", "", "main"): 1})] == [2], "the first that is free"
         assert [row.run_no for row in s.due(5, 9)] == [12]
         assert [row.key for row in s.messages(9)] == ["k2"]
         assert [row.no for row in s.overdue(5, 0, 9)] == [22]
         assert [row.no for row in s.runs_by_no([1, 21])] == [1, 21], "to look at"
     one.abandon()
     with loading(two) as s:
-        assert [row.run_no for row in s.ready("p", "", "main", 9)] == [1, 2, 3]
+        assert [row.run_no for row in s.ready({("p", "", "main"): 9})] == [1, 2, 3]
         assert [row.key for row in s.messages(9)] == ["k1", "k2"]
 
 
@@ -388,7 +388,7 @@ def test_what_changed_before_its_run_was_locked_is_left_out(sessions: Sessions) 
     session = sessions("lane")
     fill(session, task(1), task(2, 1, priority=9))
     with loading(session):
-        found = session._taken(lambda one: one.priority == 9, "find/ready", "p", "", "main", 5)
+        found = session._taken(lambda one: one.priority == 9, "find/ready", ["p"], [""], ["main"], [5])
         assert [one.run_no for one in found] == [2]
 
 

@@ -166,3 +166,25 @@ def test_nobody_waits_behind_the_key_with_thousands_of_tasks(benches: list[Bench
     assert held.run.id == "big0"
     benches[1].all(*(c.StartRun(key, "wf", pool="tight", pool_key=key) for key in keys))
     assert [leased.run.pool_key for leased in served(benches, len(keys))] == keys
+
+
+def test_nobody_waits_behind_the_scope_with_thousands_of_tasks(benches: list[Bench]) -> None:
+    """Two hundred scopes: each gets one lease of a few hundred claims, though one of them came first with 2,000."""
+    benches[0].all(*(c.StartRun(f"big{number}", "wf", scope="s100") for number in range(2_000)))
+    benches[1].all(*(c.StartRun("one", "wf", scope=f"s{number:03}") for number in range(200) if number != 100))
+    claims = [c.Claim("w", f"secret{number}", limit=50) for number in range(6)]
+    claimed = [benches[number % LANES].do(claim) for number, claim in enumerate(claims)]
+    leased = Counter(one.run.scope for reply in claimed for one in reply.tasks)
+    assert leased.total() == 300
+    assert len(leased) == 200
+    assert leased["s100"] == 300 - 199
+    assert all(reply.more for reply in claimed)
+
+
+def test_a_claim_for_many_takes_the_most_urgent_of_a_scope_first(benches: list[Bench]) -> None:
+    """Of two flows of one scope, one has all that is urgent; the other scope still has its half."""
+    for name, scope, priority in (("urgent", "a", -1), ("idle", "a", 0), ("other", "b", 0)):
+        starts = (c.StartRun(f"{name}{n}", name, scope=scope, priority=priority) for n in range(60))
+        benches[0].all(*starts)
+    leased = Counter(one.run.name for one in benches[1].claim(limit=100))
+    assert leased == {"urgent": 50, "other": 50}

@@ -5,6 +5,7 @@ does for events, and then for pools with a limit, all in one statement as well. 
 which such a store takes what is free, and then what belongs to all of them.
 """
 
+from collections import Counter
 from typing import TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ from stepwell.kernel.unit import PoolKey, TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
 from stepwell.model.rows import Run, Task
-from stepwell.store.port import NOTHING, Ahead, Session
+from stepwell.store.port import NOTHING, Ahead, Group, Session
 
 T = TypeVar("T")
 DAY_MS = 86_400_000
@@ -204,7 +205,7 @@ class _Look(Struct, gc=False):
 
     signature: tuple[object, ...]
     most: int
-    groups: list[tuple[str, str, str]]
+    groups: list[Group]
 
 
 def _looks(session: Session, need: Need) -> list[_Look]:
@@ -222,32 +223,58 @@ def _looks(session: Session, need: Need) -> list[_Look]:
 def _candidates(session: Session, unit: Unit, looks: list[_Look]) -> list[Task]:
     found: dict[TaskKey, Task] = {}
     for look in looks:
-        keys: list[TaskKey] = []
         most = min(look.most, unit.settings.claim_limit) + 1
-        for name, requires, scope in look.groups:
-            row = unit.pools.get((scope, name))
-            if row is None or row.key_limit is None:
-                tasks = session.ready(name, requires, scope, most)
-            else:
-                tasks = session.ready(name, requires, scope, max(most, LOOKED_AT))
-                tasks += _behind(session, unit, (name, requires, scope), row.key_limit, most)
-            found.update({(task.run_no, task.k): task for task in tasks})
-            keys += _keys(tasks)
-        unit.candidates[look.signature] = list(dict.fromkeys(keys))
+        keyed = {group: row.key_limit for group in look.groups if (row := unit.pools.get((group[2], group[0])))}
+        tasks = _first(session, [group for group in look.groups if keyed.get(group) is None], most)
+        for group, key_limit in keyed.items():
+            if key_limit is not None:
+                tasks += session.ready({group: max(most, LOOKED_AT)})
+                tasks += _behind(session, unit, group, key_limit, most)
+        found.update({(task.run_no, task.k): task for task in tasks})
+        unit.candidates[look.signature] = list(dict.fromkeys(_keys(tasks)))
     return list(found.values())
 
 
-def _behind(session: Session, unit: Unit, group: tuple[str, str, str], key_limit: int, most: int) -> list[Task]:
+def _first(session: Session, groups: list[Group], most: int) -> list[Task]:
+    """The first tasks of all groups, at least `most` where so many are ready: each scope has the same share of a claim.
+
+    A group gives more where that is too few, and where it would be passed by another one of its scope.
+    """
+    scopes = Counter(scope for _, _, scope in groups)
+    share = -(-most // max(1, len(scopes)))
+    wanted = {group: -(-share // scopes[group[2]]) for group in groups}
+    found: dict[TaskKey, Task] = {}
+    while wanted:
+        tasks = session.ready(wanted)
+        found.update(((task.run_no, task.k), task) for task in tasks)
+        counts = Counter(map(_group, tasks))
+        last = {_group(task): task.priority for task in tasks}
+        lowest: dict[str, int] = {}
+        for task in found.values():
+            lowest[task.scope] = max(task.priority, lowest.get(task.scope, task.priority))
+        wanted = {
+            group: min(count * 4, most)
+            for group, count in wanted.items()
+            if count < most and counts[group] >= count and (len(found) < most or last[group] < lowest[group[2]])
+        }
+    return list(found.values())
+
+
+def _group(task: Task) -> Group:
+    return task.pool, task.requires, task.scope
+
+
+def _behind(session: Session, unit: Unit, group: Group, key_limit: int, most: int) -> list[Task]:
     """Ready tasks of keys with a free slot, however many of full keys are before them."""
     name, _, scope = group
-    keys = session.ready_keys(*group)
+    keys = session.ready_keys(group)
     _used(session, unit, [(scope, name, key) for key in keys])
     free = {key: key_limit - (unit.used.get((scope, name, key)) or 0) for key in keys}
     free = {key: slots for key, slots in free.items() if slots > 0}
-    return session.ready_of_keys(*group, free, most) if free else []
+    return session.ready_of_keys(group, free, most) if free else []
 
 
-def _fits(claim: c.Claim, group: tuple[str, str, str]) -> bool:
+def _fits(claim: c.Claim, group: Group) -> bool:
     """Whether a claim takes tasks of a (pool, requires, scope)."""
     _, requires, scope = group
     return claim.scope in (None, scope) and (claim.requires is None or requires in claim.requires)

@@ -14,7 +14,7 @@ from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.memory_app import MemoryApp, MemoryTables
 from stepwell.store.memory_reader import MemoryReader
-from stepwell.store.port import NOTHING, Ahead, AppMigration
+from stepwell.store.port import NOTHING, Ahead, AppMigration, Group
 from stepwell.store.tables import Tables, full_entry, full_event
 
 T = TypeVar("T")
@@ -144,23 +144,23 @@ class MemorySession:
             for scope, pool, key in slots
         ]
 
-    def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
+    def ready_groups(self, pools: Collection[str]) -> list[Group]:
         ready = self._where(lambda task: task.state == "ready" and (not pools or task.pool in pools))
         return sorted({(task.pool, task.requires, task.scope) for task in ready})
 
-    def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
-        found = self._where(
-            lambda task: task.state == "ready" and (task.pool, task.requires, task.scope) == (pool, requires, scope)
-        )
-        return sorted(found, key=lambda task: (task.priority, task.order, task.run_no, task.k))[:limit]
+    def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
+        return [task for group, limit in wanted.items() for task in self._ready(group)[:limit]]
 
-    def ready_keys(self, pool: str, requires: str, scope: str) -> list[str]:
-        tasks = self.ready(pool, requires, scope, len(self._t.tasks))
-        return sorted({task.pool_key for task in tasks if task.pool_key is not None})
+    def _ready(self, group: Group) -> list[Task]:
+        found = self._where(lambda task: task.state == "ready" and (task.pool, task.requires, task.scope) == group)
+        return sorted(found, key=lambda task: (task.priority, task.order, task.run_no, task.k))
 
-    def ready_of_keys(self, pool: str, requires: str, scope: str, free: Mapping[str, int], limit: int) -> list[Task]:
+    def ready_keys(self, group: Group) -> list[str]:
+        return sorted({task.pool_key for task in self._ready(group) if task.pool_key is not None})
+
+    def ready_of_keys(self, group: Group, free: Mapping[str, int], limit: int) -> list[Task]:
         left, found = dict(free), []
-        for task in self.ready(pool, requires, scope, len(self._t.tasks)):
+        for task in self._ready(group):
             if task.pool_key is not None and left.get(task.pool_key, 0) > 0:
                 left[task.pool_key] -= 1
                 found.append(task)

@@ -6,7 +6,7 @@ without deciding owns a `Reader`; a reader sees committed rows only.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +14,9 @@ from msgspec import Struct
 from stepwell.kernel.calls import AppTables
 from stepwell.kernel.unit import PoolKey, Reading, TaskKey, Unit
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Output, Pool, Request, Run, Task
+
+#: (pool, requires, scope) of ready tasks: what a claim tells apart.
+Group: TypeAlias = tuple[str, str, str]
 
 
 class Retry(Exception):
@@ -120,19 +123,19 @@ class Session(Protocol):
     def leased_counts(self, slots: Sequence[PoolKey]) -> list[int]:
         """How many tasks of each (scope, pool, key) are leased; no key: of the pool."""
 
-    def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
+    def ready_groups(self, pools: Collection[str]) -> list[Group]:
         """The different (pool, requires, scope) among ready tasks; no pools: of all.
 
         Where there are very many, some of them, in turn: a claim looks at a bounded number.
         """
 
-    def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
-        """The first ready tasks of a group by (priority, order)."""
+    def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
+        """The first ready tasks of each group by (priority, order), so many of each."""
 
-    def ready_keys(self, pool: str, requires: str, scope: str) -> list[str]:
+    def ready_keys(self, group: Group) -> list[str]:
         """The different pool keys in a group; where there are very many, some of them, in turn."""
 
-    def ready_of_keys(self, pool: str, requires: str, scope: str, free: Mapping[str, int], limit: int) -> list[Task]:
+    def ready_of_keys(self, group: Group, free: Mapping[str, int], limit: int) -> list[Task]:
         """The first ready tasks of a group by (priority, order), of each key no more than it has free slots."""
 
     def any_ready(self, scope: str, pool: str) -> bool: ...

@@ -16,7 +16,7 @@ from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
-from stepwell.store.port import NOTHING, Ahead, Retry
+from stepwell.store.port import NOTHING, Ahead, Group, Retry
 from stepwell.store.postgres.app_tables import PostgresTables
 from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.flush import Act, acts
@@ -52,7 +52,7 @@ class PostgresSession:
         self._ahead_runs: list[Run] = []
         self._ahead_tasks: dict[TaskKey, Task] = {}
         self._looked_to: dict[str, tuple[str, str, str]] = {}
-        self._key_looked_to: dict[tuple[str, str, str], str] = {}
+        self._key_looked_to: dict[Group, str] = {}
 
     # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,11 +230,11 @@ class PostgresSession:
                 return found
         return []
 
-    def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
-        return self._taken(lambda task: task.state == "ready", "find/ready", pool, requires, scope, limit)
+    def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
+        pools, needs, scopes = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
+        return self._taken(_is_ready, "find/ready", pools, needs, scopes, list(wanted.values()))
 
-    def ready_keys(self, pool: str, requires: str, scope: str) -> list[str]:
-        group = (pool, requires, scope)
+    def ready_keys(self, group: Group) -> list[str]:
         start = self._key_looked_to.pop(group, "")
         keys = [row[0] for row in self._all("find/ready_keys", *group, start, KEYS)]
         if len(keys) < KEYS and start:
@@ -244,11 +244,8 @@ class PostgresSession:
             self._key_looked_to[group] = keys[-1]
         return keys
 
-    def ready_of_keys(self, pool: str, requires: str, scope: str, free: Mapping[str, int], limit: int) -> list[Task]:
-        def fits(task: Task) -> bool:
-            return task.state == "ready"
-
-        return self._taken(fits, "find/ready_of_keys", pool, requires, scope, list(free), list(free.values()), limit)
+    def ready_of_keys(self, group: Group, free: Mapping[str, int], limit: int) -> list[Task]:
+        return self._taken(_is_ready, "find/ready_of_keys", *group, list(free), list(free.values()), limit)
 
     def any_ready(self, scope: str, pool: str) -> bool:
         groups = self._groups(pool)
@@ -374,6 +371,10 @@ def _columns(keys: Collection[tuple[Any, str]]) -> tuple[list[Any], list[str]]:
     """Both parts of the keys that something may have."""
     found = [key for key in keys if storable(key[1])]
     return [first for first, _ in found], [second for _, second in found]
+
+
+def _is_ready(task: Task) -> bool:
+    return task.state == "ready"
 
 
 #: What a reply wants of a part of a journal.

@@ -15,7 +15,7 @@ from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
-from stepwell.store.port import NOTHING, Ahead
+from stepwell.store.port import NOTHING, Ahead, Group
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
 from stepwell.store.sqlite.sql import bulk, columns, position, sql
@@ -68,7 +68,7 @@ class SqliteSession:
         self._passing: set[int] = set()  # runs that this batch has loaded and that do not stay
         self._next: dict[str, int] = {}
         self._looked_to: dict[str, tuple[str, str, str]] = {}
-        self._key_looked_to: dict[tuple[str, str, str], str] = {}
+        self._key_looked_to: dict[Group, str] = {}
         self._version = -1
         self._unit: Unit | None = None
         self._flushed = 0  # the lane's number that the batch under way has written
@@ -246,7 +246,7 @@ class SqliteSession:
             return int(self._all("find/leased_in_pool", scope, pool)[0][0])
         return int(self._all("find/leased_of_key", scope, pool, pool_key)[0][0])
 
-    def ready_groups(self, pools: Collection[str]) -> list[tuple[str, str, str]]:
+    def ready_groups(self, pools: Collection[str]) -> list[Group]:
         return [group for pool in sorted(pools) or ("",) for group in self._groups(pool)]
 
     def _groups(self, pool: str) -> list[tuple[str, str, str]]:
@@ -267,11 +267,10 @@ class SqliteSession:
         self._looked_to[pool] = last
         return sorted(set(groups))
 
-    def ready(self, pool: str, requires: str, scope: str, limit: int) -> list[Task]:
-        return [Task(*row) for row in self._all("find/ready", pool, requires, scope, limit)]
+    def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
+        return [Task(*row) for group, limit in wanted.items() for row in self._all("find/ready", *group, limit)]
 
-    def ready_keys(self, pool: str, requires: str, scope: str) -> list[str]:
-        group = (pool, requires, scope)
+    def ready_keys(self, group: Group) -> list[str]:
         keys, start = list[str](), self._key_looked_to.pop(group, "")
         last = start
         while len(keys) < KEYS:
@@ -286,8 +285,7 @@ class SqliteSession:
         self._key_looked_to[group] = last
         return keys
 
-    def ready_of_keys(self, pool: str, requires: str, scope: str, free: Mapping[str, int], limit: int) -> list[Task]:
-        group = (pool, requires, scope)
+    def ready_of_keys(self, group: Group, free: Mapping[str, int], limit: int) -> list[Task]:
         rows = [row for key, most in free.items() for row in self._all("find/ready_of_key", *group, key, most)]
         tasks = sorted((Task(*row) for row in rows), key=lambda task: (task.priority, task.order, task.run_no, task.k))
         return tasks[:limit]

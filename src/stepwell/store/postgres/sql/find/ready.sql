@@ -1,4 +1,8 @@
-select t.no from task as t join run as r on r.no = t.run_no
-where t.state = 'ready' and t.pool = $1 and t.requires = $2 and t.scope = $3
-order by t.priority, t."order", t.no limit $4
-for no key update of r skip locked
+-- Of each (pool, requires, scope) so many; those whose runs another lane has do not count.
+select t.no from unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) as wanted (pool, requires, scope, most)
+cross join lateral (
+    select t.no from task as t join run as r on r.no = t.run_no
+    where t.state = 'ready' and t.pool = wanted.pool and t.requires = wanted.requires and t.scope = wanted.scope
+    order by t.priority, t."order", t.no limit wanted.most
+    for no key update of r skip locked
+) as t

@@ -1,9 +1,9 @@
--- Of each key $4 as many as it has free slots, $5.
+-- Of each key $4 as many as it has free slots, $5; those whose runs another lane has do not count.
 select t.no from unnest($4::text[], $5::bigint[]) as wanted (key, free) cross join lateral (
-    select no, run_no, priority, "order" from task
-    where state = 'ready' and pool_key is not null
-        and pool = $1 and requires = $2 and scope = $3 and pool_key = wanted.key collate "C"
-    order by priority, "order", no limit wanted.free
-) as t join run as r on r.no = t.run_no
+    select t.no, t.priority, t."order" from task as t join run as r on r.no = t.run_no
+    where t.state = 'ready' and t.pool_key is not null
+        and t.pool = $1 and t.requires = $2 and t.scope = $3 and t.pool_key = wanted.key
+    order by t.priority, t."order", t.no limit wanted.free
+    for no key update of r skip locked
+) as t
 order by t.priority, t."order", t.no limit $6
-for no key update of r skip locked
