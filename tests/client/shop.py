@@ -76,7 +76,7 @@ def ended(ctx: MutationContext, completion: Completion) -> None:
 
 @app.query
 def receipts(ctx: QueryContext, order_id: str) -> list[str]:
-    return ctx.db.all("select receipt from receipt where order_id = ? order by rowid", order_id, type=str)
+    return ctx.db.all("select receipt from receipt where order_id = ? order by receipt", order_id, type=str)
 
 
 @app.workflow

@@ -112,7 +112,7 @@ def notes(app: App) -> tuple[Any, Any]:
 
     @app.query
     def noted(ctx: QueryContext) -> list[str]:
-        return ctx.db.all("select text from note order by rowid", type=str)
+        return ctx.db.all("select text from note order by text", type=str)
 
     return note, noted
 
