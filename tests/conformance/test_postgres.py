@@ -22,6 +22,7 @@ from stepwell.model.rows import Blob, Message, Output, Pool, Request
 from stepwell.model.settings import Settings
 from stepwell.store.port import Broken, Refused, Retry, RunFilter, Unknowable
 from stepwell.store.postgres.connection import Db
+from stepwell.store.postgres.exchange import Exchange
 from stepwell.store.postgres.reader import runs_statement
 from stepwell.store.postgres.session import PostgresSession
 from stepwell.store.postgres.sql import ROWS, columns, migrations, sql
@@ -153,7 +154,7 @@ def test_behind_a_pooler_nothing_is_prepared(tmp_path: Path) -> None:
     session = store.session("lane")
     bench = Bench(store, session=session)
     bench.record(bench.turn().lease, 1, StepCompleted())
-    assert session._db.execute("select count(*) from pg_prepared_statements").fetchall() == [(0,)]
+    assert session._link.db.execute("select count(*) from pg_prepared_statements").fetchall() == [(0,)]
     bench.close()
     assert_lawful(store)
 
@@ -214,7 +215,7 @@ def test_what_another_lane_made_meanwhile_is_looked_for_again(sessions: Sessions
 
 def cut(store: PostgresStore, session: PostgresSession) -> None:
     """Ends the server's side of a session, and waits for it."""
-    pid = session._db.info.backend_pid
+    pid = session._link.db.info.backend_pid
     ask(store, "select pg_terminate_backend($1::int, 5000)", pid)
 
 
@@ -230,10 +231,10 @@ def test_a_connection_that_was_lost_is_made_anew(store: PostgresStore, sessions:
     bench = Bench(store, session=session)
     assert bench.start("r").created, "the lane tries again by itself"
     reader = store.reader()
-    ask(store, "select pg_terminate_backend($1::int, 5000)", reader._db.info.backend_pid)
+    ask(store, "select pg_terminate_backend($1::int, 5000)", reader._link.db.info.backend_pid)
     assert reader.run_by_no(1_001) is not None
     with reader.snapshot():
-        ask(store, "select pg_terminate_backend($1::int, 5000)", reader._db.info.backend_pid)
+        ask(store, "select pg_terminate_backend($1::int, 5000)", reader._link.db.info.backend_pid)
         with pytest.raises(Unavailable, match="cannot be read"):
             reader.run_by_no(1_001)
     with reader.snapshot():
@@ -288,7 +289,7 @@ def test_a_commit_that_is_still_under_way_is_waited_for(
     if not first:
         fill(session, run(1))
     flushed(session, run(2))
-    server_side, session._db = session._db, store.connect()
+    server_side, session._link = session._link.db, Exchange(store.connect())
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(session.committed)
         waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%lane%'"

@@ -1,7 +1,7 @@
 """Internal numbers of runs and events, from sequences: none is given twice; dense while one lane takes them."""
 
 from stepwell.store.port import Retry
-from stepwell.store.postgres.connection import Db
+from stepwell.store.postgres.exchange import Exchange
 from stepwell.store.postgres.sql import sql
 
 TRIES = 10
@@ -13,18 +13,18 @@ class Numbers:
     def __init__(self) -> None:
         self._free: dict[str, tuple[int, int]] = {}  # by kind: the next, and the first that is not ours
 
-    def take(self, db: Db, kind: str, count: int) -> int:
+    def take(self, link: Exchange, kind: str, count: int) -> int:
         """The first of `count` numbers in a row; they are used once `used` says so."""
         first, end = self._free.get(kind, (0, 0))
         if end - first < count:
-            first, end = self._more(db, kind, count - (end - first), count, first, end)
+            first, end = self._more(link, kind, count - (end - first), count, first, end)
             self._free[kind] = (first, end)
         return first
 
-    def _more(self, db: Db, kind: str, missing: int, count: int, first: int, end: int) -> tuple[int, int]:
+    def _more(self, link: Exchange, kind: str, missing: int, count: int, first: int, end: int) -> tuple[int, int]:
         """A longer row of numbers. Another lane may take one in the middle: then those around it stay unused."""
         for _ in range(TRIES):
-            rows = db.execute(sql("lane/numbers"), (f"{kind}_no", missing)).fetchall()
+            rows = link.rows(sql("lane/numbers"), (f"{kind}_no", missing))
             start, last = rows[0][0], rows[-1][0]
             if last - start == missing - 1:
                 if start == end and missing < count:

@@ -15,6 +15,7 @@ from stepwell.model.rows import Change, Entry, Event, Manifest, Output, Pool, Ru
 from stepwell.store.port import LOOKED_AT, Page, RunFilter
 from stepwell.store.postgres.app_tables import PostgresTables
 from stepwell.store.postgres.connection import Connect
+from stepwell.store.postgres.exchange import Exchange
 from stepwell.store.postgres.sql import sql
 from stepwell.store.postgres.text import given_text, storable
 
@@ -55,9 +56,9 @@ class PostgresReader:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._db = connect()
+        self._link = Exchange(connect())
         self._inside = False  # of a snapshot
-        self.app: AppTables = PostgresTables(lambda: self._db, "read", self._around)
+        self.app: AppTables = PostgresTables(lambda: self._link.db, "read", self._around)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -67,7 +68,7 @@ class PostgresReader:
             yield
         finally:
             self._inside = False
-            if not self._db.closed:
+            if not self._link.db.closed:
                 self._execute("rollback", ())
 
     def _around(self) -> AbstractContextManager[None]:
@@ -85,16 +86,15 @@ class PostgresReader:
 
     def _fetched(self, statement: str, values: Any) -> list[Any]:
         """What the server answers; if the connection turns out to be cut, what it answers on a new one."""
-        fresh = self._db.closed and not self._inside
+        fresh = self._link.db.closed and not self._inside
         if fresh:
-            self._db = self._connect()
+            self._link = Exchange(self._connect())
         try:
-            cursor = self._db.execute(statement, values)
+            return self._link.rows(statement, values)
         except psycopg.OperationalError:
-            if fresh or self._inside or not self._db.closed:
+            if fresh or self._inside or not self._link.db.closed:
                 raise
             return self._fetched(statement, values)
-        return cursor.fetchall() if cursor.description else []
 
     def _all(self, act: str, *values: Any) -> list[Any]:
         return self._execute(sql(act), values)
@@ -217,7 +217,7 @@ class PostgresReader:
         return dict([*self._all("list/run_counts"), *self._all("list/task_counts")])
 
     def close(self) -> None:
-        self._db.close()
+        self._link.db.close()
 
 
 def runs_statement(where: RunFilter, before: int | None, limit: int, floor: int = 0) -> tuple[str, list[Any]]:

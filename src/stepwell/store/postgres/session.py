@@ -19,6 +19,7 @@ from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Req
 from stepwell.store.port import NOTHING, Ahead, Group, Retry
 from stepwell.store.postgres.app_tables import PostgresTables
 from stepwell.store.postgres.connection import Connect
+from stepwell.store.postgres.exchange import Exchange, Statement
 from stepwell.store.postgres.flush import Act, acts
 from stepwell.store.postgres.numbers import Numbers
 from stepwell.store.postgres.reader import resolve_entries, resolve_event, text_of_blob
@@ -26,6 +27,7 @@ from stepwell.store.postgres.sql import sql, together
 from stepwell.store.postgres.text import storable
 from stepwell.store.postgres.told import TOLD, TOLD_OF_COMMIT
 
+BEGIN = "begin isolation level read committed"
 #: How many (pool, requires, scope) a claim looks at.
 GROUPS = 100
 #: How many keys of a pool a claim looks at.
@@ -39,10 +41,10 @@ class PostgresSession:
 
     def __init__(self, connect: Connect, lane: str) -> None:
         self._connect, self._lane = connect, lane
-        self._db = connect()
-        self._app = PostgresTables(lambda: self._db, "write")
+        self._link = Exchange(connect())
+        self._app = PostgresTables(lambda: self._link.db, "write")
         self.heals = True
-        self.now: int = self._db.execute(sql("lane/clock"), prepare=False).fetchall()[0][0]
+        self.now: int = self._link.rows(sql("lane/clock"))[0][0]
         self._numbers = Numbers()
         self._number = 0  # the lane's, in the transaction that is under way
         self._loaded: dict[int, Run] = {}
@@ -62,49 +64,42 @@ class PostgresSession:
         self._app.begin()
         self._ahead, self._ahead_runs, self._ahead_tasks = ahead, [], {}
         with TOLD:
-            if self._db.closed:
-                self._db = self._connect()
+            if self._link.db.closed:
+                self._link = Exchange(self._connect())
             try:
                 self._begin(ahead)
             except psycopg.errors.ReadOnlySqlTransaction:
-                self._db.close()  # another server writes now, and a new connection finds it
+                self._link.db.close()  # another server writes now, and a new connection finds it
                 raise
 
     def _begin(self, ahead: Ahead) -> None:
-        db, runs, tasks = self._db, None, None
-        with db.pipeline():
-            db.execute("begin isolation level read committed", prepare=False)
-            raised = db.execute(sql("lane/begin"), (self._lane,))
-            if ahead.runs or ahead.ids:
-                runs = db.execute(*_named_runs(ahead.runs, ahead.ids))
-            if ahead.tasks:
-                tasks = db.execute(sql("load/tasks"), (_numbers_of(ahead.tasks),))
-        self._number, self.now = raised.fetchall()[0]
-        if runs is not None:
-            self._ahead_runs = [Run(*row) for row in runs.fetchall()]
-        if tasks is not None:
-            found = (Task(*row) for row in tasks.fetchall())
+        named = [_named_runs(ahead.runs, ahead.ids)] if ahead.runs or ahead.ids else []
+        tasks = [(sql("load/tasks"), (_numbers_of(ahead.tasks),))] if ahead.tasks else []
+        _, raised, *brought = self._link.all((BEGIN, ()), (sql("lane/begin"), (self._lane,)), *named, *tasks)
+        self._number, self.now = raised.rows[0]
+        if named:
+            self._ahead_runs = [Run(*row) for row in brought[0].rows]
+        if tasks:
+            found = (Task(*row) for row in brought[-1].rows)
             self._ahead_tasks = {(task.run_no, task.k): task for task in found}
 
     def commit(self) -> None:
         """What is left to flush goes with it, in one round trip."""
         unit, self._unit = self._unit, None
         try:
-            with TOLD_OF_COMMIT, self._db.pipeline():
-                self._flush()
-                done = self._db.execute("commit", prepare=False)
+            with TOLD_OF_COMMIT:
+                *_, done = self._link.all(*self._unsent(), ("commit", ()))
         except BaseException:
             self._numbers.forget()
             raise
-        if done.statusmessage != "COMMIT":
+        if done.word != "COMMIT":
             raise Retry("the transaction had failed before its commit")
         if unit is not None:
             self._use(unit)
 
-    def _flush(self) -> None:
+    def _unsent(self) -> list[Statement]:
         acts, self._acts = self._acts, []
-        if acts:
-            self._db.execute(together(tuple(act for act, _ in acts)), [value for _, value in acts])
+        return [(together(tuple(act for act, _ in acts)), [value for _, value in acts])] if acts else []
 
     def _use(self, unit: Unit) -> None:
         for kind, following in unit.next_no.rows.items():
@@ -114,22 +109,22 @@ class PostgresSession:
         """A connection that cannot do it is closed, which does it."""
         self._unit, self._acts = None, []
         try:
-            if self._db.info.transaction_status != pq.TransactionStatus.IDLE:
-                self._db.execute("rollback", prepare=False)
+            if self._link.db.info.transaction_status != pq.TransactionStatus.IDLE:
+                self._link.rows("rollback")
         except psycopg.Error:
-            self._db.close()
+            self._link.db.close()
 
     def abandon(self) -> None:
         self.rollback()
 
     def committed(self) -> bool:
-        self._db.close()
-        self._db = self._connect()
-        number = self._db.execute(sql("lane/asked"), (self._lane,)).fetchall()[0][0]
+        self._link.db.close()
+        self._link = Exchange(self._connect())
+        number = self._link.rows(sql("lane/asked"), (self._lane,))[0][0]
         return bool(number >= self._number)
 
     def close(self) -> None:
-        self._db.close()
+        self._link.db.close()
 
     @property
     def app(self) -> AppTables:
@@ -139,7 +134,7 @@ class PostgresSession:
 
     def _all(self, act: str, *values: Any) -> list[Any]:
         with TOLD:
-            return self._db.execute(sql(act), values).fetchall()
+            return self._link.rows(sql(act), values)
 
     def _named(self, act: str, keys: Collection[tuple[Any, str]]) -> list[Any]:
         return self._all(act, *_columns(keys))
@@ -148,7 +143,7 @@ class PostgresSession:
         if self._ahead.runs == numbers and self._ahead.ids == set(ids):
             return self._kept(self._ahead_runs)
         with TOLD:
-            return self._kept([Run(*row) for row in self._db.execute(*_named_runs(numbers, ids)).fetchall()])
+            return self._kept([Run(*row) for row in self._link.rows(*_named_runs(numbers, ids))])
 
     def free(self, numbers: Collection[int]) -> list[Run]:
         return self._kept([Run(*row) for row in self._all("load/free_runs", list(numbers))])
@@ -316,7 +311,7 @@ class PostgresSession:
 
     def numbers(self, kind: str, count: int) -> int:
         with TOLD:
-            return self._numbers.take(self._db, kind, count)
+            return self._numbers.take(self._link, kind, count)
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -327,8 +322,9 @@ class PostgresSession:
         self._unit = unit
 
     def read(self, readings: Sequence[Reading]) -> None:
-        with TOLD:
-            self._flush()
+        if unsent := self._unsent():
+            with TOLD:
+                self._link.all(*unsent)
         journals = [one for one in readings if one.what in _OF_JOURNALS]
         for reading, entries in zip(journals, self._journals(journals), strict=True):
             setattr(reading.reply, reading.field, _OF_JOURNALS[reading.what](entries))
@@ -360,7 +356,7 @@ def _numbers_of(keys: Collection[TaskKey]) -> list[int]:
     return [run_no << 20 | k for run_no, k in keys]
 
 
-def _named_runs(numbers: Collection[int], ids: Collection[tuple[str, str]]) -> tuple[str, list[Any]]:
+def _named_runs(numbers: Collection[int], ids: Collection[tuple[str, str]]) -> Statement:
     """The statement that locks runs, in order, and its parameters."""
     if not ids:
         return sql("load/runs"), [list(numbers)]

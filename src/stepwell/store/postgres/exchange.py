@@ -1,0 +1,142 @@
+"""Statements to the server, several in one round trip, with one wait for all of them (source: libpq, pipeline mode).
+
+A driver that waits once for each statement gives the interpreter's lock away as often, and wins it back from a busy
+event loop only after a turn of that; with a lane beside a loop these turns were most of a commit's time.
+"""
+
+import select
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import psycopg
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq.abc import PGresult
+
+from stepwell.store.postgres.connection import Db
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+Statement: TypeAlias = tuple[str, Sequence[Any]]
+_TOLD = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+_LOST = "the connection to the server is lost"
+
+
+class Answer(NamedTuple):
+    """Of one statement: its rows, and the word with which the server says what it did."""
+
+    rows: Rows
+    word: str
+
+
+class Exchange:
+    """All that a session says on its connection; each statement is prepared when it first goes there.
+
+    The driver prepares nothing on it from now on: it would forget all at each rollback, in the server too.
+    """
+
+    def __init__(self, db: Db) -> None:
+        self.db = db
+        self._prepares = db.prepare_threshold is not None
+        db.prepare_threshold = None
+        self._names: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._given = 0
+        self._poll = select.poll()
+        self._poll.register(db.fileno(), select.POLLIN)
+
+    def rows(self, text: str, values: Sequence[Any] = ()) -> Rows:
+        """The rows of one statement."""
+        return self.all((text, values))[0].rows
+
+    def all(self, *statements: Statement) -> list[Answer]:
+        """What came of each. Raises the first error, after which the server did none of the rest.
+
+        A connection on which not all was answered is closed.
+        """
+        connection = self.db.pgconn
+        if connection.status != ConnStatus.OK:
+            raise psycopg.OperationalError(_LOST)
+        connection.enter_pipeline_mode()
+        try:
+            new = [self._send(text, values) for text, values in statements]
+            connection.pipeline_sync()
+            self._pass_on()
+            results = self._results()
+            connection.exit_pipeline_mode()
+        except BaseException:
+            self.db.close()
+            raise
+        return self._answers(results, new)
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, text: str, values: Sequence[Any]) -> tuple[tuple[str, tuple[int, ...]], bytes] | None:
+        """What was prepared for it, if that is new."""
+        connection, adapted = self.db.pgconn, Transformer(self.db)
+        given = adapted.dump_sequence(values, [PyFormat.AUTO] * len(values))
+        types, formats = adapted.types or (), adapted.formats
+        if not self._prepares:
+            connection.send_query_params(text.encode(), given, types, formats)
+            return None
+        key, new = (text, types), None
+        name = self._names.get(key)
+        if name is None:
+            self._given += 1
+            name = b"stepwell_%d" % self._given
+            connection.send_prepare(name, text.encode(), types)
+            new = (key, name)
+        connection.send_query_prepared(name, given, formats)
+        return new
+
+    def _pass_on(self) -> None:
+        """Sends what is left to send, and takes what comes meanwhile: a server that cannot answer does not listen."""
+        connection = self.db.pgconn
+        while connection.flush():
+            self._wait(select.POLLIN | select.POLLOUT)
+            connection.consume_input()
+
+    # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _results(self) -> list[PGresult]:
+        """All until the server has told everything."""
+        connection, results = self.db.pgconn, list[PGresult]()
+        while True:
+            while connection.is_busy():
+                self._wait(select.POLLIN)
+                connection.consume_input()
+            result = connection.get_result()
+            if result is not None and result.status == ExecStatus.PIPELINE_SYNC:
+                return results
+            if result is not None:
+                results.append(result)
+            if connection.status != ConnStatus.OK:
+                raise _error(result) if result is not None else psycopg.OperationalError(_LOST)
+
+    def _wait(self, events: int) -> None:
+        self._poll.modify(self.db.fileno(), events)
+        self._poll.poll()
+
+    def _answers(self, results: list[PGresult], new: list[Any]) -> list[Answer]:
+        error = next((result for result in results if result.status in _TOLD), None)
+        if error is not None:
+            raise _error(error)
+        answers, left = [], iter(results)
+        for prepared in new:
+            if prepared is not None:
+                key, name = prepared
+                next(left)
+                self._names[key] = name
+            answers.append(self._answer(next(left)))
+        return answers
+
+    def _answer(self, result: PGresult) -> Answer:
+        word = (result.command_status or b"").decode()
+        if result.status != ExecStatus.TUPLES_OK:
+            return Answer([], word)
+        loaded = Transformer(self.db)
+        loaded.set_pgresult(result)
+        return Answer(loaded.load_rows(0, result.ntuples, tuple), word)
+
+
+def _error(result: PGresult) -> psycopg.Error:
+    return error_from_result(result)
