@@ -20,6 +20,7 @@ from stepwell.model.rows import Event
 from stepwell.server.options import ServerOptions
 from stepwell.server.serve import listen
 from stepwell.server.serve import serve as serve_forever
+from stepwell.store.address import public_address
 from stepwell.store.port import Reader
 from stepwell.worker.ending import when_told_to_end
 from stepwell.worker.local import Local
@@ -108,7 +109,8 @@ def run_server(
             await serve_forever(local, listener, options=guards, on_listening=told)
 
     def told(url: str) -> None:
-        click.echo(f"listening on {url}  {_what(place, app)}  database {place.url}  slots {slots}")
+        where = public_address(place.url)
+        click.echo(f"listening on {url}  {_what(place, app)}  database {where}  slots {slots}")
 
     try:
         run_async(work(), starts_processes=slots > 0)
@@ -153,7 +155,8 @@ def worker(
             told = _when_told(local)
             await _warn(place, local)
             assert local.worker is not None, "slots were asked for"
-            click.echo(f"working as {local.worker.name}  {_what(place, loaded)}  database {place.url}  slots {slots}")
+            where = public_address(place.url)
+            click.echo(f"working as {local.worker.name}  {_what(place, loaded)}  database {where}  slots {slots}")
             await told.wait()
 
     run_async(work())
@@ -183,7 +186,9 @@ async def _warn(place: Place, local: Local) -> None:
     for folder in dict.fromkeys((place.data, place.cwd / ORIGINAL_DATA)):
         event_id = last_event(folder / ORIGINAL)
         if event_id is not None and await local.engine.read(partial(_event, event_id=event_id)) is None:
-            command = shlex.join(["stepwell", "import", "codex-flow-systemd-local", str(folder), "--db", place.url])
+            command = shlex.join(
+                ["stepwell", "import", "codex-flow-systemd-local", str(folder), "--db", public_address(place.url)]
+            )
             told = f"{folder / ORIGINAL} is the original's; `{command}`"
             click.echo(f"note: {clean(told)} takes its events and runs over", err=True)
 

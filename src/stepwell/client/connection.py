@@ -13,6 +13,7 @@ from stepwell.functions.start_options import scope_of
 from stepwell.model.errors import Invalid, Unavailable, Unknown, UnknownFunction
 from stepwell.model.rows import Run
 from stepwell.model.settings import Settings, settings_from
+from stepwell.store.address import public_address
 from stepwell.store.port import Reader
 from stepwell.worker.host import AppHost
 from stepwell.worker.local import Local, open_local
@@ -104,7 +105,7 @@ class Connection:
         """What is open. Raises `Unavailable` when nothing is, `Invalid` on another event loop."""
         if self._local is None:
             hint = "Make the call inside of `async with Stepwell(url, app) as sw:`, or while its lifespan runs."
-            raise Unavailable(f"{self.url} is not open", hint=hint)
+            raise Unavailable(f"{public_address(self.url)} is not open", hint=hint)
         if asyncio.get_running_loop() is not self._loop:
             hint = "Call it where it was opened; stepwell.blocking.Stepwell may be used from any thread."
             raise Invalid("it was opened on another event loop", hint=hint)
@@ -159,11 +160,11 @@ def known(reader: Reader, scope: str, run_id: str) -> Run:
 def checked_url(url: object) -> str:
     """A URL of a database that can be opened here, or `Invalid`."""
     if not isinstance(url, str) or not url:
-        raise Invalid(f"no database at {url!r:.80}", hint="Use sqlite:///FILE, for example sqlite:///app.db.")
+        raise Invalid(f"no database at {url!r:.80}", hint="Use sqlite:///FILE or postgresql://USER@HOST/DATABASE.")
     if url.startswith(_REMOTE):
         raise Invalid(
-            f"{url:.200} is a server, and Stepwell opens a database in this process",
-            hint="Use sqlite:///FILE here; for events and runs of a server there is stepwell.client.FlowClient.",
+            f"{public_address(url):.200} is a server, and Stepwell opens a database in this process",
+            hint="Give a database here; for events and runs of a server there is stepwell.client.FlowClient.",
         )
     return url
 

@@ -46,7 +46,7 @@ async def open_flow_client(
 ) -> AsyncIterator["EmbeddedFlowClient"]:
     """An engine, the flows of a folder, and a worker for them, as a flow client.
 
-    `db`: `memory:` is gone at the end; a file, or `sqlite:///FILE`, is kept, and other processes may use it, too.
+    `db`: `memory:` is gone at the end; a file, `sqlite:///FILE`, `postgresql://…` is kept, and shared.
     `slots`: steps at once; 0 to leave them to the others. `settings`: the `STEPWELL_` variables unless they are
     given. At the end, steps have `drain_s` seconds to finish.
     """
@@ -63,7 +63,10 @@ async def open_flow_client(
 
 def _url(db: object) -> str:
     if not isinstance(db, str | Path) or not str(db):
-        raise Invalid("db must be memory:, a file, or sqlite:///FILE", hint="For example .stepwell/stepwell.sqlite.")
+        raise Invalid(
+            "db must be memory:, a file, sqlite:///FILE or postgresql://USER@HOST/DATABASE",
+            hint="For example .stepwell/stepwell.sqlite.",
+        )
     text = str(db)
     return text if text == "memory:" or "://" in text else f"sqlite:///{Path(text).absolute()}"
 

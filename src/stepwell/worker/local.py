@@ -16,6 +16,7 @@ from stepwell.flows.options import FlowOptions
 from stepwell.flows.runners.base import Tools
 from stepwell.model.errors import Invalid, StepwellError
 from stepwell.model.settings import Settings
+from stepwell.store.address import public_address
 from stepwell.store.memory import MemoryStore
 from stepwell.store.port import Store
 from stepwell.store.sqlite.store import SqliteStore
@@ -52,7 +53,7 @@ def open_store(url: str, settings: Settings) -> Store:
     if url.startswith(("postgresql://", "postgres://")):
         return _postgres(url)
     hint = "Use sqlite:///FILE, for example sqlite:///app.sqlite, or postgresql://USER@HOST/DATABASE."
-    raise Invalid(f"no store for {url!r}", hint=hint)
+    raise Invalid(f"no store for {public_address(url)!r}", hint=hint)
 
 
 def _postgres(url: str) -> Store:

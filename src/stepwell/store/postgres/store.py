@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -26,6 +27,15 @@ REACHABLE = "Check the address, the password, and that the server runs and takes
 ADDRESS = "Write it as postgresql://USER@HOST:5432/DATABASE; ?pooled=true behind a pooler in transaction mode."
 
 
+def _need_clear(conninfo: str, parts: dict[str, Any]) -> None:
+    """Refuses an address that libpq reads, but not as it was meant: it would name part of a password as the host's."""
+    _, _, path = conninfo.partition("://")[2].partition("?")[0].partition("/")
+    ports = str(parts.get("port", "")).split(",")
+    if "@" in path or not all(port.isdigit() or not port for port in ports):
+        what = "a password with one of : / ? # @ in it has to be percent-encoded"
+        raise Invalid(f"this is no address of a PostgreSQL database: {what}", hint=ADDRESS)
+
+
 class PostgresStore:
     """One database, or one schema of it (`options=-csearch_path=NAME`). `pooled`: see `connection.connect`."""
 
@@ -37,6 +47,7 @@ class PostgresStore:
         except psycopg.ProgrammingError as error:
             what = str(error).partition(' "')[0].removesuffix(":")  # what it quotes may be part of a password
             raise Invalid(f"this is no address of a PostgreSQL database: {what}", hint=ADDRESS) from None
+        _need_clear(conninfo, self._address)
         self._conninfo, self._pooled, self._monotonic = conninfo, pooled, monotonic
 
     many_lanes = True
