@@ -86,7 +86,7 @@ def here(seen: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         (["runs", "list", "--db", "broken.json"], "file is not a database"),
         (["flow", "fire", "--event", "event.json", "--db", "broken.json"], "file is not a database"),
         (["doctor", "--db", "."], "unable to open database file"),
-        (["doctor", "--db", "postgres://host/name"], "no store for 'postgres://host/name'"),
+        (["doctor", "--db", "mysql://ann:secret@host/name"], "no store for 'mysql://host/name'"),
         (["flow", "fire", "--event", "event.json", "--db", "foreign.sqlite"], "table run already exists"),
         (["runs", "list", "--db", "newer.sqlite"], "is newer than this program"),
         (["runs", "list", "--db", "half.sqlite"], "malformed"),

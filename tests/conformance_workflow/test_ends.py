@@ -254,9 +254,9 @@ async def test_102_each_end_is_told_once_with_its_context_and_a_bad_callback_cha
         )
         assert said == "ended: completed; its on_complete failed: a bad callback"
         assert await sw.call(noted) == [
-            f"success works None {'c' * 20}",
-            "failed None no [1]",
             "canceled None now None",
+            "failed None no [1]",
+            f"success works None {'c' * 20}",
         ]
 
 
