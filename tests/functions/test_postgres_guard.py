@@ -11,7 +11,6 @@ import pytest
 from stepwell.functions.contexts import MutationContext, QueryContext
 from stepwell.functions.define import Query
 from stepwell.functions.queries import AppQueries
-from stepwell.kernel.calls import Forbidden
 from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.store.port import Store
@@ -308,25 +307,3 @@ def test_parameters_are_numbered_as_sqlite_numbers_them() -> None:
         ("a ?? b, '?', \"?\", $$?$$, ?", ("a ? b, '?', \"?\", $$?$$, $1", 1)),
     ):
         assert with_parameters(sql, tokens(sql)) == wanted
-
-
-def test_a_role_of_the_operators_confines_it_for_real(counter: Counter, tmp_path: Path, shop: Shop) -> None:
-    """What the words do not show: a function of the app's own that reads the kernel's tables by a text."""
-    kernel = kernel_of(counter)
-    home = f"{kernel}_app"
-    peek = f"create function {home}.peek() returns bigint language plpgsql as $$ declare n bigint; begin"
-    ask(counter.store, f"{peek} execute 'select count(*) from ' || '{kernel}' || '.run' into n; return n; end $$")
-    path = shop.bad(lambda ctx: ctx.db.all("delete from receipt returning peek() as a", type=int))
-    assert told(counter, path) == [0]
-    ask(counter.store, f"create role {home} nologin")
-    try:
-        with opened("postgres", tmp_path, shop) as confined:
-            assert failure(confined, path)["type"] == "NotAllowed"
-            assert confined.invoke("shop:pay", '{"order_id":"good"}') == 1
-            assert confined.bench.start("r").run_id == "r", "and the kernel is itself again"
-            with confined.bench.reader() as reader, pytest.raises(Forbidden, match="denied"):
-                reader.app.execute("select peek()", (), 1)
-            assert confined.rows() == [("good", 1)]
-    finally:
-        ask(counter.store, f"drop owned by {home}")
-        ask(counter.store, f"drop role {home}")

@@ -1,5 +1,6 @@
 """`Database`: the app's tables, as mutations and queries see them (source: API, contexts)."""
 
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from threading import get_ident
 from typing import Any, TypeVar, get_origin, is_typeddict, overload
@@ -12,6 +13,7 @@ from stepwell.kernel.calls import AppTables, Away, Forbidden, Overdue, Result
 from stepwell.model.errors import Invalid, Timeout, TooLarge
 
 T = TypeVar("T")
+R = TypeVar("R")
 #: How many rows one statement answers at most.
 MAX_ROWS = 100_000
 _PLAIN = (type(None), bool, int, float, str, bytes)
@@ -61,14 +63,21 @@ class Database:
         """The call is over: whoever kept this gets an error."""
         self._closed = True
 
+    def settle(self) -> None:
+        """What the database would check at the commit. Raises its own errors."""
+        self._do(self._tables.settle)
+
     def _run(self, sql: str, params: tuple[Any, ...]) -> Result:
-        watched = self._watched
-        if self._closed or watched.thread != get_ident():
+        if self._closed or self._watched.thread != get_ident():
             raise NotAllowed("this database was another call's", hint="Use ctx.db of the call, while it runs.")
         _check(sql, params)
+        return self._do(lambda: self._tables.execute(sql, params, MAX_ROWS))
+
+    def _do(self, work: Callable[[], R]) -> R:
+        watched = self._watched
         with self._guard.shield(watched):
             try:
-                return self._tables.execute(sql, params, MAX_ROWS)
+                return work()
             except Forbidden as refused:
                 raise watched.refuse(NotAllowed(f"{watched.name} {refused}")) from None
             except Overdue:

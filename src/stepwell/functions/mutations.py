@@ -100,6 +100,7 @@ class AppMutations:
             context = MutationContext(db, Principal(), logging.LoggerAdapter(log, extra), inside)
             try:
                 text = signature.encode_result(function.fn(context, **given))
+                db.settle()
             finally:
                 db.close()
                 inside.closed = True

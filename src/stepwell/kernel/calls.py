@@ -77,6 +77,9 @@ class AppTables(Protocol):
     def back(self) -> None:
         """Takes back everything since the last savepoint, and drops it."""
 
+    def settle(self) -> None:
+        """Checks now what the database would check at the commit, where it would fail others, too."""
+
     def until(self, left_s: Callable[[], float] | None) -> None:
         """From now on a statement is ended (`Overdue`) when no seconds are left; None: never."""
 

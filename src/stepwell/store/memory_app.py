@@ -66,6 +66,9 @@ class MemoryTables:
     def execute(self, sql: str, values: Sequence[object], limit: int) -> Result:
         return self._app.guarded(self._mode).execute(sql, values, limit)
 
+    def settle(self) -> None:
+        self._app.guarded(self._mode).settle()
+
     def until(self, left_s: Callable[[], float] | None) -> None:
         self._app.guarded(self._mode).until(left_s)
 

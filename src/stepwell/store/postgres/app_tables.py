@@ -69,22 +69,33 @@ class PostgresTables:
         with self._around():
             opened = self._open()
             text = _statement(sql, len(values), self._mode, opened.home.kernel)
-            error = self._sent(opened, text, values)
-            if error is not None:
-                self._undo(opened.db, error)
-                raise self._meaning(error) from error
-            if opened.db.info.transaction_status != pq.TransactionStatus.INTRANS:
-                raise Away(Refused("a statement of a mutation ended the whole transaction"))
+            self._do(opened, (text, values))
             return _result(opened.cursor, limit)
 
-    def _sent(self, opened: _Opened, text: str, values: Sequence[Any]) -> Exception | None:
+    def settle(self) -> None:
+        if self._now is not None and self._now.home.deferred:
+            names = ", ".join(self._now.home.deferred)
+            self._do(
+                self._open(), (f"set constraints {names} immediate", ()), (f"set constraints {names} deferred", ())
+            )
+
+    def _do(self, opened: _Opened, *given: tuple[str, Sequence[Any]]) -> None:
+        error = self._sent(opened, given)
+        if error is not None:
+            self._undo(opened.db, error)
+            raise self._meaning(error) from error
+        if opened.db.info.transaction_status != pq.TransactionStatus.INTRANS:
+            raise Away(Refused("a statement of a mutation ended the whole transaction"))
+
+    def _sent(self, opened: _Opened, given: Sequence[tuple[str, Sequence[Any]]]) -> Exception | None:
         """The first error of all that goes in one round trip: those after it only say that it was broken off."""
         first: Exception | None = None
         try:
             with opened.db.pipeline():
                 try:
                     self._enter(opened)
-                    opened.cursor.execute(text, values, prepare=False)
+                    for text, values in given:
+                        opened.cursor.execute(text, values, prepare=False)
                     _leave(opened)
                 except Exception as error:
                     first = error

@@ -10,10 +10,14 @@ MAX_NAME_BYTES = 63
 
 
 class Home(Struct, frozen=True):
-    """The kernel's schema and the app's; `role` is None where the operator made none."""
+    """The kernel's schema and the app's; `role` is None where the operator made none.
+
+    `deferred`: constraints that are checked at the commit, unless they are named before, as SQL writes them.
+    """
 
     kernel: str
     role: str | None
+    deferred: tuple[str, ...]
 
     @property
     def app(self) -> str:
@@ -28,8 +32,8 @@ class Home(Struct, frozen=True):
 
 def read_home(db: Db) -> Home:
     """Raises psycopg's errors."""
-    kernel, role = db.execute(sql("app/home")).fetchall()[0]
-    return Home(kernel or "", role)
+    kernel, role, deferred = db.execute(sql("app/home")).fetchall()[0]
+    return Home(kernel or "", role, tuple(deferred))
 
 
 def quoted(name: str) -> str:

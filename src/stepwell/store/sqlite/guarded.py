@@ -109,6 +109,9 @@ class Guarded:
         over = None if left_s is None else lambda: left_s() < 0
         self._db.set_progress_handler(over, STEPS if over is not None else 0)
 
+    def settle(self) -> None:
+        """Foreign keys are not enforced here, and nothing else waits for the commit."""
+
     # ── savepoints ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def save(self) -> None:
