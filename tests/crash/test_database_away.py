@@ -10,6 +10,7 @@ import pytest
 from stepwell import App, Context, Stepwell
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
+from stepwell.model.errors import Unavailable
 from stepwell.store.postgres.store import PostgresStore
 from tests.support.postgres import Server
 
@@ -110,5 +111,29 @@ def test_a_server_that_stands_still_is_waited_for(server: Server) -> None:
                     os.kill(pid, signal.SIGCONT)
             assert [answer.seq for answer in await asyncio.gather(*answers)] == [2, 3, 4]
             assert engine.trouble is None
+
+    asyncio.run(main())
+
+
+def test_an_engine_closes_although_its_server_stands_still(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepwell.engine.engine.CLOSE_S", 0.3)
+
+    async def main() -> None:
+        async with Engine(PostgresStore(server.url + "&connect_timeout=1"), settings=SETTINGS) as engine:
+            await engine.submit(c.StartRun("r", "wf"))
+            stopped = server.processes
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                answers = [asyncio.ensure_future(engine.submit(c.Signal("r", "s", str(n)))) for n in range(3)]
+                reads = [asyncio.ensure_future(engine.read(lambda reader: reader.counts())) for _ in range(3)]
+                await asyncio.wait(answers, timeout=0.2)
+                async with asyncio.timeout(10):
+                    await engine.close()
+            finally:
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+            replies = await asyncio.gather(*answers, *reads, return_exceptions=True)
+            assert {type(reply) for reply in replies} == {Unavailable}
 
     asyncio.run(main())

@@ -1,6 +1,7 @@
 """The engine: one async object over a store. Commands go in, replies come out, waiters are told of commits."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext, suppress
@@ -28,6 +29,7 @@ from stepwell.store.port import Reader, Store
 from stepwell.store.port import Stamper as StoreStamper
 
 T = TypeVar("T")
+log = logging.getLogger("stepwell.engine")
 READERS = 2
 WATCH_S = 0.05
 PRUNE_S = 60.0
@@ -35,6 +37,8 @@ PRUNE_S = 60.0
 CALLBACKS = 20
 #: Who waits for a run bears with a store that cannot be read for so long: a failover takes less.
 AWAY_S = 60.0
+#: A store that has not answered for so long is not waited for when the engine closes.
+CLOSE_S = 30.0
 #: How often changes get positions, where a commit does not give them, and how many in one turn.
 STAMP_S = 0.1
 STAMPED = 10_000
@@ -174,13 +178,24 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     async def close(self) -> None:
         """Stops the roles, decides what is in the queue, closes the store. Once: closing again does nothing.
 
-        Whoever still waits for something here gets `Unavailable`.
+        Whoever still waits for something here gets `Unavailable`. A store that does not answer holds it up for a while.
         """
         if self._closed:
             return
         self._closed = True
-        await asyncio.gather(*(role.stop() for role in self._roles))
         loop = asyncio.get_running_loop()
+        late = loop.call_later(CLOSE_S, self._give_up)
+        try:
+            await self._close(loop)
+        finally:
+            late.cancel()
+
+    def _give_up(self) -> None:
+        log.warning("the store does not answer; what waits for it is given up")
+        self.store.cut()
+
+    async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
+        await asyncio.gather(*(role.stop() for role in self._roles))
         if self._lanes is not None:
             await loop.run_in_executor(self._threads, self._lanes.close)
         if self._borrows:

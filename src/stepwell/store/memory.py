@@ -51,6 +51,9 @@ class MemoryStore:
     def version(self) -> int:
         return self.tables.next["commit"]
 
+    def cut(self) -> None:
+        """There is no server to wait for."""
+
     def close(self) -> None:
         self.app.close()
 

@@ -374,6 +374,9 @@ class Store(Protocol):
         A look at memory that never waits.
         """
 
+    def cut(self) -> None:
+        """Ends every wait for a server that does not answer, as if it were not there. From any thread, once."""
+
     def close(self) -> None: ...
 
 

@@ -1,6 +1,9 @@
 """A connection as every session and reader uses it."""
 
+import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import psycopg
@@ -48,3 +51,9 @@ def connect(conninfo: str, *, pooled: bool, lane: str = "") -> Db:
         if lane:
             db.execute(sql("lane/name"), (NAME, lane), prepare=False)
     return db
+
+
+def cut(db: Db) -> None:
+    """From any thread: whoever waits for an answer on a connection hears that it is lost."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(db.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)

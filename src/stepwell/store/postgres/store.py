@@ -1,11 +1,13 @@
 """Opening a PostgreSQL database: its version, its migrations, and the address without its secrets."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -14,7 +16,7 @@ from stepwell.model.errors import Invalid, Unavailable
 from stepwell.store.port import AppMigration
 from stepwell.store.postgres import ledger
 from stepwell.store.postgres.app_schema import apply_migrations
-from stepwell.store.postgres.connection import Db, connect
+from stepwell.store.postgres.connection import Db, connect, cut
 from stepwell.store.postgres.reader import PostgresReader
 from stepwell.store.postgres.session import PostgresSession
 from stepwell.store.postgres.stamper import PostgresStamper, settle
@@ -49,6 +51,8 @@ class PostgresStore:
             raise Invalid(f"this is no address of a PostgreSQL database: {what}", hint=ADDRESS) from None
         _need_clear(conninfo, self._address)
         self._conninfo, self._pooled, self._monotonic = conninfo, pooled, monotonic
+        self._connections: WeakSet[Db] = WeakSet()
+        self._lock, self._is_cut = threading.Lock(), False
 
     many_lanes = True
 
@@ -60,7 +64,12 @@ class PostgresStore:
 
     def connect(self, lane: str = "") -> Db:
         """`lane`: which one it belongs to. Raises psycopg's errors."""
-        return connect(self._conninfo, pooled=self._pooled, lane=lane)
+        if self._is_cut:
+            raise psycopg.OperationalError("the store is being closed")
+        db = connect(self._conninfo, pooled=self._pooled, lane=lane)
+        with self._lock:
+            self._connections.add(db)
+        return db
 
     def opened(self) -> Db:
         """A connection, or `Unavailable`: the server is not reachable, or too old."""
@@ -115,6 +124,13 @@ class PostgresStore:
     def version(self) -> int:
         """Nothing in memory tells what others commit, so it is another number every `LOOK_S`."""
         return int(self._monotonic() / LOOK_S)
+
+    def cut(self) -> None:
+        self._is_cut = True
+        with self._lock:
+            connections = list(self._connections)
+        for db in connections:
+            cut(db)
 
     def close(self) -> None:
         """Every connection belongs to a session or to a reader."""

@@ -92,6 +92,9 @@ class SqliteStore:
             self._watch = self.connect()
         return int(self._watch.execute("pragma data_version").fetchone()[0])
 
+    def cut(self) -> None:
+        """There is no server to wait for."""
+
     def close(self) -> None:
         if self._watch is not None:
             self._watch.close()
