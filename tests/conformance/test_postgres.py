@@ -142,9 +142,8 @@ def test_without_the_driver_it_is_said_what_to_install(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("row", ROWS)
 def test_columns_are_the_fields(store: PostgresStore, row: str) -> None:
-    named = ask(
-        store, "select attname from pg_attribute where attrelid = $1::regclass and attnum > 0 order by attnum", row
-    )
+    given = "select attname from pg_attribute where attrelid = $1::regclass and attnum > 0 and attgenerated = ''"
+    named = ask(store, given + " order by attnum", row)
     assert [name for (name,) in named][row in ("task", "change") :] == columns(row)
 
 

@@ -236,7 +236,7 @@ def runs_statement(where: RunFilter, before: int | None, limit: int, floor: int 
     if where.status in ("queued", "running", "sleeping", "waiting"):
         tests.append("ended_at is null")
     if where.status in ("failed", "canceled"):
-        tests.append("status in ('failed', 'canceled')")
+        tests.append("bad")
     if where.attention:
         tests.append("(hold <> 'paused' or result_status in ('needs_intervention', 'blocked', 'failed'))")
     if floor:
