@@ -29,6 +29,7 @@ from stepwell.store.postgres.sql import ROWS, columns, migrations, sql
 from stepwell.store.postgres.store import PostgresStore
 from stepwell.worker.local import open_store
 from tests.support import Bench, Clock, assert_lawful, postgres, snapshot
+from tests.support.pgbouncer import pooler
 
 from .filling import NOW, entry, event, fill, loading, put, run, task, writing
 
@@ -256,6 +257,25 @@ def test_a_server_that_dies_while_it_is_opened_is_said_to_be_away(tmp_path: Path
     store.migrate()
     with pytest.raises(Unavailable, match="cannot open postgresql:"):
         store.session("lane")
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
+def test_who_stands_still_in_a_transaction_holds_nobody_up_for_long(tmp_path: Path, pooled: bool) -> None:
+    """As a process does that was stopped: the server ends its transaction, and with it its locks."""
+    url = pooler().database(tmp_path).removesuffix("&pooled=true") if pooled else postgres.address(tmp_path)
+    store = PostgresStore(url, pooled=pooled, idle_ms=200)
+    store.migrate()
+    with closing(store.session("one")) as stopped, closing(store.session("two")) as other:
+        fill(stopped, run(1))
+        stopped.begin()
+        assert stopped.runs([1])
+        other.begin()
+        assert other.runs([1]), "it waits for the lock, which is given back"
+        other.rollback()
+        with pytest.raises((Retry, Broken)):
+            stopped.runs([1])
+        stopped.rollback()
+        fill(stopped, run(2))
 
 
 def flushed(session: PostgresSession, *rows: Any) -> None:

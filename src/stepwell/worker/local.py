@@ -51,22 +51,24 @@ def open_store(url: str, settings: Settings) -> Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         return SqliteStore(path, sync=settings.sync)
     if url.startswith(("postgresql://", "postgres://")):
-        return _postgres(url)
+        return _postgres(url, settings)
     hint = "Use sqlite:///FILE, for example sqlite:///app.sqlite, or postgresql://USER@HOST/DATABASE."
     raise Invalid(f"no store for {public_address(url)!r}", hint=hint)
 
 
-def _postgres(url: str) -> Store:
+def _postgres(url: str, settings: Settings) -> Store:
     """`?pooled=true` is ours, for a pooler in transaction mode; the rest of the address is for libpq."""
     try:
-        from stepwell.store.postgres.store import PostgresStore
+        from stepwell.store.postgres.store import IDLE_MS, PostgresStore
     except ImportError as error:
         hint = "Install it: pip install 'stepwell[postgres]'."
         raise Invalid(f"the driver for PostgreSQL is not here: {error}", hint=hint) from error
     address, _, query = url.partition("?")
     rest = [part for part in query.split("&") if part and part not in ("pooled=true", "pooled=false")]
     return PostgresStore(
-        "?".join([address, *(["&".join(rest)] if rest else [])]), pooled="pooled=true" in query.split("&")
+        "?".join([address, *(["&".join(rest)] if rest else [])]),
+        pooled="pooled=true" in query.split("&"),
+        idle_ms=max(IDLE_MS, 2 * settings.mutation_limit_ms),
     )
 
 

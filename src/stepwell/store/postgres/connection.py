@@ -29,14 +29,15 @@ _DEFAULTS: dict[str, Any] = {
 }
 # Plans that were made while the tables were empty do harm when they are not (kernel-throughput 3), and compiling a
 # statement that takes a tenth of a millisecond only because a row count was guessed wrong takes a hundred.
-_SETTINGS = "set plan_cache_mode = force_custom_plan; set jit = off"
+_SETTINGS = "set plan_cache_mode = force_custom_plan; set jit = off; set idle_in_transaction_session_timeout = {}"
 
 
-def connect(conninfo: str, *, pooled: bool, lane: str = "") -> Db:
+def connect(conninfo: str, *, pooled: bool, idle_ms: int, lane: str = "") -> Db:
     """Opens a connection; each statement is its own transaction until one begins. Raises psycopg's errors.
 
     `pooled`: there is a pooler in between that changes the server's connection after each transaction: nothing is
-    prepared, nothing is set. `lane`: whose it is; the server shows it, unless the address names the application.
+    prepared, nothing is set. `idle_ms`: how long a transaction may stand still until the server ends it, since its
+    process may have been stopped. `lane`: whose it is; the server shows it, unless the address names the application.
     """
     db = psycopg.connect(
         make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(conninfo)}),
@@ -47,7 +48,7 @@ def connect(conninfo: str, *, pooled: bool, lane: str = "") -> Db:
     db.prepared_max = PREPARED
     db.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each statement is prepared for many
     if not pooled:
-        db.execute(_SETTINGS, prepare=False)
+        db.execute(_SETTINGS.format(idle_ms), prepare=False)
         if lane:
             db.execute(sql("lane/name"), (NAME, lane), prepare=False)
     return db

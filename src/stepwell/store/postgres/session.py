@@ -37,10 +37,14 @@ LOOKS = 4
 
 
 class PostgresSession:
-    """Keeps no rows between batches: another lane may have changed them."""
+    """Keeps no rows between batches: another lane may have changed them.
 
-    def __init__(self, connect: Connect, lane: str) -> None:
+    `idle_ms`: how long a transaction may stand still, where the connection itself does not say so.
+    """
+
+    def __init__(self, connect: Connect, lane: str, *, idle_ms: int | None = None) -> None:
         self._connect, self._lane = connect, lane
+        self._bound = [] if idle_ms is None else [(f"set local idle_in_transaction_session_timeout = {idle_ms}", ())]
         self._link = Exchange(connect())
         self._app = PostgresTables(lambda: self._link.db, "write")
         self.heals = True
@@ -75,7 +79,8 @@ class PostgresSession:
     def _begin(self, ahead: Ahead) -> None:
         named = [_named_runs(ahead.runs, ahead.ids)] if ahead.runs or ahead.ids else []
         tasks = [(sql("load/tasks"), (_numbers_of(ahead.tasks),))] if ahead.tasks else []
-        _, raised, *brought = self._link.all((BEGIN, ()), (sql("lane/begin"), (self._lane,)), *named, *tasks)
+        begin = [(BEGIN, ()), *self._bound, (sql("lane/begin"), (self._lane,))]
+        raised, *brought = self._link.all(*begin, *named, *tasks)[len(begin) - 1 :]
         self._number, self.now = raised.rows[0]
         if named:
             self._ahead_runs = [Run(*row) for row in brought[0].rows]

@@ -25,6 +25,8 @@ log = logging.getLogger("stepwell.postgres")
 OLDEST, NEWEST = 14, 18
 #: How often others' commits are looked for at the most.
 LOOK_S = 0.1
+#: How long a transaction may stand still: less than the shortest lease, longer than a mutation may take.
+IDLE_MS = 9_000
 REACHABLE = "Check the address, the password, and that the server runs and takes connections."
 ADDRESS = "Write it as postgresql://USER@HOST:5432/DATABASE; ?pooled=true behind a pooler in transaction mode."
 
@@ -39,18 +41,28 @@ def _need_clear(conninfo: str, parts: dict[str, Any]) -> None:
 
 
 class PostgresStore:
-    """One database, or one schema of it (`options=-csearch_path=NAME`). `pooled`: see `connection.connect`."""
+    """One database, or one schema of it (`options=-csearch_path=NAME`). `pooled`, `idle_ms`: see `connection.connect`.
+
+    A process that is stopped in a transaction would hold up all others for as long: so its transaction ends then.
+    """
 
     dialect = "postgres"
 
-    def __init__(self, conninfo: str, *, pooled: bool = False, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        pooled: bool = False,
+        idle_ms: int = IDLE_MS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         try:
             self._address = conninfo_to_dict(conninfo)
         except psycopg.ProgrammingError as error:
             what = str(error).partition(' "')[0].removesuffix(":")  # what it quotes may be part of a password
             raise Invalid(f"this is no address of a PostgreSQL database: {what}", hint=ADDRESS) from None
         _need_clear(conninfo, self._address)
-        self._conninfo, self._pooled, self._monotonic = conninfo, pooled, monotonic
+        self._conninfo, self._pooled, self._idle_ms, self._monotonic = conninfo, pooled, idle_ms, monotonic
         self._connections: WeakSet[Db] = WeakSet()
         self._lock, self._is_cut = threading.Lock(), False
 
@@ -66,7 +78,7 @@ class PostgresStore:
         """`lane`: which one it belongs to. Raises psycopg's errors."""
         if self._is_cut:
             raise psycopg.OperationalError("the store is being closed")
-        db = connect(self._conninfo, pooled=self._pooled, lane=lane)
+        db = connect(self._conninfo, pooled=self._pooled, idle_ms=self._idle_ms, lane=lane)
         with self._lock:
             self._connections.add(db)
         return db
@@ -108,7 +120,7 @@ class PostgresStore:
 
     def session(self, lane: str) -> PostgresSession:
         try:
-            return PostgresSession(partial(self.connect, lane), lane)
+            return PostgresSession(partial(self.connect, lane), lane, idle_ms=self._idle_ms if self._pooled else None)
         except psycopg.Error as error:
             raise Unavailable(f"cannot open {self.url}: {str(error).strip()}", hint=REACHABLE) from error
 

@@ -11,8 +11,8 @@ _MADE_BY_OTHERS = frozenset(("run_pkey", "run_id", "event_pkey", "event_id", "re
 _UNIQUE_VIOLATION = "23505"
 #: Values and rows that are refused for what they are.
 _REFUSED = ("22", "23", "54")
-#: Another lane was in the way, or somebody canceled the query.
-_CONFLICTS = ("40", "55P03", "57014")
+#: Another lane was in the way, somebody canceled the query, or this process stood still for too long.
+_CONFLICTS = ("40", "55P03", "57014", "25P03")
 
 
 class Told:
