@@ -25,7 +25,7 @@ from stepwell.model.settings import Settings
 from tests.crash import flow_storm, workflow_storm
 from tests.crash.flow_packages import write_packages
 from tests.crash.flow_processes import MARK, STEP_MARK, Guarded, marked
-from tests.crash.flow_storm import free_port, post
+from tests.crash.flow_storm import Living, free_port, post
 from tests.crash.pg_app import app, ferry
 from tests.crash.pg_places import Place
 from tests.crash.workflow_app import LOG, PAUSE, arrived, order, voyage
@@ -38,6 +38,8 @@ T = TypeVar("T")
 POSTERS = 8
 #: How long a sender waits before it asks again.
 AGAIN_S = 0.1
+#: One stroke in so many stops a process for a while, in seconds: a lease is 3.
+STOP, STOPPED_S = 5, (0.5, 5.0)
 SETTINGS = {
     "STEPWELL_POLL_MS": "200",
     "STEPWELL_LINGER_MS": "300",
@@ -75,6 +77,7 @@ class Report(Struct):
     flows: flow_storm.Report = field(default_factory=flow_storm.Report)
     workflows: workflow_storm.Report = field(default_factory=workflow_storm.Report)
     kills: Counter[str] = field(default_factory=Counter)
+    stopped: int = 0
     restarts: int = 0
     refused: int = 0  # how often somebody was started while the database was away
     again: int = 0  # how often a sender of workflows had to ask again
@@ -87,8 +90,9 @@ class Report(Struct):
         work = self.workflows
         return (
             f"{len(self.flows.told)} events, {len(self.started)} starts; {sum(self.ended.values())} runs "
-            f"{dict(self.ended)} in {self.seconds:.0f} s; kills {dict(self.kills)}, {self.restarts} crashes of the "
-            f"database, {self.refused} starts without it; asked again {self.flows.unanswered} + {self.again} times; "
+            f"{dict(self.ended)} in {self.seconds:.0f} s; kills {dict(self.kills)}, {self.stopped} stopped, "
+            f"{self.restarts} crashes of the database, {self.refused} starts without it; "
+            f"asked again {self.flows.unanswered} + {self.again} times; "
             f"{self.calm_s:.0f} s from the last kill to the last end; flows {dict(self.flows.attempts)}; "
             f"workflows: {work.entries:,} entries, {work.mutations} mutations, {work.actions} actions begun "
             f"{work.action_calls} times, {work.steps} steps begun {work.step_calls} times, "
@@ -112,6 +116,7 @@ class Storm:
         self.url = self.server.url if self.pooler is None else self.pooler.url()
         self.ports = [free_port() for _ in range(plan.servers)]
         self.places = self._places()
+        self._stopped: list[asyncio.Task[None]] = []
 
     def _places(self) -> list[Place]:
         plan = self.plan
@@ -141,6 +146,9 @@ class Storm:
                 self.report.calm_s = time.monotonic() - calm
                 await self._all_open()
         finally:
+            for task in self._stopped:
+                task.cancel()
+            await asyncio.gather(*self._stopped, return_exceptions=True)
             for place in self.places:
                 place.end()
             await asyncio.gather(*keeping)
@@ -223,13 +231,24 @@ class Storm:
     # ── killing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _strike(self) -> None:
-        """Kills somebody who works, as long as planned; it is not waited for the successor."""
+        """Kills somebody who works, or stops him for longer than his leases, as long as planned."""
         ends = time.monotonic() + self.plan.kill_s
         while time.monotonic() < ends:
             await asyncio.sleep(self.plan.every_s)
             victims = [place for place in self.places if is_open(place)] or self.places
             victim = self.rng.choice(victims)
-            self.report.kills[victim.name.rstrip("0123456789")] += victim.kill()
+            if self.rng.randrange(STOP) == 0 and (process := victim.process) is not None:
+                process.send_signal(signal.SIGSTOP)
+                self.report.stopped += 1
+                self._stopped.append(asyncio.create_task(self._go_on(process)))
+            else:
+                self.report.kills[victim.name.rstrip("0123456789")] += victim.kill()
+
+    async def _go_on(self, process: Living) -> None:
+        try:
+            await asyncio.sleep(self.rng.uniform(*STOPPED_S))
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     async def _crash(self) -> None:
         for _ in range(self.plan.crashes):

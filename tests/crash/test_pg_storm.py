@@ -1,4 +1,4 @@
-"""Three servers and six workers on one PostgreSQL, killed at random, and the database itself twice.
+"""Three servers and six workers on one PostgreSQL, killed or stopped at random, and the database itself twice.
 
 Each acknowledged run ends once, each mutation's row is there once, actions keep within their attempts, the doctor finds
 nothing, and the database's log has no deadlock and no error that is not expected. The soak has it with 5,000 + 5,000.

@@ -14,7 +14,7 @@ from tests.crash.test_pg_family import raise_family
 
 FLOW_RUNS, WORKFLOWS = 5_000, 5_000
 #: What all of it takes on two cores.
-FULL_S = 1_200
+FULL_S = 1_000
 #: Of that time, so much is for those who died last, and what is left of the work.
 CALM = 0.4
 #: More of what is quick: a storm of so many is about the store, not about shells.
