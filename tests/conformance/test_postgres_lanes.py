@@ -1,14 +1,20 @@
 """Lanes on PostgreSQL that meet at the same runs: who waits for whom, and who does not."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
+from stepwell.model.errors import Unavailable
+from stepwell.model.settings import Settings
 from stepwell.store.port import Store
 from tests.support.bench import LEASE_MS, Bench
 from tests.support.stores import open_store
+
+ONE = Settings(lanes=1, poll_ms=60_000)
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ def test_a_heartbeat_that_writes_nothing_holds_up_nobody(store: Store) -> None:
     def another_lane(point: str) -> None:
         if point == "decided" and beating:
             other.begin()
-            free.extend(run.no for run in other.free([task.run.no]))
+            free.extend(run.no for run in other.take([task.run.no])[0])
             other.rollback()
 
     beating = False
@@ -72,3 +78,96 @@ def test_a_heartbeat_that_writes_nothing_holds_up_nobody(store: Store) -> None:
     assert free == [task.run.no], "one that is written is nobody else's"
     for one in (other, bench):
         one.close()
+
+
+def test_what_names_a_run_that_another_lane_has_waits_alone_and_in_its_order(store: Store) -> None:
+    async def main() -> None:
+        async with Engine(store, settings=ONE, roles=False) as engine:
+            runs = {no: (await engine.submit(c.StartRun(f"r{no}", "wf"))).run_no for no in range(3)}
+            (task, *_) = (await engine.submit(c.Claim("w", "secret", limit=3))).tasks
+            other = store.session("other")
+            other.begin()
+            other.runs([runs[0]])
+            named: list[c.Command] = [c.Signal("r0", "s", str(turn)) for turn in range(3)]
+            named += [c.StartRun("r0", "wf"), c.Release(task.lease, 1)]
+            late = [asyncio.ensure_future(engine.submit(command)) for command in named]
+            for turn in range(20):
+                assert (await engine.submit(c.Signal(f"r{1 + turn % 2}", "s"))).seq == 3 + turn // 2
+            late.append(asyncio.ensure_future(engine.submit(c.Signal("r0", "s", "3"))))
+            await engine.submit(c.Signal("r1", "s"))
+            assert not any(one.done() for one in late)
+            other.rollback()
+            signals = [(await one).seq for one in (*late[:3], late[-1])]
+            assert signals == sorted(signals)
+            assert [(await late[3]).created, (await late[4]).state] == [False, "ready"]
+            entries = await engine.read(lambda reader: reader.entries(runs[0]))
+            sent = [entry for entry in entries if entry.kind == "signal.received"]
+            assert [entry.seq for entry in sent] == signals
+            other.close()
+
+    asyncio.run(main())
+
+
+def test_a_claim_that_comes_again_waits_for_what_it_leased(store: Store) -> None:
+    async def main() -> None:
+        async with Engine(store, settings=ONE, roles=False) as engine:
+            number = (await engine.submit(c.StartRun("r", "wf"))).run_no
+            (first,) = (await engine.submit(c.Claim("w", "secret"))).tasks
+            other = store.session("other")
+            other.begin()
+            other.runs([number])
+            again = engine.submit(c.Claim("w", "secret"))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(again)), 0.2)
+            other.rollback()
+            other.close()
+            assert [one.lease for one in (await again).tasks] == [first.lease]
+
+    asyncio.run(main())
+
+
+def test_a_lane_that_closes_does_not_wait_for_ever_for_a_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepwell.engine.lane.CLOSING_WAITS", 3)
+
+    async def main() -> None:
+        other = store.session("other")
+        async with Engine(store, settings=ONE, roles=False) as engine:
+            number = (await engine.submit(c.StartRun("r", "wf"))).run_no
+            other.begin()
+            other.runs([number])
+            waiting = engine.submit(c.Signal("r", "s"))
+        with pytest.raises(Unavailable):
+            await waiting
+        other.close()
+
+    asyncio.run(main())
+
+
+def test_what_waits_for_a_run_counts_under_the_bound_of_the_queue(store: Store) -> None:
+    async def main() -> None:
+        settings = Settings(lanes=1, queue_commands=10, poll_ms=60_000)
+        async with Engine(store, settings=settings, roles=False) as engine:
+            number = (await engine.submit(c.StartRun("r", "wf"))).run_no
+            other = store.session("other")
+            other.begin()
+            other.runs([number])
+            waiting = list(map(asyncio.ensure_future, (engine.submit(c.Signal("r", "s")) for _ in range(10))))
+            refused = 0
+            while not refused:
+                _, refused = await asyncio.gather(asyncio.sleep(0.01), too_many(engine))
+            other.rollback()
+            other.close()
+            assert len(await asyncio.gather(*waiting)) == 10
+
+    asyncio.run(main())
+
+
+async def too_many(engine: Engine) -> int:
+    try:
+        async with asyncio.timeout(0.01):
+            await engine.submit(c.Signal("r", "s"))
+    except TimeoutError:
+        return 0
+    except Unavailable:
+        return 1
+    return 0

@@ -6,8 +6,9 @@ from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any, TypeVar
 
+from stepwell.engine.answers import Item
 from stepwell.engine.committed import Committed
-from stepwell.engine.lane import Item, Lane, no_fault
+from stepwell.engine.lane import Lane, no_fault
 from stepwell.kernel.calls import Postponed
 from stepwell.kernel.unit import Mutations
 from stepwell.model import commands as c

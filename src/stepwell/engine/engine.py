@@ -10,13 +10,14 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from stepwell.engine.answers import Hint, Submit
 from stepwell.engine.borrowed import PROCESS
 from stepwell.engine.clock import StoreClock, steady_s
 from stepwell.engine.committed import Committed, Wake
 from stepwell.engine.ends import Ends
 from stepwell.engine.entropy import Entropy
 from stepwell.engine.inside import refuse_inside
-from stepwell.engine.lane import Hint, Lane, Submit, no_fault
+from stepwell.engine.lane import Lane, no_fault
 from stepwell.engine.lanes import Lanes
 from stepwell.engine.roles import Promoter, Repeater, Role, Stamper, Timekeeper, Watcher
 from stepwell.kernel.unit import Mutations

@@ -12,15 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
 
 from stepwell.engine import callbacks
+from stepwell.engine.answers import Answer, Hint, Item, give
 from stepwell.engine.away import ASKED, pause_s
 from stepwell.engine.clock import steady_s
 from stepwell.engine.committed import Committed, summary
-from stepwell.kernel.calls import Away, Postponed
+from stepwell.kernel.calls import Away, Busy, Postponed
 from stepwell.kernel.decide import decide_all, refusal
 from stepwell.kernel.needs import need_of
 from stepwell.kernel.unit import Mutations, Unit
@@ -34,22 +35,14 @@ from stepwell.store.port import Broken, Refused, Retry, Session, Unknowable
 log = logging.getLogger("stepwell.lane")
 
 RETRIES = 5
+#: How long a lane lets those be whose runs all its commands want: longer each time.
+BUSY_S, LONGEST_BUSY_S = 0.001, 0.01
+#: How many such times, some ten seconds, a lane that closes bears it.
+CLOSING_WAITS = 1_000
 #: A clock that goes back by less than this is slewed; by more, it was put back.
 CLOCK_PUT_BACK_MS = 1_000
 
 
-class Answer(Protocol):
-    """Who waits for a reply: a future, or whoever has its methods and wants no more than that."""
-
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, exception: BaseException, /) -> None: ...
-
-
-Item = tuple[c.Command, Answer, asyncio.AbstractEventLoop | None]
-Submit = Callable[[c.Command, Answer, asyncio.AbstractEventLoop | None], None]
-#: Something to call on an event loop, together with the answers that go there.
-Hint = tuple[asyncio.AbstractEventLoop, Callable[[], None]]
 #: A batch's order: heartbeats before anything that could end their leases, and what deletes after all who name it.
 _LAST = c.Sweep
 _ORDER: dict[type[c.Command], int] = {c.Sync: 0, _LAST: 2, c.Prune: 3}
@@ -110,6 +103,7 @@ class Lane:
         self._passes_to = passes_to
         self._hints: list[Hint] = []  # of the batch under way
         self._idle = self._closing = False
+        self._waits = 0  # batches in a row that were all busy
         self._now = 0
         self._alive_at = monotonic()
         self._time()  # so that the store's is known before the first batch
@@ -133,7 +127,7 @@ class Lane:
         for queue in (self._later, self._queue):
             with contextlib.suppress(IndexError):
                 while True:
-                    _answer([(queue.popleft(), Unavailable(why, hint=hint or STOPPED_HINT))])
+                    give([(queue.popleft(), Unavailable(why, hint=hint or STOPPED_HINT))])
 
     @property
     def trouble(self) -> str | None:
@@ -147,9 +141,9 @@ class Lane:
 
     def submit(self, command: c.Command, answer: Answer, loop: asyncio.AbstractEventLoop | None) -> None:
         """Queues a command; past the bound of the queue, and when the lane has stopped, `Unavailable` at once."""
-        if type(command) not in (c.Sync, c.Sweep) and len(self._queue) >= self._settings.queue_commands:
+        if type(command) not in (c.Sync, c.Sweep) and self.depth >= self._settings.queue_commands:
             raise Unavailable(
-                f"{len(self._queue):,} commands wait already",
+                f"{self.depth:,} commands wait already",
                 hint="The server has more work than it can commit. Try again after a moment, with back-off.",
             )
         if self.stopped is not None or self._closing:
@@ -172,6 +166,8 @@ class Lane:
                     return
                 self._wait()
                 continue
+            if self._closing and self._waits > CLOSING_WAITS:
+                return  # who waits for runs that somebody else has is told so
             items = self._take()
             size = len(items)
             started = self._monotonic()
@@ -185,6 +181,7 @@ class Lane:
             self._timed(size, self._monotonic() - started)
             self._fault("answering")
             self._tell(items, replies)
+            self._ease(replies)
 
     def _take(self) -> list[Item]:
         """The next batch: what was postponed comes first, and leaves room for others."""
@@ -197,30 +194,46 @@ class Lane:
     def _tell(self, items: list[Item], replies: list[Any]) -> None:
         """Answers all but what was postponed, which stays in its order."""
         pairs = list(zip(items, replies, strict=True))
-        later = [item for item, reply in pairs if isinstance(reply, Postponed)]
+        later = [pair for pair in pairs if isinstance(pair[1], Postponed)]
         if later:
             self._postpone(later)
             pairs = [pair for pair in pairs if not isinstance(pair[1], Postponed)]
         hints, self._hints = self._hints, []
-        _answer(pairs, hints)
+        give(pairs, hints)
 
-    def _postpone(self, later: list[Item]) -> None:
-        """What calls mutations waits for the next batch, or goes to the lane that decides it."""
-        if self._passes_to is None:
-            self._later.extendleft(reversed(later))
-            return
-        for item in later:
-            try:
-                self._passes_to.submit(*item)
-            except Unavailable as refusal:
-                _answer([(item, refusal)])
+    def _postpone(self, later: list[tuple[Item, Postponed]]) -> None:
+        """What has to wait is in the next batch; what calls mutations, if not here, in that of the lane that does."""
+        passes_to = self._passes_to
+        mine = [item for item, why in later if passes_to is None or isinstance(why, Busy)]
+        self._later.extendleft(reversed(mine))
+        for item, why in later:
+            if passes_to is not None and not isinstance(why, Busy):
+                try:
+                    passes_to.submit(*item)
+                except Unavailable as refusal:
+                    give([(item, refusal)])
 
-    def _wait(self) -> None:
+    def _ease(self, replies: list[Any]) -> None:
+        """Where there was nothing but what others have under their hands: a moment for them."""
+        if all(isinstance(reply, Busy) for reply in replies):
+            self._waits += 1
+            pause_s = min(BUSY_S * self._waits, LONGEST_BUSY_S)
+            if self._closing:
+                time.sleep(pause_s)
+            else:
+                self._rest(pause_s)
+        else:
+            self._waits = 0
+
+    def _rest(self, longest_s: float) -> None:
         self._wake.clear()
         self._idle = True
         if not self._queue and not self._closing:
-            self._wake.wait(1.0)
+            self._wake.wait(longest_s)
         self._idle = False
+
+    def _wait(self) -> None:
+        self._rest(1.0)
         self._notice_pause(self._monotonic(), slack=1.0)
 
     def _notice_pause(self, now: float, *, slack: float = 0.0) -> None:
@@ -446,7 +459,7 @@ class Lane:
         need, refused = need_of([command])
         for error in refused.values():
             raise error
-        load(self._session, unit, need, now)
+        load(self._session, unit, need, now, wait=True)
 
 
 AWAY_HINT = "Send the same again after a moment; it goes on by itself when the database is back."
@@ -460,35 +473,3 @@ def _refusal(refused: Exception, command: c.Command) -> StepwellError:
         hint = "Check the text for characters that are not valid Unicode, and the ids for rows that exist."
         return Invalid(f"the store refuses this command: {refused}", hint=hint)
     return refusal(command, refused)
-
-
-def _answer(answered: list[tuple[Item, Any]], hints: Sequence[Hint] = ()) -> None:
-    """Gives every caller its reply, and the hints of the commit: one hop to each event loop."""
-    hops: dict[asyncio.AbstractEventLoop, tuple[list[Callable[[], None]], list[tuple[Answer, Any]]]] = {}
-    for loop, hint in hints:
-        hops.setdefault(loop, ([], []))[0].append(hint)
-    for (_, answer, caller), reply in answered:
-        if caller is None:
-            _resolve([], [(answer, reply)])
-        else:
-            hops.setdefault(caller, ([], []))[1].append((answer, reply))
-    for loop, (told, pairs) in hops.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, told, pairs)
-        except RuntimeError:
-            log.debug("%d answers came after their event loop was closed", len(pairs))
-
-
-def _resolve(hints: list[Callable[[], None]], pairs: list[tuple[Answer, Any]]) -> None:
-    for hint in hints:
-        try:
-            hint()
-        except Exception:
-            log.exception("a hint was lost")
-    for answer, reply in pairs:
-        if answer.done():
-            continue
-        if isinstance(reply, StepwellError):
-            answer.set_exception(reply)
-        else:
-            answer.set_result(reply)

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from stepwell.engine.lane import Answer, Lane, Timings
+from stepwell.engine.answers import Answer
+from stepwell.engine.lane import Lane, Timings
 from stepwell.model import commands as c
 from stepwell.model.errors import Unavailable
 

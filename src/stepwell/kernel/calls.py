@@ -96,6 +96,10 @@ class Postponed(Exception):
     """The batch has run enough of users' code, or another lane runs it: the command changed nothing and goes there."""
 
 
+class Busy(Postponed):
+    """Another lane has a run that the command names, for as long as a commit takes, or a mutation."""
+
+
 class Calls:
     """Calls of mutations in a batch: how deep, for how long, and the savepoints that are still open.
 

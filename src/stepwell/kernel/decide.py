@@ -1,11 +1,12 @@
 """`decide`: the one door to the rules. A refusal, or an unforeseen exception, changes nothing."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stepwell.kernel import adopt, again, control, events, internal, invoke, leases, output, pools, runs, writes
-from stepwell.kernel.calls import USER_MS, Away, Postponed
+from stepwell.kernel.calls import USER_MS, Away, Busy, Postponed
+from stepwell.kernel.needs import naming
 from stepwell.kernel.unit import Reading, Unit
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unseen
@@ -93,14 +94,23 @@ def decide(unit: Unit, command: c.Command, now: int) -> Any:
 
 
 def decide_all(
-    unit: Unit, batch: Iterable[c.Command], now: int, refused: Mapping[int, Exception] | None = None
+    unit: Unit, batch: Sequence[c.Command], now: int, refused: Mapping[int, Exception] | None = None
 ) -> list[Any]:
-    """The replies of a batch, in order. `refused` by position: what could not be loaded for, and why."""
-    no = refused or {}
+    """The replies of a batch, in order. `refused` by position: what could not be loaded for, and why.
+
+    What names a run that another lane has is postponed, and so is all of the batch that names it, so its order stays.
+    """
+    no = dict(refused or {})
+    if unit.busy:
+        no.update((position, Busy()) for position in naming(batch, unit.busy) if position not in no)
     return [
-        refusal(command, no[position]) if position in no else decide(unit, command, now)
+        _refused(command, no[position]) if position in no else decide(unit, command, now)
         for position, command in enumerate(batch)
     ]
+
+
+def _refused(command: c.Command, error: Exception) -> Exception:
+    return error if isinstance(error, Busy) else refusal(command, error)
 
 
 def refusal(command: c.Command, error: Exception) -> StepwellError:

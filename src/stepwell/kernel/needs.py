@@ -1,6 +1,6 @@
 """What a command wants loaded, told before anything is read. The load follows this; the rules see nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -60,6 +60,13 @@ def need_of(batch: Sequence[c.Command]) -> tuple[Need, dict[int, Exception]]:
         except Exception as error:
             refused[position] = error
     return need, refused
+
+
+def naming(batch: Sequence[c.Command], runs: Collection[int | tuple[str, str]]) -> list[int]:
+    """The positions of the commands that name one of these runs to write it, by number or by (scope, id)."""
+    needs = [need_of([command])[0] for command in batch]
+    keys = [need.runs | need.closing | need.ids | need.closing_ids for need in needs]
+    return [position for position, named in enumerate(keys) if not named.isdisjoint(runs)]
 
 
 def _accept(need: Need, command: c.AcceptEvent) -> None:

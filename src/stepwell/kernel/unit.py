@@ -167,6 +167,7 @@ class Unit:
         self.delivered: list[int] = []
         self.readings: list[Reading] = []
         self.pruned_runs: list[int] = []
+        self.busy: set[int | tuple[str, str]] = set()  # runs that another lane has, by number and by (scope, id)
         self.looked_at: set[int] = set()  # runs that this batch must not write
         #: Runs whose bodies others wrote to, with what was the last entry for the body before this batch.
         self.woken: dict[int, int] = {}

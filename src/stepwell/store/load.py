@@ -32,16 +32,14 @@ PRUNED_ROWS = 20_000
 _LEASES = msgspec.json.Decoder(list[tuple[int, int, int]])
 
 
-def load(session: Session, unit: Unit, need: Need, now: int) -> None:
-    """Fills `unit` with what `need` names."""
+def load(session: Session, unit: Unit, need: Need, now: int, *, wait: bool = False) -> None:
+    """Fills `unit` with what `need` names; but for runs that another lane has, unless it is to `wait` for them."""
     found: list[Task] = []
-    numbers = need.runs | need.closing
+    numbers, by_id = need.runs | need.closing, need.ids | need.closing_ids
     if need.requests or need.claims:
-        numbers |= _requests(session, unit, need)
-    by_id = need.ids | need.closing_ids
-    runs = session.runs(numbers, by_id) if numbers or by_id else []
-    named = [run for run in runs if (run.scope, run.id) in by_id]
-    _seed_runs(unit, runs)
+        claimed = _requests(session, unit, need)
+        _seed_runs(unit, session.runs(claimed) if claimed else [])
+    named = _named(session, unit, numbers, by_id, wait=wait) if numbers or by_id else []
     if need.events or need.revisions or need.manifests:
         _events(session, unit, need)
     if c.Promote in need.internal:
@@ -78,6 +76,14 @@ def load(session: Session, unit: Unit, need: Need, now: int) -> None:
         unit.next_no.seed("event", session.numbers("event", need.new_events))
 
 
+def _named(session: Session, unit: Unit, numbers: set[int], ids: set[tuple[str, str]], *, wait: bool) -> list[Run]:
+    """The runs that commands name; answers those that they name by id."""
+    runs, busy = (session.runs(numbers, ids), []) if wait else session.take(numbers, ids)
+    _seed_runs(unit, runs)
+    unit.busy.update(key for run in busy for key in (run.no, (run.scope, run.id)))
+    return [run for run in runs if (run.scope, run.id) in ids]
+
+
 def ahead(need: Need) -> Ahead:
     """What `load` asks for first; nothing where requests are read before, which may name runs."""
     if need.requests or need.claims:
@@ -101,7 +107,7 @@ def _beats(session: Session, unit: Unit, need: Need, now: int) -> None:
     short = {
         task.run_no for task in tasks if task.state == "leased" and worth_writing(task, beats[task.run_no, task.k], now)
     }
-    _seed_runs(unit, session.free(short) if short else [])
+    _seed_runs(unit, session.take(short)[0] if short else [])
     need.tasks.update(key for key in beats if key[0] in ours)
     others = [task for task in tasks if task.run_no not in ours]
     for task in others:

@@ -86,11 +86,11 @@ class Session(Protocol):
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
         """Runs to write, by number and by (scope, id). Once they are here, no other lane writes them or their tasks.
 
-        Whoever has them at the moment is waited for, so a lane asks for all that a batch names at once.
+        Whoever has them at the moment is waited for.
         """
 
-    def free(self, numbers: Collection[int]) -> list[Run]:
-        """As `runs`, but without those that another lane has: nobody is waited for."""
+    def take(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> tuple[list[Run], list[Run]]:
+        """As `runs`, but nobody is waited for: those to write, and those to look at that another lane has now."""
 
     def runs_by_no(self, numbers: Collection[int]) -> list[Run]:
         """Runs to look at: another lane may be writing them."""

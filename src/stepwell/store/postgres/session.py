@@ -55,7 +55,7 @@ class PostgresSession:
         self._unit: Unit | None = None
         self._acts: list[Act] = []  # what is flushed and not sent yet
         self._ahead = NOTHING  # what came with the begin of the transaction
-        self._ahead_runs: list[Run] = []
+        self._ahead_runs: list[Any] = []
         self._ahead_tasks: dict[TaskKey, Task] = {}
         self._looked_to: dict[str, tuple[str, str, str]] = {}
         self._key_looked_to: dict[Group, str] = {}
@@ -77,13 +77,13 @@ class PostgresSession:
                 raise
 
     def _begin(self, ahead: Ahead) -> None:
-        named = [_named_runs(ahead.runs, ahead.ids)] if ahead.runs or ahead.ids else []
+        named = [_named_runs("free_runs", ahead.runs, ahead.ids)] if ahead.runs or ahead.ids else []
         tasks = [(sql("load/tasks"), (_numbers_of(ahead.tasks),))] if ahead.tasks else []
         begin = [(BEGIN, ()), *self._bound, (sql("lane/begin"), (self._lane,))]
         raised, *brought = self._link.all(*begin, *named, *tasks)[len(begin) - 1 :]
         self._number, self.now = raised.rows[0]
         if named:
-            self._ahead_runs = [Run(*row) for row in brought[0].rows]
+            self._ahead_runs = brought[0].rows
         if tasks:
             found = (Task(*row) for row in brought[-1].rows)
             self._ahead_tasks = {(task.run_no, task.k): task for task in found}
@@ -145,13 +145,17 @@ class PostgresSession:
         return self._all(act, *_columns(keys))
 
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
-        if self._ahead.runs == numbers and self._ahead.ids == set(ids):
-            return self._kept(self._ahead_runs)
-        with TOLD:
-            return self._kept([Run(*row) for row in self._link.rows(*_named_runs(numbers, ids))])
+        return self._kept([Run(*row) for row in self._locked("runs", numbers, ids)])
 
-    def free(self, numbers: Collection[int]) -> list[Run]:
-        return self._kept([Run(*row) for row in self._all("load/free_runs", list(numbers))])
+    def take(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> tuple[list[Run], list[Run]]:
+        came = self._ahead.runs == numbers and self._ahead.ids == set(ids)
+        rows = self._ahead_runs if came else self._locked("free_runs", numbers, ids)
+        taken = self._kept([Run(*row) for free, *row in rows if free])
+        return taken, [] if len(taken) == len(rows) else [Run(*row) for free, *row in rows if not free]
+
+    def _locked(self, what: str, numbers: Collection[int], ids: Collection[tuple[str, str]]) -> list[Any]:
+        with TOLD:
+            return self._link.rows(*_named_runs(what, numbers, ids))
 
     def _kept(self, runs: list[Run]) -> list[Run]:
         """Runs that this batch may write, as they stand in the store."""
@@ -361,11 +365,11 @@ def _numbers_of(keys: Collection[TaskKey]) -> list[int]:
     return [run_no << 20 | k for run_no, k in keys]
 
 
-def _named_runs(numbers: Collection[int], ids: Collection[tuple[str, str]]) -> Statement:
+def _named_runs(what: str, numbers: Collection[int], ids: Collection[tuple[str, str]]) -> Statement:
     """The statement that locks runs, in order, and its parameters."""
     if not ids:
-        return sql("load/runs"), [list(numbers)]
-    return sql("load/runs_and_named"), [list(numbers), *_columns(ids)]
+        return sql(f"load/{what}"), [list(numbers)]
+    return sql(f"load/{what}_and_named"), [list(numbers), *_columns(ids)]
 
 
 def _columns(keys: Collection[tuple[Any, str]]) -> tuple[list[Any], list[str]]:

@@ -185,8 +185,8 @@ class SqliteSession:
         have = {run.no for run in named}
         return named + self.runs_by_no([number for number in numbers if number not in have])
 
-    def free(self, numbers: Collection[int]) -> list[Run]:
-        return self.runs_by_no(numbers)
+    def take(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> tuple[list[Run], list[Run]]:
+        return self.runs(numbers, ids), []
 
     def runs_by_no(self, numbers: Collection[int]) -> list[Run]:
         cache = self._runs

@@ -1,0 +1,1 @@
+create table kept (name text not null, n bigint not null);
