@@ -184,7 +184,7 @@ def test_lanes_that_were_opened_are_closed_when_a_later_one_cannot_be(
         with pytest.raises(Unavailable, match="no more"):
             async with Engine(store, settings=FOUR):
                 pass
-        assert all(one._db.closed for one in sessions)
+        assert all(one._link.db.closed for one in sessions)
 
     asyncio.run(main())
 
