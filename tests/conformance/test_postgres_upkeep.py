@@ -35,8 +35,9 @@ def updates(store: PostgresStore, table: str) -> tuple[int, int]:
     until = time.monotonic() + WAIT_S
     while True:
         found = ask(store, "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relid = $1::regclass", table)
-        if found[0][0] or time.monotonic() > until:
-            return found[0]
+        changed, in_place = found[0]
+        if changed or time.monotonic() > until:
+            return changed, in_place
 
 
 def test_a_run_is_changed_in_its_place_until_it_ends(store: PostgresStore) -> None:
