@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import on_postgres, postgres
 from tests.support.stores import CHOICE
 
 #: Where the longest tests are. They begin first, so that none of them is what all others wait for.
@@ -39,4 +40,6 @@ def chosen_store(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if hasattr(request, "param"):
             patch.setenv(CHOICE, request.param)
+        if on_postgres():
+            postgres.server()  # before a child starts, which would else start one of its own
         yield

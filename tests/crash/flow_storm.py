@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import time
 from collections import Counter
 from contextlib import closing, suppress
@@ -18,7 +17,8 @@ from msgspec import Struct, field
 
 from tests.crash.flow_packages import write_packages
 from tests.crash.flow_processes import MARK, STEP_MARK, Guarded, guards_of, marked
-from tests.server.support import database, environ, stepwell
+from tests.server.support import at_home, database, stepwell
+from tests.support import by_hand
 
 LEASE_MS = 10_000
 POSTERS = 4
@@ -141,7 +141,8 @@ class Storm:
         self.posting = True
 
     def _places(self) -> list[Keeper]:
-        env = environ(
+        env = at_home(
+            self.cwd,
             STEPWELL_LEASE_MS=str(LEASE_MS),
             STEPWELL_POLL_MS="100",
             STEPWELL_KILL_GRACE_MS="300",
@@ -252,7 +253,7 @@ class Storm:
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _all_ended(self) -> None:
-        with closing(sqlite3.connect(f"file:{database(self.cwd)}?mode=ro", uri=True)) as db:
+        with by_hand(database(self.cwd)) as db:
             query = "select id, status from run where status not in ('completed', 'failed', 'canceled')"
             while db.execute(query).fetchall():  # noqa: ASYNC110 - rows of other processes, no event of ours
                 await asyncio.sleep(0.1)

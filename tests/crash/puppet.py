@@ -23,6 +23,7 @@ from stepwell.model.errors import StepwellError
 from stepwell.model.settings import Settings
 from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.tally import Tally
+from tests.support import durable, on_postgres
 
 
 def pack(thing: object) -> bytes:
@@ -95,7 +96,7 @@ class Puppet:
 
     def __init__(self, path: Path, settings: Settings, roles: bool, now: int | None, busy_ms: int) -> None:
         self.faults = Faults()
-        self.store = Store(path, self.faults, busy_ms)
+        self.store = durable(path) if on_postgres() else Store(path, self.faults, busy_ms)
         self.fixed = now
         self.engine = Engine(
             self.store,
@@ -146,6 +147,7 @@ class Puppet:
     async def do_fill(self, how: str) -> None:
         """Makes the disk full: no file of this process may grow any more, or the database may not."""
         if how == "file size":
+            assert isinstance(self.store, SqliteStore)
             wal = os.stat(f"{self.store.path}-wal").st_size  # noqa: PTH116 - the loop has nothing else to do
             resource.setrlimit(resource.RLIMIT_FSIZE, (wal + 20_000, resource.RLIM_INFINITY))
         else:

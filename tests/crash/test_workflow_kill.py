@@ -30,6 +30,7 @@ def test_whoever_is_killed_each_workflow_ends_with_its_effects_once(tmp_path: Pa
     assert report.attempts["turn expired"] > 0, "no kill met a workflow"
 
 
+@pytest.mark.stores("sqlite", "postgres")
 @pytest.mark.parametrize("point", ["begun", "decided", "flushed", "committed", "answering"])
 def test_a_kill_at_each_point_of_each_commit_of_a_workflow(point: str, tmp_path: Path) -> None:
     """The first life is killed at the first, second, third ... time that it comes to the point; the next one ends."""

@@ -98,7 +98,8 @@ class Lightning:
             self.frozen.pop(0)[1].send_signal(signal.SIGCONT)
         if now < self.next_at:
             return
-        self.next_at = now + self.every_s * (0.5 + self.rng.random())
+        # The fewer are left, the fewer strokes: or the last one would never have the time to open its store.
+        self.next_at = now + self.every_s * (0.5 + self.rng.random()) * WORKERS / len(slots)
         victim = self.rng.choice(slots).process
         if victim is None or victim.poll() is not None:
             return

@@ -1,7 +1,6 @@
 """Holds what a workflow storm left in the app's tables and in its log against the journals that the kernel kept."""
 
 import asyncio
-import sqlite3
 import subprocess
 from collections import Counter, defaultdict
 from contextlib import closing
@@ -17,7 +16,7 @@ from stepwell.store.port import scan_all
 from tests.crash.workflow_app import ATTEMPTS, DOOMED_ATTEMPTS, Line
 from tests.crash.workflow_storm import Plan, Report, Storm
 from tests.server.support import environ, stepwell
-from tests.support import durable, offences
+from tests.support import durable, durable_url, offences
 
 #: The mutations that each workflow calls, by the names of their rows; its actions; its inline steps.
 MUTATIONS = {
@@ -73,8 +72,8 @@ class Sea:
     def __init__(self, path: Path, log: Path) -> None:
         with closing(durable(path).reader()) as reader:
             self.told = {run.id: Told(run, reader.entries(run.no, limit=100_000)) for run in scan_all(reader)}
-        with closing(sqlite3.connect(path)) as db:
-            self.rows = Counter(db.execute("select run, name, value from effect").fetchall())
+            found = reader.app.execute("select run, name, value from effect", (), 1_000_000)
+            self.rows = Counter(tuple(row) for row in found.rows)
         self.lines: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
         for text in log.read_bytes().splitlines():
             line = decode_line(text)
@@ -138,7 +137,7 @@ def check_totals(sea: Sea, report: Report) -> None:
 def lawful(path: Path) -> None:
     """The doctor finds nothing, here and as a command."""
     assert offences(durable(path), Settings(lost_leases=1_000)) == []
-    command = stepwell("doctor", "--db", str(path))
+    command = stepwell("doctor", "--db", durable_url(path))
     said = subprocess.run(
         command, env=environ(STEPWELL_LOST_LEASES="1000"), capture_output=True, text=True, check=False
     )

@@ -8,11 +8,10 @@ import asyncio
 import os
 import random
 import signal
-import sqlite3
 import sys
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -23,7 +22,7 @@ from tests.crash.flow_processes import MARK, marked
 from tests.crash.flow_storm import Keeper, Living
 from tests.crash.workflow_app import LOG, PAUSE
 from tests.server.support import environ, stepwell
-from tests.support import durable
+from tests.support import by_hand, durable, durable_url
 
 #: One kill in so many meets a process that has not opened the database yet, one in so many the one that starts.
 EARLY, STARTER = 10, 8
@@ -88,7 +87,7 @@ class Storm:
         start = [*run, "start", str(folder), str(plan.voyages), str(plan.kills * plan.every_s)]
         self.starter = Keeper(folder, "starter", start, env)
         work = [*run, "work", str(folder)]
-        where = ("--cwd", str(folder), "--db", str(self.path), "--app", "tests.crash.workflow_app:app")
+        where = ("--cwd", str(folder), "--db", durable_url(self.path), "--app", "tests.crash.workflow_app:app")
         serve = stepwell("serve", *where, "--port", "0", "--slots", "6")
         self.workers = [Keeper(folder, f"worker{n}", work, env) for n in range(plan.workers)]
         self.workers.append(Keeper(folder, "server", serve, env))
@@ -170,7 +169,7 @@ class Storm:
         return {line.strip() for line in lines if line.endswith("\n")}
 
     async def _all_ended(self) -> None:
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+        with by_hand(self.path) as db:
             query = "select id, status, hold from run where status not in ('completed', 'failed', 'canceled')"
             while left := db.execute(query).fetchall():  # rows of other processes, no event of ours
                 held = [one for one in left if one[2] is not None]
