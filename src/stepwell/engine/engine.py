@@ -16,6 +16,7 @@ from stepwell.engine.clock import StoreClock, steady_s
 from stepwell.engine.committed import Committed, Wake
 from stepwell.engine.ends import Ends
 from stepwell.engine.entropy import Entropy
+from stepwell.engine.hearsay import Others
 from stepwell.engine.inside import refuse_inside
 from stepwell.engine.lane import Lane, no_fault
 from stepwell.engine.lanes import Lanes
@@ -87,6 +88,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._lanes: Lanes | None = None
         self._closed = self._borrows = self._reads = False
         self._opened = 0
+        self._others = Others(self._elsewhere, self._hint_all)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,6 +102,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             await self.close()
             raise
         self._reads = True
+        self._others.join(self.store, self._loop)
         self.lanes.start()
         PROCESS.enter(self.settings.switch_us, self.settings.collect_objects)
         self._borrows = True
@@ -163,7 +166,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             self._stamper = stamper
             self._roles.append(
                 Stamper(
-                    lambda: (self.lanes.commits, watcher.count),
+                    lambda: (self.lanes.commits, watcher.count, self._others.heard),
                     lambda: self._in_thread(partial(stamper.stamp, STAMPED)),
                     wait_s=min(STAMP_S, poll_s),
                 )
@@ -390,10 +393,17 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         if self._listeners.get(number) == told:
             del self._listeners[number]
 
+    def _elsewhere(self, committed: Committed) -> None:
+        """Called on the loop: another process has committed."""
+        if self._ends is not None:
+            self._ends.saw(committed.runs, {})
+        self._tell(committed)
+
     def _committed(self, committed: Committed) -> Hint | None:
         """Called on the thread of the lane that committed."""
         if self._ends is not None:
             self._ends.saw(committed.runs, committed.ended, committed.reopened)
+        self._others.tell(committed)
         if self._loop is None or not self._wanted(committed):
             return None
         return self._loop, partial(self._tell, committed)

@@ -48,6 +48,9 @@ class MemoryStore:
     def stamper(self, holder: str) -> None:
         """A change has its position when it is committed."""
 
+    def listen(self, told: Callable[[str], None], say: Callable[[], Sequence[str]]) -> None:
+        """There is one process."""
+
     def version(self) -> int:
         return self.tables.next["commit"]
 

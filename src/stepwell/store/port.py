@@ -4,7 +4,7 @@ A lane owns one `Session` and uses it on its own thread: begin, load, (decide), 
 without deciding owns a `Reader`; a reader sees committed rows only.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
@@ -314,6 +314,10 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
+#: How long a text may be that processes say to each other.
+SAID_BYTES = 7_900
+
+
 class Stamped(Struct, frozen=True):
     """What became of a stamper's turn.
 
@@ -367,6 +371,14 @@ class Store(Protocol):
 
     def stamper(self, holder: str) -> Stamper | None:
         """What gives changes their positions, for a process of that name; None where a commit does it by itself."""
+
+    def listen(self, told: Callable[[str], None], say: Callable[[], Sequence[str]]) -> Callable[[], None] | None:
+        """Joins the processes that tell each other of their commits, until the store is closed: hints.
+
+        `told` hears what another one said, or "" when it may have missed something. Answers what to call, from any
+        thread, when there is something to say; `say` is asked for it soon, texts of at most `SAID_BYTES`. None where
+        nobody is told: look at `version`.
+        """
 
     def version(self) -> int:
         """A number that changes when another connection or process has committed, and may change when none has.

@@ -16,6 +16,7 @@ from stepwell.model.errors import Invalid, Unavailable
 from stepwell.store.port import AppMigration
 from stepwell.store.postgres import ledger
 from stepwell.store.postgres.app_schema import apply_migrations
+from stepwell.store.postgres.bell import Bell, Say, Told
 from stepwell.store.postgres.connection import Db, connect, cut
 from stepwell.store.postgres.reader import PostgresReader
 from stepwell.store.postgres.session import PostgresSession
@@ -23,8 +24,8 @@ from stepwell.store.postgres.stamper import PostgresStamper, settle
 
 log = logging.getLogger("stepwell.postgres")
 OLDEST, NEWEST = 14, 18
-#: How often others' commits are looked for at the most.
-LOOK_S = 0.1
+#: How often others' commits are looked for, and how often where they are heard of, since a hint may be lost.
+LOOK_S, HEARD_S = 0.1, 1.0
 #: How long a transaction may stand still: less than the shortest lease, longer than a mutation may take.
 IDLE_MS = 9_000
 REACHABLE = "Check the address, the password, and that the server runs and takes connections."
@@ -65,6 +66,7 @@ class PostgresStore:
         self._conninfo, self._pooled, self._idle_ms, self._monotonic = conninfo, pooled, idle_ms, monotonic
         self._connections: WeakSet[Db] = WeakSet()
         self._lock, self._is_cut = threading.Lock(), False
+        self._bell: Bell | None = None
 
     many_lanes = True
 
@@ -133,9 +135,14 @@ class PostgresStore:
     def stamper(self, holder: str) -> PostgresStamper:
         return PostgresStamper(self.connect, holder)
 
+    def listen(self, told: Told, say: Say) -> Callable[[], None]:
+        self._bell = Bell(self.connect, told, say, listens=not self._pooled)
+        return self._bell.ring
+
     def version(self) -> int:
-        """Nothing in memory tells what others commit, so it is another number every `LOOK_S`."""
-        return int(self._monotonic() / LOOK_S)
+        """Nothing in memory tells what others commit, so it is another number now and then."""
+        hears = self._bell is not None and self._bell.hears
+        return int(self._monotonic() / (HEARD_S if hears else LOOK_S))
 
     def cut(self) -> None:
         self._is_cut = True
@@ -145,4 +152,7 @@ class PostgresStore:
             cut(db)
 
     def close(self) -> None:
-        """Every connection belongs to a session or to a reader."""
+        """Ends the bell; every other connection belongs to a session or to a reader."""
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None

@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
@@ -85,6 +85,9 @@ class SqliteStore:
 
     def stamper(self, holder: str) -> None:
         """There is one writer at a time, so a change has its position when it is committed."""
+
+    def listen(self, told: Callable[[str], None], say: Callable[[], Sequence[str]]) -> None:
+        """Nobody is told: `version` costs no more than a look at memory."""
 
     def version(self) -> int:
         """SQLite's own number for what other connections committed."""

@@ -1,0 +1,2 @@
+-- One for each schema: a notification goes to one database.
+select 'stepwell_' || md5(current_schema())
