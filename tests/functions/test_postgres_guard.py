@@ -261,6 +261,7 @@ def test_a_parameter_is_as_if_it_were_written(counter: Counter) -> None:
         ("select 1", (1,), "ProgrammingError"),
         ("select $1", (), "ProgrammingError"),
         ("select '\0'", (), "ProgrammingError"),
+        ("select '\ud800'", (), "ProgrammingError"),
         ("select 1 /* " + "x" * 1_000_000 + "*/", (), "ProgrammingError"),
         ("select 1 / 0", (), "DivisionByZero"),
         ("select * from nothing", (), "UndefinedTable"),

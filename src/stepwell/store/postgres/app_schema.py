@@ -21,7 +21,7 @@ OWN_NAMES = "An app makes tables of its own, with names of its own."
 def apply_migrations(db: Db, app: str, given: Sequence[AppMigration]) -> list[int]:
     """Applies what is missing; answers the numbers. Whoever comes second waits, and finds it done."""
     try:
-        home = read_home(db)
+        home = read_home(lambda text: db.execute(text.encode()).fetchall())
         if len(home.app.encode()) > MAX_NAME_BYTES:
             raise Invalid(f"the schema {home.kernel!r} has too long a name", hint="The app's is it with _app after it.")
         refuse_edits(app, _applied(db, app), given)

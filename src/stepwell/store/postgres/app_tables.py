@@ -14,12 +14,15 @@ from typing import Any
 import psycopg
 from msgspec import Struct
 from psycopg import pq
+from psycopg.adapt import AdaptersMap, PyFormat, Transformer
+from psycopg.pq.abc import PGresult
 
 from stepwell.kernel.calls import Away, Forbidden, Overdue, Result
 from stepwell.store.port import Refused, Retry
 from stepwell.store.postgres.app_rules import Mode, kernel_names, why_not
 from stepwell.store.postgres.app_values import adapt
 from stepwell.store.postgres.connection import Db
+from stepwell.store.postgres.exchange import Adapted, Exchange, Statement
 from stepwell.store.postgres.home import Home, read_home
 from stepwell.store.postgres.sql import sql as act
 from stepwell.store.postgres.tokens import tokens, with_parameters
@@ -29,29 +32,29 @@ MAX_SQL_CHARS = 1_000_000
 MAX_PARAMETERS = 65_535
 #: Statements whose words were looked at.
 KEPT = 1_000
-_CHANGES = ("INSERT", "UPDATE", "DELETE", "MERGE")
+_CHANGES = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
 _CANCELED, _READ_ONLY, _NO_TABLE, _NOT_GRANTED = "57014", "25006", "42P01", "42501"
 #: What is the server's trouble, or that of others: the batch is made again, or the server cannot write. The rest is
 #: the statement's own.
 _NOT_ITS_OWN = ("08", "40", "53", "57P", "58030", "XX001", "XX002", "55P03", "55006", _READ_ONLY)
-_INSIDE = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 
 
 class _Opened(Struct, frozen=True):
-    """What is known of a connection."""
+    """What is known of a connection, and how values of the app go over it."""
 
-    db: Db
+    link: Exchange
     home: Home
-    cursor: psycopg.RawCursor[tuple[Any, ...]]
+    connection: Db
+    adapters: AdaptersMap
 
 
 class PostgresTables:
-    """`db` is the connection of the moment; `around` opens a transaction where there may be none."""
+    """`link` is the connection of the moment; `around` opens a transaction where there may be none."""
 
     def __init__(
-        self, db: Callable[[], Db], mode: Mode, around: Callable[[], AbstractContextManager[None]] = nullcontext
+        self, link: Callable[[], Exchange], mode: Mode, around: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
-        self._db, self._mode, self._around = db, mode, around
+        self._link, self._mode, self._around = link, mode, around
         self._now: _Opened | None = None
         self._left_s: Callable[[], float] | None = None
         self._wanted = 0  # savepoints that are not made yet
@@ -69,71 +72,53 @@ class PostgresTables:
         with self._around():
             opened = self._open()
             text = _statement(sql, len(values), self._mode, opened.home.kernel)
-            self._do(opened, (text, values))
-            return _result(opened.cursor, limit)
+            (result,) = self._do(opened, _adapted(opened, text, values))
+            return _result(opened, result, limit)
 
     def settle(self) -> None:
         if self._now is not None and self._now.home.deferred:
-            names = ", ".join(self._now.home.deferred)
-            self._do(
-                self._open(), (f"set constraints {names} immediate", ()), (f"set constraints {names} deferred", ())
-            )
-
-    def _do(self, opened: _Opened, *given: tuple[str, Sequence[Any]]) -> None:
-        error = self._sent(opened, given)
-        if error is not None:
-            self._undo(opened.db, error)
-            raise self._meaning(error) from error
-        if opened.db.info.transaction_status != pq.TransactionStatus.INTRANS:
-            raise Away(Refused("a statement of a mutation ended the whole transaction"))
-
-    def _sent(self, opened: _Opened, given: Sequence[tuple[str, Sequence[Any]]]) -> Exception | None:
-        """The first error of all that goes in one round trip: those after it only say that it was broken off."""
-        first: Exception | None = None
-        try:
-            with opened.db.pipeline():
-                try:
-                    self._enter(opened)
-                    for text, values in given:
-                        opened.cursor.execute(text, values, prepare=False)
-                    _leave(opened)
-                except Exception as error:
-                    first = error
-        except psycopg.Error as error:
-            return first or error
-        return first
+            which = f"set constraints {', '.join(self._now.home.deferred)}"
+            self._do(self._open(), Adapted(f"{which} immediate", (), (), ()), Adapted(f"{which} deferred", (), (), ()))
 
     def _open(self) -> _Opened:
-        db = self._db()
-        if self._now is None or self._now.db is not db:
-            cursor = psycopg.RawCursor(db)
-            adapt(cursor.adapters)
+        link = self._link()
+        if self._now is None or self._now.link is not link:
+            adapters = AdaptersMap(link.db.adapters)
+            adapt(adapters)
             try:
                 with TOLD:
-                    self._now = _Opened(db, read_home(db), cursor)
+                    self._now = _Opened(link, read_home(link.rows), link.db, adapters)
             except Exception as error:
                 raise Away(error) from error
         return self._now
 
-    def _enter(self, opened: _Opened) -> None:
-        db, home = opened.db, opened.home
-        for _ in range(self._wanted):
-            db.execute(act("app/save"), prepare=False)
+    def _do(self, opened: _Opened, *given: Adapted) -> list[PGresult]:
+        """The app's own in the middle, all in one round trip."""
+        before = [*[(act("app/save"), ())] * self._wanted, (act("app/save_statement"), ()), self._enter(opened.home)]
+        leave = "app/leave" if opened.home.role is None else "app/leave_as"
         self._wanted = 0
-        db.execute(act("app/save_statement"), prepare=False)
+        try:
+            answers = opened.link.all(*before, *given, (act(leave), ()), (act("app/keep_statement"), ()))
+        except psycopg.Error as error:
+            self._undo(opened.link, error)
+            raise self._meaning(error) from error
+        if opened.link.db.info.transaction_status != pq.TransactionStatus.INTRANS:
+            raise Away(Refused("a statement of a mutation ended the whole transaction"))
+        return [answer.result for answer in answers[len(before) : -2]]
+
+    def _enter(self, home: Home) -> Statement:
         given = (home.path, *_limits(self._left_s))
         if home.role is None:
-            db.execute(act("app/enter"), given)
-        else:
-            db.execute(act("app/enter_as"), (*given, home.role))
+            return act("app/enter"), given
+        return act("app/enter_as"), (*given, home.role)
 
-    def _undo(self, db: Db, error: Exception) -> None:
+    def _undo(self, link: Exchange, error: Exception) -> None:
         """Back to before the statement; where that cannot be, the whole transaction is over."""
-        if db.info.transaction_status not in _INSIDE:
-            lost = db.closed or db.info.transaction_status == pq.TransactionStatus.UNKNOWN
-            what = f"{error}" if lost else f"a statement of a mutation ended the whole transaction: {error}"
-            raise Away(Retry(what) if lost else Refused(what)) from error
-        self._kernels("app/back_statement")
+        if link.db.closed:
+            raise Away(Retry(_primary(error))) from error
+        if link.db.info.transaction_status != pq.TransactionStatus.INERROR:
+            raise Away(Refused(f"a statement of a mutation ended the whole transaction: {error}")) from error
+        self._kernels("app/back_statement", "app/keep_statement")
 
     def _meaning(self, error: Exception) -> Exception:
         """What the caller may handle comes as it is; the rest is a refusal, or the end of the batch."""
@@ -159,18 +144,18 @@ class PostgresTables:
         self._end("app/keep")
 
     def back(self) -> None:
-        self._end("app/back")
+        self._end("app/back", "app/keep")
 
-    def _end(self, what: str) -> None:
+    def _end(self, *acts: str) -> None:
         if self._wanted:
             self._wanted -= 1
         else:
-            self._kernels(what)
+            self._kernels(*acts)
 
-    def _kernels(self, what: str) -> None:
+    def _kernels(self, *acts: str) -> None:
         try:
             with TOLD:
-                self._db().execute(act(what), prepare=False)
+                self._link().all(*((act(one), ()) for one in acts))
         except Exception as error:
             raise Away(error) from error
 
@@ -187,17 +172,22 @@ def _limits(left_s: Callable[[], float] | None) -> tuple[str | None, str | None]
     return str(left_ms), str(left_ms // 2)
 
 
-def _leave(opened: _Opened) -> None:
-    opened.db.execute(act("app/leave" if opened.home.role is None else "app/leave_as"))
-    opened.db.execute(act("app/keep_statement"), prepare=False)
+def _adapted(opened: _Opened, text: str, values: Sequence[Any]) -> Adapted:
+    transformer = Transformer(opened)
+    given = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+    return Adapted(text, given, transformer.types or (), transformer.formats or ())
 
 
-def _result(cursor: psycopg.RawCursor[tuple[Any, ...]], limit: int) -> Result:
-    changed = cursor.rowcount if (cursor.statusmessage or "").startswith(_CHANGES) else 0
-    if cursor.description is None:
+def _result(opened: _Opened, result: PGresult, limit: int) -> Result:
+    word = result.command_status or b""
+    changed = result.command_tuples or 0 if word.startswith(_CHANGES) else 0
+    if result.status != pq.ExecStatus.TUPLES_OK:
         return Result(changed)
-    columns = tuple(column.name for column in cursor.description)
-    return Result(changed, columns, cursor.fetchmany(limit), cursor.rowcount > limit)
+    columns = tuple((result.fname(place) or b"").decode() for place in range(result.nfields))
+    transformer = Transformer(opened)
+    transformer.set_pgresult(result)
+    rows = transformer.load_rows(0, min(limit, result.ntuples), tuple)
+    return Result(changed, columns, rows, result.ntuples > limit)
 
 
 @lru_cache(KEPT)
@@ -205,6 +195,10 @@ def _statement(sql: str, given: int, mode: Mode, kernel: str) -> str:
     """The statement as PostgreSQL takes it. Raises `Forbidden`, or an error of the caller's."""
     if len(sql) > MAX_SQL_CHARS or "\0" in sql:
         raise psycopg.ProgrammingError(f"a statement has at most {MAX_SQL_CHARS:,} characters, and no NUL")
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise psycopg.ProgrammingError(f"a statement is valid Unicode: {error}") from None
     found = tokens(sql)
     ends = next((place for place, token in enumerate(found) if token.text == ";" and token.kind == "other"), len(found))
     if len(found) > ends + 1:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
+from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
 from stepwell.store.postgres.connection import Db
@@ -22,11 +23,21 @@ _TOLD = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 _LOST = "the connection to the server is lost"
 
 
+class Adapted(NamedTuple):
+    """A statement whose values are adapted already. It is not prepared, and whoever sends it loads its rows."""
+
+    text: str
+    values: Sequence[Buffer | None]
+    types: tuple[int, ...]
+    formats: Sequence[Format]
+
+
 class Answer(NamedTuple):
     """Of one statement: its rows, and the word with which the server says what it did."""
 
     rows: Rows
     word: str
+    result: PGresult
 
 
 class Exchange:
@@ -48,7 +59,7 @@ class Exchange:
         """The rows of one statement."""
         return self.all((text, values))[0].rows
 
-    def all(self, *statements: Statement) -> list[Answer]:
+    def all(self, *statements: Statement | Adapted) -> list[Answer]:
         """What came of each. Raises the first error, after which the server did none of the rest.
 
         A connection on which not all was answered is closed.
@@ -58,7 +69,7 @@ class Exchange:
             raise psycopg.OperationalError(_LOST)
         connection.enter_pipeline_mode()
         try:
-            new = [self._send(text, values) for text, values in statements]
+            new = [self._send(one) for one in statements]
             connection.pipeline_sync()
             self._pass_on()
             results = self._results()
@@ -66,13 +77,17 @@ class Exchange:
         except BaseException:
             self.db.close()
             raise
-        return self._answers(results, new)
+        return self._answers(results, statements, new)
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, text: str, values: Sequence[Any]) -> tuple[tuple[str, tuple[int, ...]], bytes] | None:
+    def _send(self, statement: Statement | Adapted) -> tuple[tuple[str, tuple[int, ...]], bytes] | None:
         """What was prepared for it, if that is new."""
         connection, adapted = self.db.pgconn, Transformer(self.db)
+        if isinstance(statement, Adapted):
+            connection.send_query_params(statement.text.encode(), statement.values, statement.types, statement.formats)
+            return None
+        text, values = statement
         given = adapted.dump_sequence(values, [PyFormat.AUTO] * len(values))
         types, formats = adapted.types or (), adapted.formats
         if not self._prepares:
@@ -116,26 +131,28 @@ class Exchange:
         self._poll.modify(self.db.fileno(), events)
         self._poll.poll()
 
-    def _answers(self, results: list[PGresult], new: list[Any]) -> list[Answer]:
+    def _answers(
+        self, results: list[PGresult], statements: Sequence[Statement | Adapted], new: list[Any]
+    ) -> list[Answer]:
         error = next((result for result in results if result.status in _TOLD), None)
         if error is not None:
             raise _error(error)
         answers, left = [], iter(results)
-        for prepared in new:
+        for statement, prepared in zip(statements, new, strict=True):
             if prepared is not None:
                 key, name = prepared
                 next(left)
                 self._names[key] = name
-            answers.append(self._answer(next(left)))
+            answers.append(self._answer(next(left), loads=not isinstance(statement, Adapted)))
         return answers
 
-    def _answer(self, result: PGresult) -> Answer:
+    def _answer(self, result: PGresult, *, loads: bool) -> Answer:
         word = (result.command_status or b"").decode()
-        if result.status != ExecStatus.TUPLES_OK:
-            return Answer([], word)
+        if result.status != ExecStatus.TUPLES_OK or not loads:
+            return Answer([], word, result)
         loaded = Transformer(self.db)
         loaded.set_pgresult(result)
-        return Answer(loaded.load_rows(0, result.ntuples, tuple), word)
+        return Answer(loaded.load_rows(0, result.ntuples, tuple), word, result)
 
 
 def _error(result: PGresult) -> psycopg.Error:

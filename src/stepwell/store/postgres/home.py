@@ -1,8 +1,10 @@
 """Where the app's tables are: a schema beside the kernel's, and the role that statements of the app may have."""
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec import Struct
 
-from stepwell.store.postgres.connection import Db
 from stepwell.store.postgres.sql import sql
 
 #: PostgreSQL cuts off longer names, without a word.
@@ -30,9 +32,9 @@ class Home(Struct, frozen=True):
         return f"{quoted(self.app)}, pg_temp"
 
 
-def read_home(db: Db) -> Home:
-    """Raises psycopg's errors."""
-    kernel, role, deferred = db.execute(sql("app/home")).fetchall()[0]
+def read_home(rows: Callable[[str], list[tuple[Any, ...]]]) -> Home:
+    """`rows` runs a statement and answers its rows."""
+    kernel, role, deferred = rows(sql("app/home"))[0]
     return Home(kernel or "", role, tuple(deferred))
 
 

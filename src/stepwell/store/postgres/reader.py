@@ -58,7 +58,7 @@ class PostgresReader:
         self._connect = connect
         self._link = Exchange(connect())
         self._inside = False  # of a snapshot
-        self.app: AppTables = PostgresTables(lambda: self._link.db, "read", self._around)
+        self.app: AppTables = PostgresTables(lambda: self._link, "read", self._around)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

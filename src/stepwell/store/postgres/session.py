@@ -46,7 +46,7 @@ class PostgresSession:
         self._connect, self._lane = connect, lane
         self._bound = [] if idle_ms is None else [(f"set local idle_in_transaction_session_timeout = {idle_ms}", ())]
         self._link = Exchange(connect())
-        self._app = PostgresTables(lambda: self._link.db, "write")
+        self._app = PostgresTables(lambda: self._link, "write")
         self.heals = True
         self.now: int = self._link.rows(sql("lane/clock"))[0][0]
         self._numbers = Numbers()

@@ -1,2 +1,1 @@
-rollback to savepoint app;
-release savepoint app
+rollback to savepoint app

@@ -1,2 +1,1 @@
-rollback to savepoint app_statement;
-release savepoint app_statement
+rollback to savepoint app_statement
