@@ -92,10 +92,13 @@ def test_a_copy_that_was_killed_keeps_servers_out_until_it_is_made_anew(shop: Sh
     old, new, other = filled(tmp_path / "old.sqlite", 400), postgres.address(tmp_path), filled(tmp_path / "o")
     process = shop.start("db", "copy", old, new)
     with closing(psycopg.connect(new, autocommit=True)) as db:
-        while not db.execute("select to_regclass('migration') is not null").fetchall()[0][0]:
-            assert process.poll() is None
-        while not db.execute("select 1 from migration where no = 0").fetchall():
-            assert process.poll() is None
+        for seen in (
+            "select to_regclass('migration')",
+            "select no from migration where no = 0",
+            "select pid from pg_locks where relation = to_regclass('entry') and mode like 'Access%'",
+        ):
+            while db.execute(seen).fetchone() in (None, (None,)):
+                assert process.poll() is None
         process.send_signal(signal.SIGSTOP)
         assert "another copy" in shop.refused("db", "copy", other, new)
         assert "in use" in shop.refused("db", "copy", old, other)

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from stepwell.cli.app import load_app
+from stepwell.functions.migrations import read_migrations
 from stepwell.model.errors import Invalid
 from stepwell.model.settings import Settings
-from stepwell.store.copying import Source, Target
+from stepwell.store.copying import Prepare, Source, Target, nothing
+from stepwell.store.port import Store
 from stepwell.store.sqlite import copying as sqlite_copying
 from stepwell.worker.local import open_store
 
@@ -57,16 +60,16 @@ class Database(Struct, frozen=True):
             yield source
 
     @contextmanager
-    def writing(self, origin: str) -> Iterator[Target]:
-        """It, empty, to be filled from `origin`."""
+    def writing(self, origin: str, prepare: Prepare = nothing) -> Iterator[Target]:
+        """It, empty, to be filled from `origin`; `prepare` makes the app's tables."""
         if self.path is not None:
-            with sqlite_copying.writing(self.path) as file:
+            with sqlite_copying.writing(self.path, prepare=prepare) as file:
                 yield file
             return
         store = self.postgres()
         from stepwell.store.postgres import copying
 
-        with copying.writing(store, origin) as target:
+        with copying.writing(store, origin, prepare) as target:
             yield target
 
 
@@ -77,3 +80,16 @@ def database(named: str, settings: Settings) -> Database:
     if "://" in named or named.startswith("memory:") or not named:
         raise Invalid(f"{named.partition('://')[0]!r:.40} is no database that can be copied", hint=FORMS)
     return Database(f"sqlite:///{Path(named).absolute()}", settings)
+
+
+def app_tables(app: str | None, cwd: Path) -> Prepare:
+    """What makes the tables of an app that --app names. Raises `Invalid` for one that is not there."""
+    loaded = load_app(app, cwd)
+    if loaded is None or loaded.migrations is None:
+        return nothing
+    name, folder = loaded.name, loaded.migrations
+    return lambda store: _applied(store, name, folder)
+
+
+def _applied(store: Store, app: str, folder: Path) -> None:
+    store.migrate_app(app, read_migrations(folder, store.dialect))

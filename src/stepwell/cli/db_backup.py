@@ -11,13 +11,14 @@ from pathlib import Path
 import click
 import msgspec
 
+from stepwell.cli.app import app_option
 from stepwell.cli.common import Place, clean, json_option, print_json, with_place
-from stepwell.cli.databases import Database, database
+from stepwell.cli.databases import Database, app_tables, database
 from stepwell.cli.progress import Told
 from stepwell.engine.doctor import Checked, examine
 from stepwell.model.errors import Invalid
 from stepwell.model.settings import Settings
-from stepwell.store.copying import copy
+from stepwell.store.copying import Prepare, copy
 from stepwell.store.port import Reader
 from stepwell.store.sqlite import backup as copies
 from stepwell.store.sqlite import copying as files
@@ -55,12 +56,14 @@ def _from_postgres(source: Database, file: Path, force: bool, told: Told) -> int
 @click.command("restore")
 @file_argument
 @click.option("--force", is_flag=True, help="Replace the file that is there; it is kept as NAME.replaced-TIME.")
+@app_option
 @json_option
 @with_place
-def restore_(place: Place, file: Path, force: bool, as_json: bool) -> None:
+def restore_(place: Place, file: Path, force: bool, app: str | None, as_json: bool) -> None:
     """Verify the backup FILE and put it in place of the database. Nobody may have that open.
 
-    On PostgreSQL nothing is replaced: the database has to be new.
+    On PostgreSQL nothing is replaced: the database has to be new. Rows of the app's tables go into those that --app
+    makes.
     """
     target = database(place.url, place.settings)
     with Told(quiet=as_json) as told:
@@ -70,7 +73,7 @@ def restore_(place: Place, file: Path, force: bool, as_json: bool) -> None:
             now = datetime.now(UTC)
             aside = copies.restore(file, target.path, laws, now=now, force=force, progress=told.pages)
         else:
-            _to_postgres(file, target, laws, force, told)
+            _to_postgres(file, target, laws, app_tables(app, place.cwd), force, told)
     if as_json:
         replaced = {} if aside is None else {"replaced": str(aside)}
         print_json({"database": target.shown, "backup": str(file.absolute())} | replaced)
@@ -80,7 +83,7 @@ def restore_(place: Place, file: Path, force: bool, as_json: bool) -> None:
         click.echo(f"  what was there is now {clean(str(aside))}")
 
 
-def _to_postgres(file: Path, target: Database, laws: copies.Examine, force: bool, told: Told) -> None:
+def _to_postgres(file: Path, target: Database, laws: copies.Examine, prepare: Prepare, force: bool, told: Told) -> None:
     if force:
         raise Invalid(
             "--force replaces a file, and never what is in a PostgreSQL database",
@@ -88,7 +91,7 @@ def _to_postgres(file: Path, target: Database, laws: copies.Examine, force: bool
         )
     copies.need_sound(file, laws, told.copied)
     with copies.up_to_date(file) as current, files.reading(current, alone=False) as moment:
-        copy(moment, target.writing(f"the backup {file.absolute()}"), told.copied)
+        copy(moment, target.writing(f"the backup {file.absolute()}", prepare), told.copied)
 
 
 @click.command("verify")

@@ -4,8 +4,7 @@ A source shows one moment. A target appears with all that belongs in it, or not 
 their numbers, changes their positions. Rows of lanes stay behind: a lane of the old store is unknown to the new one.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, TypeAlias, get_args
@@ -15,13 +14,9 @@ from msgspec import Struct
 
 from stepwell.model import rows
 from stepwell.model.errors import Internal
-
-Row: TypeAlias = Sequence[Any]
-Batches: TypeAlias = Iterator[list[Row]]
-#: Rows that are in memory at a time, and characters in them, give or take a row.
-BATCH, BATCH_CHARS = 1_000, 4 << 20
-_SPACE = 1 << 256
-_packed = msgspec.msgpack.Encoder().encode
+from stepwell.store.app_copying import AppSource, AppTable, AppTarget
+from stepwell.store.port import Store
+from stepwell.store.sums import Batches, Sum, sum_of
 
 
 class Kept(Struct, frozen=True):
@@ -68,55 +63,19 @@ TABLES = (
 NUMBERED = ("run", "event", "message")
 
 
-class Sum(Struct):
-    """How many rows a table has, and a sum of their hashes: whatever their order, other rows have another one."""
-
-    rows: int = 0
-    total: int = 0
-
-    def add(self, batch: Iterable[Row]) -> None:
-        """Counts rows in."""
-        for row in batch:
-            self.rows += 1
-            self.total += int.from_bytes(hashlib.sha256(_packed(row)).digest(), "big")
-        self.total %= _SPACE
-
-    @property
-    def hex(self) -> str:
-        """The sum as a text of 64 characters."""
-        return f"{self.total:064x}"
-
-    def counting(self, batches: Batches, told: Callable[[int], None]) -> Batches:
-        """The same rows, counted as they pass; `told` hears how many came so far."""
-        for batch in batches:
-            self.add(batch)
-            told(self.rows)
-            yield batch
-
-
-def batched(found: Iterable[Row]) -> Batches:
-    """Rows in lists that are bounded in number and in size."""
-    batch: list[Row] = []
-    chars = 0
-    for row in found:
-        batch.append(row)
-        chars += sum(len(value) for value in row if type(value) is str)
-        if len(batch) == BATCH or chars > BATCH_CHARS:
-            yield batch
-            batch, chars = [], 0
-    if batch:
-        yield batch
-
-
 class Copied(Struct, frozen=True):
-    """What went over: rows by table, and up to which row of the change log."""
+    """What went over: rows by table, of the kernel and of the app, and up to which change, by its number."""
 
     position: int
     rows: dict[str, int]
+    app: dict[str, int]
 
 
 class Source(Protocol):
     """One moment of a store. Errors come as `StepwellError`."""
+
+    @property
+    def app(self) -> AppSource: ...
 
     def rows(self, table: Kept) -> Batches: ...
 
@@ -130,6 +89,9 @@ class Source(Protocol):
 class Target(Source, Protocol):
     """A store that is being filled. What is written is there once its context ends, and only if that ends well."""
 
+    @property
+    def app(self) -> AppTarget: ...
+
     def write(self, table: Kept, batches: Batches) -> None: ...
 
     def finish(self, numbers: dict[str, int], head: int, sums: dict[str, Sum]) -> None:
@@ -141,19 +103,42 @@ Opened: TypeAlias = AbstractContextManager[Target]
 Progress: TypeAlias = Callable[[str, str, int], None]
 
 
+#: Makes a store ready to be filled: the app's tables.
+Prepare: TypeAlias = Callable[[Store], None]
+
+
+def nothing(_: Store) -> None:
+    """There is no app."""
+
+
 def no_progress(_: str, __: str, ___: int) -> None:
     """Tells nobody."""
 
 
-def copy(source: Source, opened: Opened, progress: Progress = no_progress) -> Copied:
-    """Fills the target with what the source shows, reads it back, and compares. Durable when it returns."""
+def copy(source: Source, opened: Opened, progress: Progress = no_progress, *, app: bool = True) -> Copied:
+    """Fills the target with what the source shows, reads it back, and compares. Durable when it returns.
+
+    `app`: with the app's tables, which have to be there on the other side. Raises `Invalid` for those that are not.
+    """
     with opened as target:
+        ordered = target.app.ready(source.app.ledger(), source.app.tables()) if app else []
         sums = {table.name: _write(source, target, table, progress) for table in TABLES}
         for table in TABLES:
-            _compare(target, table, sums[table.name], progress)
+            _compare(
+                table.name, sums[table.name], sum_of(target.rows(table), partial(progress, "compared", table.name))
+            )
+        apps = {table.name: _write_app(source.app, target.app, table, progress) for table in ordered}
+        if app:
+            target.app.finish()
         head = source.head()
-        target.finish(source.numbers(), head, sums)
-        return Copied(head, {name: one.rows for name, one in sums.items()})
+        target.finish(source.numbers(), head, {**sums, **{f"app {name}": one for name, one in apps.items()}})
+        return Copied(
+            head, {name: one.rows for name, one in sums.items()}, {name: one.rows for name, one in apps.items()}
+        )
+
+
+def _counts(sums: Mapping[str, Sum]) -> dict[str, int]:
+    return {name: one.rows for name, one in sums.items()}
 
 
 def _write(source: Source, target: Target, table: Kept, progress: Progress) -> Sum:
@@ -162,18 +147,19 @@ def _write(source: Source, target: Target, table: Kept, progress: Progress) -> S
     return written
 
 
-def _compare(target: Target, table: Kept, written: Sum, progress: Progress) -> None:
-    found = sum_of(target, table, partial(progress, "compared", table.name))
+def _write_app(source: AppSource, target: AppTarget, table: AppTable, progress: Progress) -> Sum:
+    """Another store may show a value in another form, so the rows are counted and not compared; that sum is kept."""
+    written = Sum()
+    target.write(table, written.counting(source.rows(table), partial(progress, "copied", table.name)))
+    found = sum_of(target.rows(table), partial(progress, "compared", table.name))
+    if found.rows != written.rows:
+        _compare(table.name, written, found)
+    return found
+
+
+def _compare(name: str, written: Sum, found: Sum) -> None:
     if found != written:
         raise Internal(
-            f"{written.rows:,} rows of {table.name} were written, and {found.rows:,} came back that are not the same",
+            f"{written.rows:,} rows of {name} were written, and {found.rows:,} came back that are not the same",
             hint="Nothing was kept. This is a fault of Stepwell or of the disk: try again, and report it.",
         )
-
-
-def sum_of(source: Source, table: Kept, told: Callable[[int], None]) -> Sum:
-    """The sum of a table; `told` hears how many of its rows were read."""
-    found = Sum()
-    for _ in found.counting(source.rows(table), told):
-        pass
-    return found

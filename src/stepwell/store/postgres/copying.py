@@ -11,12 +11,15 @@ import psycopg
 from psycopg import Copy, sql
 
 from stepwell.model.errors import Exists, Invalid, StepwellError, Unavailable
-from stepwell.store.copying import NUMBERED, TABLES, Batches, Kept, Row, Sum, batched
+from stepwell.store.app_copying import AppSource, AppTarget
+from stepwell.store.copying import NUMBERED, TABLES, Kept, Prepare, nothing
+from stepwell.store.postgres.app_copying import PostgresApp, PostgresAppTarget
 from stepwell.store.postgres.connection import Db
 from stepwell.store.postgres.ledger import COPYING, need_current
 from stepwell.store.postgres.sql import sql as act
 from stepwell.store.postgres.store import PostgresStore
 from stepwell.store.postgres.text import given_text, kept_text
+from stepwell.store.sums import Batches, Row, Sum, batched
 
 _TYPES = {int: "int8", float: "float8", bool: "bool", str: "text"}
 _SEQUENCES = {"run": "run_no", "event": "event_no", "message": "message_no_seq"}
@@ -29,6 +32,11 @@ class PostgresSource:
 
     def __init__(self, db: Db) -> None:
         self._db = db
+
+    @property
+    def app(self) -> AppSource:
+        """The app's tables."""
+        return PostgresApp(self._db)
 
     def rows(self, table: Kept) -> Batches:
         found = act("copy/changes") if table.name == "change" else "select {columns} from {table} order by {key}"
@@ -56,6 +64,7 @@ def reading(store: PostgresStore, *, alone: bool) -> Iterator[PostgresSource]:
             _hold(db, store.url)
         else:
             db.execute("set transaction read only")
+        db.execute(act("copy/styles"), prepare=False)
         yield PostgresSource(db)
 
 
@@ -72,6 +81,15 @@ def _hold(db: Db, url: str) -> None:
 
 class PostgresTarget(PostgresSource):
     """An empty database. `db` is in a transaction, and has locked every table."""
+
+    def __init__(self, db: Db) -> None:
+        super().__init__(db)
+        self._app = PostgresAppTarget(db)
+
+    @property
+    def app(self) -> AppTarget:
+        """The app's tables."""
+        return self._app
 
     def write(self, table: Kept, batches: Batches) -> None:
         change = _changing(table, kept_text)
@@ -100,12 +118,13 @@ def _write(into: Copy, table: Kept, row: Row) -> None:
 
 
 @contextmanager
-def writing(store: PostgresStore, origin: str) -> Iterator[PostgresTarget]:
+def writing(store: PostgresStore, origin: str, prepare: Prepare = nothing) -> Iterator[PostgresTarget]:
     """A database that has all that was written when the context ends well, and nothing otherwise.
 
-    Raises `Exists` when it is not empty, and `Unavailable` when somebody uses it.
+    `prepare` makes the app's tables. Raises `Exists` when it is not empty, and `Unavailable` when somebody uses it.
     """
     store.migrated(copying=True)
+    prepare(store)
     with closing(store.opened()) as db, telling(store.url):
         with db.transaction():
             _lock(db, store.url, "copy/lock_ledger")
@@ -116,6 +135,7 @@ def writing(store: PostgresStore, origin: str) -> Iterator[PostgresTarget]:
             _need_empty(db, store.url)
             for name in ("lane", "meta"):
                 db.execute(sql.SQL("delete from {}").format(sql.Identifier(name)))
+            db.execute(act("copy/styles"), prepare=False)
             yield PostgresTarget(db)
         db.execute("analyze")
 

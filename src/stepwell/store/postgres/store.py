@@ -108,7 +108,8 @@ class PostgresStore:
         with closing(self.opened()) as db:
             try:
                 applied = ledger.migrate(db, self.url, copying=copying)
-                settle(db)
+                if not copying:
+                    settle(db)
             except psycopg.OperationalError as error:
                 raise Unavailable(f"cannot reach {self.url}: {str(error).strip()}", hint=REACHABLE) from error
             except psycopg.Error as error:

@@ -18,6 +18,7 @@ from stepwell.model.errors import Invalid, Unavailable
 from stepwell.store.copying import Progress as Told
 from stepwell.store.copying import no_progress as no_rows
 from stepwell.store.port import Reader
+from stepwell.store.sqlite.app_copying import PREFIX, SqliteApp
 from stepwell.store.sqlite.copying import changed_rows
 from stepwell.store.sqlite.files import (
     IN_USE,
@@ -162,6 +163,7 @@ def restore(
     if target.exists() and source.exists() and target.samefile(source):
         raise Invalid(f"{target} is the backup itself", hint="Name another database with --db or --data-dir.")
     need_sound(source, examine)
+    _need_own_tables(source)
     aside = target.with_name(f"{target.name}.replaced-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}")
     if not target.exists():
         _leave(target, aside, SIDES)
@@ -174,6 +176,17 @@ def restore(
             _leave(target, aside, ("", *SIDES))
             backup(source, target, progress=progress)
     return aside
+
+
+def _need_own_tables(source: Path) -> None:
+    """Raises `Invalid` for a backup of another store with tables of an app, whose rules that app's migrations make."""
+    with opened(source) as db:
+        names = [table.name for table in SqliteApp(db, PREFIX).tables()]
+    if names:
+        raise Invalid(
+            f"{source} has the app's tables {', '.join(names):.200} from another store",
+            hint="Let the app make them: stepwell db copy BACKUP FILE --app MODULE:APP",
+        )
 
 
 def need_sound(source: Path, examine: Examine, progress: Told = no_rows) -> None:

@@ -7,10 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from stepwell.model.errors import Unavailable
-from stepwell.store.copying import NUMBERED, TABLES, Batches, Kept, Progress, Row, Sum, batched, sum_of
+from stepwell.store.app_copying import AppSource, AppTarget
+from stepwell.store.copying import NUMBERED, TABLES, Kept, Prepare, Progress, nothing
+from stepwell.store.sqlite.app_copying import SqliteAppBackup, SqliteAppTarget, app_of
 from stepwell.store.sqlite.files import cannot, exists_error, need_file, new_file, opened, opened_alone, publish, sync
 from stepwell.store.sqlite.sql import migrations, sql
 from stepwell.store.sqlite.store import SqliteStore, read_ledger
+from stepwell.store.sums import Batches, Row, Sum, batched, sum_of
 
 #: The name among the sums under which the number of migrations stands.
 LEDGER = "migration"
@@ -21,6 +24,11 @@ class SqliteSource:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+
+    @property
+    def app(self) -> AppSource:
+        """The app's tables of the file."""
+        return app_of(self._db)
 
     def rows(self, table: Kept) -> Batches:
         return batched(map(_typed(table), self._db.execute(_select(table))))
@@ -56,11 +64,20 @@ def _need_current(db: sqlite3.Connection, path: Path) -> None:
 
 
 class SqliteTarget(SqliteSource):
-    """A new file. `db` is in a transaction. `sums`: it is a backup, and can tell whether its rows are as they were."""
+    """A new file. `db` is in a transaction. `sums`: it is a backup of another store.
+
+    Then it can tell whether its rows are as they were, and keeps the app's without the app's migrations.
+    """
 
     def __init__(self, db: sqlite3.Connection, *, sums: bool) -> None:
         super().__init__(db)
         self._sums = sums
+        self._app = SqliteAppBackup(db) if sums else SqliteAppTarget(db)
+
+    @property
+    def app(self) -> AppTarget:
+        """The app's tables of the file."""
+        return self._app
 
     def write(self, table: Kept, batches: Batches) -> None:
         holes = ", ".join("?" * len(table.columns))
@@ -79,13 +96,20 @@ class SqliteTarget(SqliteSource):
 
 
 @contextmanager
-def writing(path: Path, *, force: bool = False, sums: bool = False) -> Iterator[SqliteTarget]:
-    """A file that appears, whole and on the disk, when the context ends well. Raises `Exists` without `force`."""
+def writing(
+    path: Path, *, force: bool = False, sums: bool = False, prepare: Prepare = nothing
+) -> Iterator[SqliteTarget]:
+    """A file that appears, whole and on the disk, when the context ends well. Raises `Exists` without `force`.
+
+    `prepare` makes the app's tables. `sums`: see `SqliteTarget`.
+    """
     if not force and path.exists():
         raise exists_error(path)
     with new_file(path) as part:
         try:
-            SqliteStore(part, sync="off").migrate()
+            store = SqliteStore(part, sync="off")
+            store.migrate()
+            prepare(store)
             with closing(sqlite3.connect(part, isolation_level=None)) as db:
                 db.execute("pragma synchronous = off")
                 db.execute("begin immediate")
@@ -110,13 +134,19 @@ def changed_rows(db: sqlite3.Connection, progress: Progress) -> list[str]:
     applied = known.pop(LEDGER).rows
     if applied != len(migrations()) or db.execute("select 1 from lane").fetchone():
         return []
-    source = SqliteSource(db)
-    found = {one.name: sum_of(source, one, partial(progress, "compared", one.name)) for one in TABLES}
     return [
-        f"table {name}: its rows are not the {one.rows:,} that were backed up"
-        for name, one in known.items()
-        if found[name] != one
+        f"table {name}: its rows are not the {known[name].rows:,} that were backed up"
+        for name, rows in _all_rows(SqliteSource(db))
+        if sum_of(rows, partial(progress, "compared", name)) != known[name]
     ]
+
+
+def _all_rows(source: SqliteSource) -> Iterator[tuple[str, Batches]]:
+    """Every table of a backup by its name among the sums."""
+    for kept in TABLES:
+        yield kept.name, source.rows(kept)
+    for table in source.app.tables():
+        yield f"app {table.name}", source.app.rows(table)
 
 
 def _columns(table: Kept) -> str:

@@ -1,0 +1,1 @@
+insert into stepwell_app_migration values (?1, ?2)

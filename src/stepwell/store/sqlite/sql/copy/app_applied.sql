@@ -1,0 +1,1 @@
+select app, no from app_migration order by app, no

@@ -1,0 +1,1 @@
+select 1 from sqlite_schema where name = 'stepwell_app_migration'
