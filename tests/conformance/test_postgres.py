@@ -582,6 +582,8 @@ def test_every_statement_uses_an_index(grown: psycopg.Connection[tuple[Any, ...]
     ("act", "index"),
     [
         ("find/ready", "task_ready"),
+        ("find/ready_keys", "task_ready_key"),
+        ("find/ready_of_keys", "task_ready_key"),
         ("find/groups", "task_ready"),
         ("find/blocked", "task_blocked"),
         ("find/blocked_keys", "task_blocked"),
