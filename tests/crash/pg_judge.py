@@ -26,7 +26,8 @@ from tests.crash.workflow_judge import (
     judge_run,
     name_of,
 )
-from tests.support import offences
+from tests.server.support import environ, stepwell
+from tests.support import nursery, offences
 
 SETTINGS = Settings(lost_leases=1_000)
 FERRIES = ("sea:ferry", "sea:tug")
@@ -78,6 +79,8 @@ def judge(storm: Storm) -> None:
         judge_flows(storm, reader, steps)
         judge_workflows(storm, Left(storm, reader, [run for run in runs if run.kind != "step"]))
     assert offences(store, SETTINGS) == []
+    said = nursery.run(stepwell("doctor", "--db", storm.url), env=environ(STEPWELL_LOST_LEASES="1000"), timeout=60)
+    assert said.returncode == 0, said.stdout + said.stderr
     check_log(storm.server.log)
     for log in storm.cwd.glob("*.log"):
         assert "Traceback" not in log.read_text(), log.read_text()[-8_000:]
