@@ -38,6 +38,7 @@ def test_a_server_that_crashes_under_load_loses_nothing(server: Server) -> None:
                 await asyncio.sleep(0.3)  # for this long there is none
                 troubles = [writer.engine.trouble for writer in writers]
                 assert all(troubles), "readiness tells"
+                assert str(server.folder) not in str(troubles), "but not where it is"
                 assert not any(writer.engine.stopped for writer in writers)
                 server.start()
             await asyncio.gather(*(writer.wrote(5) for writer in writers))

@@ -62,10 +62,13 @@ def test_a_store_that_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
             assert following.readline() == b": following\n"
             spoil(database(tmp_path))
             assert b"event: end" not in following.read()
-        for target in ("/events", "/runs", f"/runs/{run_id}", f"/runs/{run_id}/output?stream=1", "/metrics", "/readyz"):
+        for target in ("/events", "/runs", f"/runs/{run_id}", f"/runs/{run_id}/output?stream=1", "/readyz"):
             refused = server.ask("GET", target).error(503, "unavailable")
             assert "the store cannot" in refused["error"]  # be read, or write, whatever was seen first
             assert str(tmp_path) not in str(refused)
+        found = samples(server)
+        assert found["stepwell_http_waits", ()] == 0, "what is known without the store is told all the same"
+        assert ("stepwell_runs", ("running",)) not in found
 
 
 def test_metrics_count_what_happens(tmp_path: Path) -> None:

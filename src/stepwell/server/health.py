@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,6 +23,8 @@ from stepwell.worker.worker import Worker
 
 #: How long readiness waits for the lane to answer; seconds.
 PROBE_S = 2.0
+#: How long a scrape waits for what is counted in the store: less than Prometheus waits for it.
+COUNT_S = 8.0
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"))
 
 
@@ -60,12 +63,19 @@ class Health:
         return answer({"ok": True, "worker": worker})
 
     async def metrics(self, request: Request) -> Response:
-        """What Prometheus reads."""
-        counts = await self._engine.read(lambda reader: reader.counts())
+        """What Prometheus reads. Without what is counted in the store, while that cannot be read."""
+        counts = await _counts(self._engine)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Snapshot(counts, self._engine, self._worker, self._requests, self._waits))
         headers = {"cache-control": "no-store", "content-type": CONTENT_TYPE_PLAIN_0_0_4}
         return Response(generate_latest(registry), headers=headers)
+
+
+async def _counts(engine: Engine) -> Mapping[str, int] | None:
+    with suppress(TimeoutError, Unavailable):
+        async with asyncio.timeout(COUNT_S):
+            return await engine.read(lambda reader: reader.counts())
+    return None
 
 
 async def _store_trouble(engine: Engine) -> str | None:
@@ -90,26 +100,27 @@ class Snapshot(Collector):
     """The numbers of one scrape. Each scrape has a registry of its own, so nothing is global."""
 
     def __init__(
-        self, counts: Mapping[str, int], engine: Engine, worker: Worker | None, requests: Requests, waits: Waits
+        self, counts: Mapping[str, int] | None, engine: Engine, worker: Worker | None, requests: Requests, waits: Waits
     ) -> None:
         self._counts, self._engine, self._worker = counts, engine, worker
         self._requests, self._waits = requests, waits
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        yield from self._kernel()
+        if self._counts is not None:
+            yield from self._kernel(self._counts)
         yield from self._lane()
         yield from self._server()
 
-    def _kernel(self) -> Iterator[Metric]:
+    def _kernel(self, counts: Mapping[str, int]) -> Iterator[Metric]:
         runs = GaugeMetricFamily("stepwell_runs", "Runs that have not ended.", labels=["status"])
         for status in STATUSES:
             if status not in TERMINAL:
-                runs.add_metric([status], self._counts.get(f"run.{status}", 0))
+                runs.add_metric([status], counts.get(f"run.{status}", 0))
         tasks = GaugeMetricFamily("stepwell_tasks", "Tasks that are not done.", labels=["state"])
         for state in TASK_STATES:
             if state != "done":
-                tasks.add_metric([state], self._counts.get(f"task.{state}", 0))
+                tasks.add_metric([state], counts.get(f"task.{state}", 0))
         yield runs
         yield tasks
 

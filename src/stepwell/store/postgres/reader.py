@@ -18,6 +18,7 @@ from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.exchange import Exchange
 from stepwell.store.postgres.sql import sql
 from stepwell.store.postgres.text import given_text, storable
+from stepwell.store.postgres.told import said_by
 
 R = TypeVar("R", bound=Struct)
 #: Runs an act with its values, and tells errors as whoever owns the connection does.
@@ -82,7 +83,7 @@ class PostgresReader:
             hint = "Leave out NUL, halves of surrogate pairs, and numbers past 63 bits."
             raise Invalid(f"nothing in the store can have such a value: {error}", hint=hint) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise Unavailable(f"the store cannot be read: {error}", hint=UNREADABLE_HINT) from error
+            raise Unavailable(f"the store cannot be read: {said_by(error)}", hint=UNREADABLE_HINT) from error
 
     def _fetched(self, statement: str, values: Any) -> list[Any]:
         """What the server answers; if the connection turns out to be cut, what it answers on a new one."""

@@ -32,7 +32,7 @@ class Told:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, psycopg.Error):
-            raise self.meaning(error)(_text(error)) from error
+            raise self.meaning(error)(said_by(error)) from error
         if isinstance(error, UnicodeEncodeError | OverflowError | ValueError):
             raise Refused(f"{type(error).__name__}: {error}") from error
 
@@ -50,9 +50,11 @@ class Told:
         return Retry if state.startswith(_CONFLICTS) else Broken
 
 
-def _text(error: psycopg.Error) -> str:
-    """One line, without the values of the row: those are somebody's data."""
-    return error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__
+def said_by(error: psycopg.Error) -> str:
+    """One line, without the values of the row, which are somebody's data, and without the address: anybody may ask."""
+    said = str(error).strip().partition("\n")[0].rpartition(" failed: ")
+    lost = f"no connection to the server: {said[2]}" if said[1] else said[2]
+    return error.diag.message_primary or lost or type(error).__name__
 
 
 TOLD = Told()
