@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from stepwell.engine.engine import Engine
 from stepwell.flows.backend import FlowBackend
 from stepwell.flows.events import parse_event
 from stepwell.flows.export import EventFiles, event_file_name
+from stepwell.model import commands as c
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
 from stepwell.worker.local import open_local
 from tests.server.support import serving
-from tests.support import durable_url
+from tests.support import Bench, durable_url, open_store
 
 NOW = "2026-01-02T03:04:05.678Z"
 OLD_S = 40 * 86_400
@@ -65,6 +67,30 @@ async def dispatch(backend: FlowBackend, event_id: str) -> None:
 
 def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def test_an_event_that_is_committed_after_one_with_a_higher_number_has_a_file_too(tmp_path: Path) -> None:
+    """A lane takes a number for an event that turns out to be there, and keeps it for its next one."""
+
+    def accept(bench: Bench, event_id: str) -> None:
+        bench.do(c.AcceptEvent(c.NewEvent(event_id, "t", NOW, "hash")))
+
+    async def main() -> None:
+        store = open_store("postgres", tmp_path)
+        with closing(Bench(store, name="one")) as one, closing(Bench(store, name="two")) as two:
+            async with Engine(store, roles=False) as engine:
+                role = EventFiles(engine, tmp_path / "events")
+                for bench, event_id in ((one, "a"), (one, "a"), (two, "b")):
+                    accept(bench, event_id)
+                await role.work()
+                await role.work()
+                accept(one, "c")
+                numbers = {event.id: event.no for event in await engine.read(lambda reader: reader.scan_events())}
+                assert numbers["c"] < numbers["b"]
+                await role.work()
+                assert files(tmp_path / "events") == {event_file_name(name) for name in numbers}
+
+    asyncio.run(main())
 
 
 def test_files_follow_events_and_what_is_missing_is_written_at_the_start(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ PAGE = 25
 #: After each page it rests so many times as long as it took while others commit, and as long as it took while nobody
 #: does: intake comes first, and files follow when there is time.
 REST_BUSY, REST_IDLE = 15, 1
+#: Where several lanes commit, an event may come after one with a higher number: so far back is looked each time, and
+#: at all of them with each sweep.
+BEHIND = 100
 #: Old files that one sweep looks at.
 SWEPT = 100_000
 #: How often files of deleted events are looked for, and how long after a failure it is tried again, in seconds.
@@ -58,7 +61,7 @@ class EventFiles(Role):
     def __init__(self, engine: Engine, folder: Path, *, scope: str = "main", wait_s: float = 1.0) -> None:
         super().__init__(wait_s=wait_s)
         self._engine, self._folder, self._scope = engine, folder, scope
-        self._after = 0
+        self._after, self._behind = 0, BEHIND if engine.store.many_lanes else 0
         self._swept_at = float("-inf")
         self._failing = False
 
@@ -75,6 +78,8 @@ class EventFiles(Role):
             await self._export()
             if time.monotonic() - self._swept_at >= SWEEP_S:
                 await self._sweep()
+                if self._behind and self._swept_at > 0:  # the first time all were just looked at
+                    self._after = 0
                 self._swept_at = time.monotonic()
         except OSError as error:
             if not self._failing:
@@ -87,6 +92,7 @@ class EventFiles(Role):
         return self.wait_s
 
     async def _export(self) -> None:
+        self._after = max(0, self._after - self._behind)
         while events := await self._engine.read(lambda reader: reader.scan_events(after=self._after, limit=PAGE)):
             began, commits = time.monotonic(), self._engine.lanes.commits
             mine = [event for event in events if event.scope == self._scope]
