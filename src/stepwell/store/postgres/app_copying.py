@@ -22,7 +22,7 @@ class PostgresApp:
 
     def __init__(self, db: Db) -> None:
         self._db = db
-        self._home = read_home(db).app
+        self._home = read_home(lambda text: db.execute(text.encode()).fetchall()).app
 
     def ledger(self) -> Ledger:
         found: dict[str, list[int]] = {}
