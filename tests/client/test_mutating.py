@@ -11,6 +11,7 @@ import pytest
 from stepwell import App, Conflict, Context, Event, MutationContext, NotFound, Signal, StepError, Stepwell
 from stepwell.model.settings import Settings
 from tests.support import assert_lawful, durable, durable_url
+from tests.support.stores import CHOICE
 
 SETTINGS = Settings(sync="normal", poll_ms=200)
 approval = Signal("approval", bool)
@@ -114,10 +115,11 @@ async def failing(ctx: Context, event_id: str) -> str:
     return ""
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def within(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], None]:
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def within(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Test], None]:
     """Runs a test in an open Stepwell; the laws hold at its end."""
     file = tmp_path / "app.db"
+    monkeypatch.setenv(CHOICE, request.param)
     url = "memory:" if request.param == "memory" else durable_url(file)
 
     def run(test: Test) -> None:
@@ -126,7 +128,7 @@ def within(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Test], N
                 await asyncio.wait_for(test(sw), 20)
 
         asyncio.run(main())
-        if file.exists():
+        if url != "memory:":
             assert_lawful(durable(file), SETTINGS)
 
     return run

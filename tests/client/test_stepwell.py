@@ -47,13 +47,15 @@ from tests.client.shop import (
     tidy,
 )
 from tests.support import assert_lawful, durable_url
+from tests.support.stores import CHOICE
 
 SETTINGS = Settings(sync="normal", poll_ms=200)
 Test = Callable[[Stepwell], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(CHOICE, request.param)
     return "memory:" if request.param == "memory" else durable_url(tmp_path / "shop.db")
 
 

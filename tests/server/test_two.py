@@ -1,18 +1,23 @@
-"""Two servers on one file, and a command line beside a server: one house with several doors."""
+"""Two servers on one database, and a command line beside a server: one house with several doors."""
 
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.server.support import OK, PATIENCE_S, Json, as_bytes, database, environ, flow, lawful, serving, stepwell
+import pytest
+
+from tests.server.support import OK, PATIENCE_S, Json, as_bytes, at_home, database, flow, lawful, serving, stepwell
+from tests.support import on_postgres
 from tests.support.nursery import run
+
+pytestmark = pytest.mark.stores("sqlite", "postgres")
 
 
 def cli(cwd: Path, *args: str) -> Json:
     """What a command prints with --json, which must end well."""
     command = stepwell(*args, "--cwd", str(cwd), "--json")
-    done = run(command, env=environ(), timeout=PATIENCE_S)
+    done = run(command, env=at_home(cwd), timeout=PATIENCE_S)
     assert done.returncode == 0, done
     found: Json = json.loads(done.stdout)
     return found
@@ -101,7 +106,7 @@ def test_a_command_beside_a_server_has_its_work_done_there(tmp_path: Path) -> No
         found: list[Any] = cli(tmp_path, "runs", "list")["runs"]
         assert len(found) == len(server.get("/runs")["runs"]) == 2
         assert cli(tmp_path, "doctor")["ok"]
-    assert database(tmp_path).exists()
+    assert database(tmp_path).exists() is not on_postgres()
 
 
 def test_a_cancel_from_the_command_line_ends_the_process_in_the_server(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from functools import partial
 from itertools import count, takewhile
 from random import SystemRandom
 
@@ -13,7 +14,13 @@ from tests.workflow.programs import Node
 
 pytestmark = pytest.mark.soak
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
-CHECKS = (c.on_memory, c.on_both, c.on_change, c.on_wrong_code)
+CHECKS: tuple[c.Check, ...] = (
+    c.on_memory,
+    partial(c.on_two, "sqlite"),
+    partial(c.on_two, "postgres"),
+    c.on_change,
+    c.on_wrong_code,
+)
 
 
 def checked(seed: int, node: Node | None, last: list[str]) -> Counter[str]:

@@ -5,10 +5,13 @@ import time
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from stepwell.model import commands as c
 
 from .support import OK, QUICK, House, house
+
+pytestmark = pytest.mark.stores("sqlite", "postgres")
 
 KEYED = '[steps.concurrency]\nkey = "/payload/repo"\nlimit = {limit}'
 

@@ -24,6 +24,8 @@ from stepwell.workflow.turn import Turn
 from .hall import QUICK, Hall, hall, true
 from .loops import on_a_loop
 
+pytestmark = pytest.mark.stores("sqlite", "postgres")
+
 SLOW = msgspec.structs.replace(QUICK, poll_ms=5_000, linger_ms=60_000)
 NEVER_PARKS = msgspec.structs.replace(QUICK, linger_ms=60_000)
 

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from stepwell.model import commands as c
 from stepwell.workflow.context import Context
 
 from .hall import QUICK, Hall, hall, true
 from .loops import on_a_loop
+
+pytestmark = pytest.mark.stores("sqlite", "postgres")
 
 NEVER_PARKS = msgspec.structs.replace(QUICK, poll_ms=5_000, lease_ms=60_000, linger_ms=60_000)
 

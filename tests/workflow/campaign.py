@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from msgspec import Struct, json
 
@@ -24,6 +24,8 @@ from tests.workflow.player import play
 from tests.workflow.programs import Node, changed, operations, program, renamed, size, smaller
 from tests.workflow.world import SETTINGS
 
+#: Lives the program of a seed, or the one given; answers the moves it met, and puts the last ones into the list.
+Check: TypeAlias = Callable[[int, Node | None, list[str]], Counter[str]]
 #: How many prefixes of a journal are replayed.
 PREFIXES = 5
 
@@ -142,7 +144,7 @@ class Failure(Exception):
     """A program that went wrong, made small."""
 
 
-def campaign(seeds: Iterable[int], check: Callable[[int, Node | None, list[str]], Counter[str]]) -> Counter[str]:
+def campaign(seeds: Iterable[int], check: Check) -> Counter[str]:
     """Checks each seed; a failure is made small and told with all that is needed to see it again."""
     counts: Counter[str] = Counter()
     for seed in seeds:
@@ -211,15 +213,14 @@ def on_wrong_code(seed: int, node: Node | None, last: list[str]) -> Counter[str]
         return live(seed, store, node, last, change="wrong").moves
 
 
-def on_both(seed: int, node: Node | None, last: list[str]) -> Counter[str]:
-    """One program on both stores, which must come to the same."""
-    memory, sqlite = open_store("memory", Path()), None
+def on_two(kind: str, seed: int, node: Node | None, last: list[str]) -> Counter[str]:
+    """One program on two stores, memory and another one, which must come to the same."""
     with TemporaryDirectory() as folder:
-        sqlite = open_store("sqlite", Path(folder))
-        with closing(memory), closing(sqlite):
-            one, other = live(seed, memory, node, last), live(seed, sqlite, node, last)
+        memory, durable = open_store("memory", Path()), open_store(kind, Path(folder))
+        with closing(memory), closing(durable):
+            one, other = live(seed, memory, node, last), live(seed, durable, node, last)
     if (one.runs, one.seen) != (other.runs, other.seen):
-        raise Bad(f"memory and SQLite differ: {_difference(one, other)}")
+        raise Bad(f"memory and {kind} differ: {_difference(one, other)}")
     return one.moves
 
 
@@ -231,4 +232,4 @@ def _difference(one: Outcome, other: Outcome) -> str:
     return "in the order of the runs"
 
 
-__all__ = ["Failure", "campaign", "live", "on_both", "on_memory", "size"]
+__all__ = ["Failure", "campaign", "live", "on_memory", "on_two", "size"]
