@@ -8,14 +8,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from stepwell.functions.contexts import MutationContext
 from stepwell.model import commands as c
 from stepwell.model import errors
+from stepwell.model.settings import Settings
 from stepwell.store.postgres.store import PostgresStore
-from tests.functions.shop import LIMIT_MS, Counter, Shop, opened
-from tests.support import Bench, assert_lawful
+from stepwell.worker.local import open_store
+from tests.functions.shop import LIMIT_MS, Counter, Shop, opened, put_tables, spins_in_sql
+from tests.support import Bench, assert_lawful, postgres
+from tests.support.pgbouncer import Pooler
 
 
 @pytest.fixture
@@ -37,6 +41,13 @@ def benches(counter: Counter) -> Iterator[list[Bench]]:
 def connected(counter: Counter) -> Any:
     assert isinstance(counter.store, PostgresStore)
     return closing(counter.store.connect())
+
+
+@pytest.fixture(scope="module")
+def pooler() -> Iterator[Pooler]:
+    made = Pooler(postgres.server(), size=4)
+    yield made
+    made.close()
 
 
 def at_once(benches: list[Bench], *commands: c.Command) -> list[Any]:
@@ -121,3 +132,53 @@ def test_one_counter_of_two_lanes_counts_each_once(counter: Counter, benches: li
         replies = [reply for some in pool.map(call, benches) for reply in some]
     assert {type(reply) for reply in replies} == {c.Invoked}
     assert counter.rows() == [("n", 50)]
+
+
+def test_a_connection_that_is_cut_in_a_mutation_runs_it_again(counter: Counter, shop: Shop) -> None:
+    runs: list[int] = []
+    mine = "state = 'idle in transaction' and pid <> pg_backend_pid()"
+
+    def body(ctx: MutationContext) -> int:
+        runs.append(1)
+        if len(runs) == 1:
+            with connected(counter) as db:
+                db.execute(f"select pg_terminate_backend(pid) from pg_stat_activity where {mine}")
+        return ctx.db.execute("insert into receipt values ('good', 1)")
+
+    assert counter.invoke(shop.bad(body)) == 1
+    assert len(runs) == 2
+    assert counter.rows() == [("bad", 1), ("good", 1)]
+
+
+def test_behind_a_pooler_nothing_of_a_mutation_stays_on_the_servers_connection(
+    pooler: Pooler, tmp_path: Path, shop: Shop
+) -> None:
+    """Neither its path nor its limit nor what it prepared: the next transaction may be on another one."""
+
+    def body(ctx: MutationContext) -> list[Any]:
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            ctx.db.execute("insert into receipt values (?, ?)", "bad", 1)
+        return ctx.db.all("select amount from receipt where order_id = ?", "bad", type=int)
+
+    put_tables(tmp_path / "migrations")
+    url = pooler.database(tmp_path)
+    store = open_store(url, Settings())
+    store.migrate()
+    counter = Counter(store, shop, tmp_path / "migrations")
+    other = Bench(store, settings=counter.bench.settings, mutations=counter.hook, name="other")
+    path, slow = shop.bad(body), shop.bad(spins_in_sql, "slow")
+    assert counter.invoke(path) == [1]
+    for number in range(20):
+        bench = (counter.bench, other)[number % 2]
+        replies = bench.all(c.Invoke("shop:pay", f'{{"order_id":"{number:02}"}}'), c.StartRun(f"r{number}", "wf"))
+        assert [type(reply) for reply in replies] == [c.Invoked, c.Started]
+    other.refused(c.Invoke(slow), errors.MutationFailed)
+    assert len(counter.rows()) == 21
+    with closing(psycopg.connect(url.replace("&pooled=true", ""), autocommit=True)) as db:
+        for _ in range(8):
+            shown = db.execute(
+                "select current_setting('search_path'), current_setting('statement_timeout')", prepare=False
+            )
+            assert shown.fetchone() == ('"$user", public', "0")
+    other.close()
+    counter.close()

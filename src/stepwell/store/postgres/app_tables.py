@@ -32,6 +32,8 @@ MAX_SQL_CHARS = 1_000_000
 MAX_PARAMETERS = 65_535
 #: Statements whose words were looked at.
 KEPT = 1_000
+#: Multiples of it lie far apart, those of neighbours most of all.
+_GOLDEN = 0.618034
 _CHANGES = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
 _CANCELED, _READ_ONLY, _NO_TABLE, _NOT_GRANTED = "57014", "25006", "42P01", "42501"
 #: What is the server's trouble, or that of others: the batch is made again, or the server cannot write. The rest is
@@ -94,7 +96,7 @@ class PostgresTables:
 
     def _do(self, opened: _Opened, *given: Adapted) -> list[PGresult]:
         """The app's own in the middle, all in one round trip."""
-        before = [*[(act("app/save"), ())] * self._wanted, (act("app/save_statement"), ()), self._enter(opened.home)]
+        before = [*[(act("app/save"), ())] * self._wanted, (act("app/save_statement"), ()), self._enter(opened)]
         leave = "app/leave" if opened.home.role is None else "app/leave_as"
         self._wanted = 0
         try:
@@ -106,8 +108,9 @@ class PostgresTables:
             raise Away(Refused("a statement of a mutation ended the whole transaction"))
         return [answer.result for answer in answers[len(before) : -2]]
 
-    def _enter(self, home: Home) -> Statement:
-        given = (home.path, *_limits(self._left_s))
+    def _enter(self, opened: _Opened) -> Statement:
+        home, pid = opened.home, opened.connection.info.backend_pid
+        given = (home.path, *_limits(self._left_s, pid))
         if home.role is None:
             return act("app/enter"), given
         return act("app/enter_as"), (*given, home.role)
@@ -160,16 +163,16 @@ class PostgresTables:
             raise Away(error) from error
 
 
-def _limits(left_s: Callable[[], float] | None) -> tuple[str | None, str | None]:
-    """How long a statement may take, and wait for a lock of others, in ms.
+def _limits(left_s: Callable[[], float] | None, pid: int) -> tuple[str | None, str | None]:
+    """How long a statement may take, and how long it may wait for a lock of others, in ms.
 
-    Half as long, since the wait may be for one another, and then each has to let go: the server looks for that only
-    after a second.
+    From a quarter to a half as long, for each connection another part: two that wait for each other would else let go,
+    and come back, at the same time. The server looks for that only after a second.
     """
     if left_s is None:
         return None, None
-    left_ms = max(round(left_s() * 1_000), 2)
-    return str(left_ms), str(left_ms // 2)
+    left_ms = max(left_s() * 1_000, 4)
+    return str(round(left_ms)), str(round(left_ms * (1 + pid * _GOLDEN % 1) / 4))
 
 
 def _adapted(opened: _Opened, text: str, values: Sequence[Any]) -> Adapted:
