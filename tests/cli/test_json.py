@@ -94,6 +94,8 @@ def calls(shop: Shop) -> Iterator[tuple[str, tuple[str, ...], int]]:
     yield "pools set NAME", ("pools", "set", "slow", "--key-limit", "2", "--rate", "3"), 0
     yield "pools list", ("pools", "list"), 0
     yield "doctor", ("doctor",), 0
+    yield "db migrate", ("db", "migrate"), 0
+    yield "db status", ("db", "status"), 0
     yield "db backup FILE", ("db", "backup", "copy.sqlite"), 0
     yield "db verify FILE", ("db", "verify", "copy.sqlite"), 0
     yield "db restore FILE", ("db", "restore", "copy.sqlite", "--db", "new.sqlite"), 0

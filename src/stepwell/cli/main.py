@@ -23,7 +23,7 @@ COMMANDS = {
     "runs": ("stepwell.cli.runs:runs", "List, show, watch, cancel and retry runs."),
     "pools": ("stepwell.cli.pools:pools", "List, limit, pause and resume pools."),
     "doctor": ("stepwell.cli.doctor:doctor", "Check every law that the data can show."),
-    "db": ("stepwell.cli.db:db", "Back up, restore and verify the database."),
+    "db": ("stepwell.cli.db:db", "Migrate, back up, restore, verify and copy databases."),
     "import": ("stepwell.cli.import_:import_", "Take over the history of codex-flow-systemd-local."),
     "smoke": ("stepwell.cli.smoke:smoke", "Check a server that runs, from outside."),
     "demo": ("stepwell.cli.demo:demo", "See it work, and survive a kill -9, in half a minute."),

@@ -64,7 +64,7 @@ def reading(store: PostgresStore, *, alone: bool) -> Iterator[PostgresSource]:
             _hold(db, store.url)
         else:
             db.execute("set transaction read only")
-        db.execute(act("copy/styles"), prepare=False)
+        db.execute(act("copy/settings"), prepare=False)
         yield PostgresSource(db)
 
 
@@ -135,7 +135,7 @@ def writing(store: PostgresStore, origin: str, prepare: Prepare = nothing) -> It
             _need_empty(db, store.url)
             for name in ("lane", "meta"):
                 db.execute(sql.SQL("delete from {}").format(sql.Identifier(name)))
-            db.execute(act("copy/styles"), prepare=False)
+            db.execute(act("copy/settings"), prepare=False)
             yield PostgresTarget(db)
         db.execute("analyze")
 

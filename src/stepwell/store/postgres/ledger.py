@@ -85,11 +85,16 @@ def refuse_foreign(known: Mapping[int, tuple[str, str]], url: str, *, copying: b
             )
 
 
-def need_current(db: Db, url: str) -> None:
-    """Raises `Unavailable` unless every migration was applied, and `Invalid` when it is no database of Stepwell."""
+def need_ours(db: Db, url: str) -> None:
+    """Raises `Invalid` when it is no database of Stepwell."""
     if not has_ledger(db):
         hint = "Name the database that `stepwell serve` uses, with its schema."
         raise Invalid(f"{url} is no database of Stepwell", hint=hint)
+
+
+def need_current(db: Db, url: str) -> None:
+    """Raises `Unavailable` unless every migration was applied, and `Invalid` when it is no database of Stepwell."""
+    need_ours(db, url)
     known = read(db, url)
     refuse_foreign(known, url)
     missing = len(migrations()) - len(hashes(known))

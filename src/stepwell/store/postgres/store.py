@@ -1,6 +1,7 @@
 """Opening a PostgreSQL database: its version, its migrations, and the address without its secrets."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ log = logging.getLogger("stepwell.postgres")
 OLDEST, NEWEST = 14, 18
 #: How often others' commits are looked for, and how often where they are heard of, since a hint may be lost.
 LOOK_S, HEARD_S = 0.1, 1.0
+_SEARCH_PATH = re.compile(r"search_path=\\?([^\s,\\]+)")
 #: How long a transaction may stand still: less than the shortest lease, longer than a mutation may take.
 IDLE_MS = 9_000
 REACHABLE = "Check the address, the password, and that the server runs and takes connections."
@@ -75,6 +77,12 @@ class PostgresStore:
         """Where it is; the user and the password are left out."""
         part = {"host": "", "port": 5432, "dbname": "", **self._address}
         return f"postgresql://{part['host']}:{part['port']}/{part['dbname']}"
+
+    @property
+    def schema(self) -> str:
+        """The schema that the address names, or what it is without: nobody is asked."""
+        named = _SEARCH_PATH.search(str(self._address.get("options", "")))
+        return named[1].strip('"') if named else "public"
 
     def connect(self, lane: str = "") -> Db:
         """`lane`: which one it belongs to. Raises psycopg's errors."""
