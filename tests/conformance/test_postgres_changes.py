@@ -339,3 +339,28 @@ def test_rows_of_this_server_wait_as_they_must_when_it_is_opened_again(
         assert (positions(store), ask(store, "select xid from stamper")) == ([1], before)
         db.execute("rollback")
     assert positions(store) == [1, 2]
+
+
+def test_on_a_fresh_server_a_dump_goes_on_and_a_prepared_transaction_holds_the_log_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database as a dump brings it: rows, sequences, and the numbers of a server that had seen more transactions."""
+    fresh = postgres.Server(max_prepared_transactions="1")
+    store = PostgresStore(fresh.url)
+    store.migrate()
+    ask(store, "update stamper set xid = 900000000")
+    ask(store, "insert into change (scope, pos, at, touched) values ('main', 1, 0, '{}'), ('main', 2, 0, '{}')")
+    ask(store, "insert into unstamped values (900000001, 'main', 0, '{}'), (900000002, 'main', 0, '{}')")
+    store.migrate()
+    with closing(store.session("lane")) as lane, closing(store.connect()) as db:
+        fill(lane, run(1), entry(1, 1))
+        assert (positions(store), stamped(store)) == ([1, 2, 3, 4, 5], Stamped())
+        writer(db)
+        db.execute("prepare transaction 'stuck'")
+        fill(lane, run(2), entry(2, 1))
+        aged(store, 120)
+        assert stamped(store).count == 0
+        db.execute("rollback prepared 'stuck'")
+        assert stamped(store) == Stamped(1)
+    assert "the prepared transaction stuck of database postgres" in caplog.text
+    fresh.close()

@@ -78,27 +78,35 @@ def opened(tmp_path: Path) -> PostgresStore:
     return PostgresStore(postgres.address(tmp_path))
 
 
+@pytest.fixture
+def hearing_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks by themselves for as long as a test takes."""
+    monkeypatch.setattr("stepwell.store.postgres.store.HEARD_S", 600.0)
+
+
+@pytest.mark.usefixtures("hearing_only")
 def test_who_waits_for_a_run_hears_of_another_process_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with two(opened(tmp_path), opened(tmp_path)) as (one, other):
+            before = other._others.heard
             await one.submit(c.StartRun("r", "wf", pool="p"))
-            ready, touched, woken = other.ready_hint(), list[int](), list[Wake]()
+            await until(lambda: other._others.heard > before)
+            ready, woken = other.ready_hint(), list[Wake]()
             other.listen(1, woken.append)
             with other.run_hint(1) as hint:
                 ends = asyncio.create_task(other.wait_end(1))
-                await asyncio.sleep(0.05)
                 hint.clear()
                 ready.clear()
                 await one.submit(c.Signal("r", "s"))
-                await asyncio.wait_for(hint.wait(), 0.9)
+                await until(lambda: bool(woken))
+                assert hint.is_set()
                 assert [(wake.seq, wake.entries) for wake in woken] == [(2, None)]
                 await one.submit(c.StartRun("r2", "wf", pool="p"))
-                await asyncio.wait_for(ready.wait(), 0.9)
+                await asyncio.wait_for(ready.wait(), 5)
                 await one.submit(c.Terminate("r"))
-                ended = await asyncio.wait_for(ends, 0.9)
+                ended = await asyncio.wait_for(ends, 5)
                 assert ended is not None
                 assert ended.status == "canceled"
-            assert touched == []
 
     asyncio.run(main())
 

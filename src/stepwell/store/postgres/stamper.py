@@ -73,7 +73,7 @@ class PostgresStamper:
         elif waits_ms >= max(TOLD_MS, 2 * self._told_ms):
             self._told_ms = waits_ms
             rows = db.execute(sql("stamp/oldest")).fetchall()
-            log.warning(HELD_BACK, waits_ms / 1_000, rows[0][0] if rows else "a prepared transaction")
+            log.warning(HELD_BACK, waits_ms / 1_000, rows[0][0] if rows else "one that has just ended")
 
     def _let_go(self) -> None:
         if self._db is not None:

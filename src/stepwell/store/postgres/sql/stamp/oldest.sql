@@ -1,3 +1,10 @@
 -- Who holds the log back: the oldest transaction of the server that has a number, in whatever database.
-select coalesce(format('process %s of database %s (%s)', pid, datname, nullif(application_name, '')), '')
-from pg_stat_activity where backend_xid is not null order by age(backend_xid) desc limit 1
+select told from (
+    select age(backend_xid) as age,
+        format('process %s of database %s (%s)', pid, datname, coalesce(nullif(application_name, ''), 'no name')) as told
+    from pg_stat_activity where backend_xid is not null
+    union all
+    select age(transaction), format('the prepared transaction %s of database %s', gid, database) from pg_prepared_xacts
+) as writing
+order by age desc
+limit 1
