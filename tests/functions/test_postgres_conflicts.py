@@ -118,6 +118,21 @@ def test_a_lock_that_somebody_holds_is_no_fault_of_the_mutation(counter: Counter
     assert counter.bench.kinds()[-1] == "step.completed"
 
 
+def test_who_does_not_want_to_wait_is_told_so_and_goes_on(counter: Counter, shop: Shop) -> None:
+    counter.invoke("shop:pay", '{"order_id":"a"}')
+
+    def body(ctx: MutationContext) -> str:
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            ctx.db.all("select * from receipt where order_id = 'a' for update nowait")
+        return "later"
+
+    with connected(counter) as db:
+        (schema,) = db.execute("select current_schema()").fetchone()
+        db.execute("begin")
+        db.execute(f"update {schema}_app.receipt set amount = amount")
+        assert counter.invoke(shop.bad(body)) == "later"
+
+
 def test_one_counter_of_two_lanes_counts_each_once(counter: Counter, benches: list[Bench], shop: Shop) -> None:
     def add(ctx: MutationContext) -> None:
         ctx.db.execute("update receipt set amount = amount + 1 where order_id = 'n'")

@@ -14,6 +14,7 @@ from stepwell.functions.queries import AppQueries
 from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.store.port import Store
+from stepwell.store.postgres.app_rules import is_kernels
 from stepwell.store.postgres.store import PostgresStore
 from stepwell.store.postgres.tokens import statements, tokens, with_parameters
 from tests.functions.shop import Counter, Shop, opened
@@ -70,6 +71,7 @@ STATEMENTS = (
     "select * from KERNEL.run",
     "select * from KERNEL . run",
     'select * from "KERNEL"."run"',
+    'select * from U&"KERNEL"."run"',
     "select * from KERNEL /* x */ . /* y */ run",
     "select KERNEL.run.id from KERNEL.run",
     "SELECT * FROM KERNEL.RUN",
@@ -173,16 +175,28 @@ ALLOWED = (
     "select count(*) as a from information_schema.tables where table_name = 'receipt'",
     "select r.amount from receipt as r where exists (select 1 from audit)",
     "select pg_catalog.now() as a",
+    "select * from KERNEL.older",
+    "select KERNEL.half(4) as a",
+    "select nextval(pg_get_serial_sequence('told', 'id')) as a",
 )
 
 
 def test_what_only_looks_like_it_is_allowed(counter: Counter) -> None:
     kernel = kernel_of(counter)
+    ask(counter.store, f"create table {kernel}.older (a integer)")  # it was there before, or is an extension's
+    ask(counter.store, f"create function {kernel}.half(n integer) returns integer language sql as 'select n / 2'")
 
     def body(ctx: MutationContext) -> int:
         return len([ctx.db.all(sql.replace("KERNEL", kernel)) for sql in ALLOWED])
 
     assert told(counter, counter.shop.bad(body)) == len(ALLOWED)
+
+
+def test_the_guard_knows_all_that_the_kernel_has(counter: Counter) -> None:
+    here = "relnamespace = current_schema()::regnamespace and relkind in ('r', 'S', 'v', 'm')"
+    found = ask(counter.store, f"select relname from pg_class where {here}")
+    assert [name for (name,) in found if not is_kernels(name)] == []
+    assert len(found) > 15
 
 
 def test_a_query_only_reads(counter: Counter) -> None:

@@ -44,7 +44,7 @@ _OTHER = "set_config setval ts_stat ts_rewrite crosstab crosstab2 crosstab3 cros
 #: What acts on more than the transaction, or runs SQL from a text.
 _FUNCTIONS = frozenset(" ".join((_XML, _ELSEWHERE, _LARGE, _OTHER)).split())
 #: Names with `pg_` are the system's: locks, sleeps, signals, files, the catalogue. These do no harm.
-_HARMLESS = frozenset(("pg_catalog", "pg_typeof", "pg_column_size", "pg_size_pretty"))
+_HARMLESS = frozenset(("pg_catalog", "pg_typeof", "pg_column_size", "pg_size_pretty", "pg_get_serial_sequence"))
 _FOREIGN = (
     "access conversion database default event foreign group language large owned publication role schema server "
     "subscription system tablespace transform user"
@@ -66,7 +66,7 @@ def kernel_names() -> frozenset[str]:
 
 def is_kernels(name: str) -> bool:
     """Whether a name is the kernel's, and so no app's."""
-    return name in kernel_names() or name.startswith(RESERVED)
+    return name.removesuffix("_no_seq") in kernel_names() or name.startswith(RESERVED)
 
 
 def why_not(found: Sequence[Token], mode: Mode, kernel: str) -> str | None:
@@ -76,11 +76,15 @@ def why_not(found: Sequence[Token], mode: Mode, kernel: str) -> str | None:
         if mode == "read" and first in _WRITES:
             return "may not write: a query only reads"
         return _BEYOND.get(first, f"may not use {first.upper()}: it reads and writes tables")
-    refusals = chain(_of_names(found, mode), _of_kernel(found, mode, kernel), _of_words(found), _of_schema(found, mode))
+    refusals = chain(
+        _of_names(found, mode), _of_kernel(found, mode, kernel), _of_words(found), _of_schema(found, mode, kernel)
+    )
     return next(refusals, None)
 
 
 def _of_names(found: Sequence[Token], mode: Mode) -> Iterator[str]:
+    if mode == "schema" and [one.text for one in found[1:2]] == ["extension"]:
+        return
     for token, after in zip_longest(found, found[1:]):
         if not token.names:
             continue
@@ -92,21 +96,27 @@ def _of_names(found: Sequence[Token], mode: Mode) -> Iterator[str]:
 
 
 def _of_kernel(found: Sequence[Token], mode: Mode, kernel: str) -> Iterator[str]:
-    """Names in the kernel's schema, also in the bodies of functions that a migration makes."""
+    """The kernel's things by their full names, also in the bodies of functions that a migration makes.
+
+    Others may be in the same schema: an extension, tables that were there before.
+    """
     for place, token in enumerate(found):
         if token.kind == "body" and mode == "schema":
             yield from _of_kernel(tokens(token.text), mode, kernel)
         if token.kind == "text" and _names_kernels(token.text, kernel):
             yield f"may not use {token.text}, which is the kernel's"
-        if token.names and token.text == kernel and [one.text for one in found[place + 1 : place + 2]] == ["."]:
-            what = "".join(one.text for one in found[place : place + 3])
-            yield f"may not use {what}: that schema is the kernel's, and the app's own needs no name"
+        if token.kind == "escaped":
+            yield "may not write names with U&"
+        if token.names and token.text == kernel:
+            after = [one.text for one in found[place + 1 : place + 3]]
+            if len(after) == 2 and after[0] == "." and is_kernels(after[1]):
+                yield f"may not use {kernel}.{after[1]}, which is the kernel's"
 
 
 def _names_kernels(text: str, kernel: str) -> bool:
     """A text that a cast or a function takes for a name: 'public.run'::regclass."""
     schema, dot, name = text.replace('"', "").partition(".")
-    return bool(dot) and schema == kernel and name in kernel_names()
+    return bool(dot) and schema == kernel and is_kernels(name)
 
 
 def _of_words(found: Sequence[Token]) -> Iterator[str]:
@@ -115,7 +125,7 @@ def _of_words(found: Sequence[Token]) -> Iterator[str]:
             yield "may not make a table with SELECT INTO: write a migration with CREATE TABLE"
 
 
-def _of_schema(found: Sequence[Token], mode: Mode) -> Iterator[str]:
+def _of_schema(found: Sequence[Token], mode: Mode, kernel: str) -> Iterator[str]:
     first, words = (found[0].text if found else ""), [token.text if token.names else "" for token in found]
     if mode != "schema" or first not in ("create", "alter", "drop"):
         return
@@ -128,6 +138,8 @@ def _of_schema(found: Sequence[Token], mode: Mode) -> Iterator[str]:
     if first == "alter" and ("set", "schema") in pairwise(words):
         yield "may not move a thing to another schema"
     for name in _named(found, first, head):
+        if name == kernel:
+            yield f"may not {first} what is in {kernel}: that schema is the kernel's, and the app's own needs no name"
         if is_kernels(name):
             yield f"may not make, change or drop {name}: that name is the kernel's"
 

@@ -30,15 +30,15 @@ from stepwell.store.postgres.told import TOLD
 
 MAX_SQL_CHARS = 1_000_000
 MAX_PARAMETERS = 65_535
-#: Statements whose words were looked at.
-KEPT = 1_000
+#: How many statements that were looked at are kept, and how long they are at the most.
+KEPT, MAX_KEPT_CHARS = 1_000, 10_000
 #: Multiples of it lie far apart, those of neighbours most of all.
 _GOLDEN = 0.618034
 _CHANGES = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
-_CANCELED, _READ_ONLY, _NO_TABLE, _NOT_GRANTED = "57014", "25006", "42P01", "42501"
+_CANCELED, _READ_ONLY, _NO_TABLE, _NOT_GRANTED, _LOCKED = "57014", "25006", "42P01", "42501", "55P03"
 #: What is the server's trouble, or that of others: the batch is made again, or the server cannot write. The rest is
 #: the statement's own.
-_NOT_ITS_OWN = ("08", "40", "53", "57P", "58030", "XX001", "XX002", "55P03", "55006", _READ_ONLY)
+_NOT_ITS_OWN = ("08", "40", "53", "57P", "58030", "XX001", "XX002", _LOCKED, "55006", _READ_ONLY)
 
 
 class _Opened(Struct, frozen=True):
@@ -73,7 +73,8 @@ class PostgresTables:
     def execute(self, sql: str, values: Sequence[Any], limit: int) -> Result:
         with self._around():
             opened = self._open()
-            text = _statement(sql, len(values), self._mode, opened.home.kernel)
+            look = _kept if len(sql) <= MAX_KEPT_CHARS else _statement
+            text = look(sql, len(values), self._mode, opened.home.kernel)
             (result,) = self._do(opened, _adapted(opened, text, values))
             return _result(opened, result, limit)
 
@@ -103,7 +104,7 @@ class PostgresTables:
             answers = opened.link.all(*before, *given, (act(leave), ()), (act("app/keep_statement"), ()))
         except psycopg.Error as error:
             self._undo(opened.link, error)
-            raise self._meaning(error) from error
+            raise self._meaning(error, given) from error
         if opened.link.db.info.transaction_status != pq.TransactionStatus.INTRANS:
             raise Away(Refused("a statement of a mutation ended the whole transaction"))
         return [answer.result for answer in answers[len(before) : -2]]
@@ -123,9 +124,9 @@ class PostgresTables:
             raise Away(Refused(f"a statement of a mutation ended the whole transaction: {error}")) from error
         self._kernels("app/back_statement", "app/keep_statement")
 
-    def _meaning(self, error: Exception) -> Exception:
+    def _meaning(self, error: psycopg.Error, given: Sequence[Adapted]) -> Exception:
         """What the caller may handle comes as it is; the rest is a refusal, or the end of the batch."""
-        state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
+        state = error.sqlstate or ""
         if state == _CANCELED:
             return Overdue("the statement took too long")
         if state == _READ_ONLY and self._mode == "read":
@@ -134,7 +135,8 @@ class PostgresTables:
             return Forbidden(f"may not do this: {_primary(error)}")
         if state == _NO_TABLE and (kernels := kernel_names().intersection(re.findall(r"\w+", _primary(error)))):
             return Forbidden(f"may not use {', '.join(sorted(kernels))}, which is the kernel's")
-        if isinstance(error, psycopg.Error) and state.startswith(_NOT_ITS_OWN):
+        asked = state == _LOCKED and any("nowait" in one.text.lower() for one in given)
+        if state.startswith(_NOT_ITS_OWN) and not asked:
             return Away(TOLD.meaning(error)(_primary(error)))
         return error
 
@@ -193,7 +195,6 @@ def _result(opened: _Opened, result: PGresult, limit: int) -> Result:
     return Result(changed, columns, rows, result.ntuples > limit)
 
 
-@lru_cache(KEPT)
 def _statement(sql: str, given: int, mode: Mode, kernel: str) -> str:
     """The statement as PostgreSQL takes it. Raises `Forbidden`, or an error of the caller's."""
     if len(sql) > MAX_SQL_CHARS or "\0" in sql:
@@ -216,6 +217,9 @@ def _statement(sql: str, given: int, mode: Mode, kernel: str) -> str:
         what = f"the statement has {wanted} parameters, and {given} values were given; at most {MAX_PARAMETERS:,}"
         raise psycopg.ProgrammingError(what)
     return text
+
+
+_kept = lru_cache(KEPT)(_statement)
 
 
 def _primary(error: Exception) -> str:

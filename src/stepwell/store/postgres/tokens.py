@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-Kind: TypeAlias = Literal["word", "name", "text", "body", "parameter", "other"]
+Kind: TypeAlias = Literal["word", "name", "escaped", "text", "body", "parameter", "other"]
 
 _TOKEN = re.compile(
     r"""
@@ -62,7 +62,12 @@ def _token(match: re.Match[str]) -> Token:
     if groups["word"] is not None:
         return Token("word", written.lower(), start, end)
     if groups["name"] is not None:
-        return Token("name", written[written.index('"') + 1 : -1].replace('""', '"'), start, end)
+        return Token(
+            "name" if written[0] == '"' else "escaped",
+            written[written.index('"') + 1 : -1].replace('""', '"'),
+            start,
+            end,
+        )
     if groups["text"] is not None:
         return Token("text", written[written.index("'") + 1 : -1], start, end)
     if groups["body"] is not None:
