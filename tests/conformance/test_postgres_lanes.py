@@ -8,6 +8,7 @@ import pytest
 
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
+from stepwell.model.entries import SignalSent
 from stepwell.model.errors import Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.port import Store
@@ -104,6 +105,29 @@ def test_what_names_a_run_that_another_lane_has_waits_alone_and_in_its_order(sto
             sent = [entry for entry in entries if entry.kind == "signal.received"]
             assert [entry.seq for entry in sent] == signals
             other.close()
+
+    asyncio.run(main())
+
+
+def test_a_message_for_a_run_that_another_lane_has_is_delivered_when_it_is_free(store: Store) -> None:
+    """Nothing tells of that, and the poll is a minute away."""
+
+    async def main() -> None:
+        async with Engine(store, settings=ONE) as engine:
+            number = (await engine.submit(c.StartRun("r", "wf"))).run_no
+            await engine.submit(c.StartRun("from", "wf"))
+            tasks = (await engine.submit(c.Claim("w", engine.secret(), limit=2))).tasks
+            sender = next(task for task in tasks if task.run.id == "from")
+            other = store.session("other")
+            other.begin()
+            other.runs([number])
+            sends = c.Draft(SignalSent("r", "s"), "k")
+            await engine.submit(c.Record(sender.lease, 1, sender.seen, (sends,)))
+            await asyncio.sleep(0.1)  # the delivery has looked, and found nothing
+            other.rollback()
+            other.close()
+            async with asyncio.timeout(4):
+                await engine.wait_run(number, lambda run: run.head_seq == 3)
 
     asyncio.run(main())
 

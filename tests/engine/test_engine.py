@@ -242,6 +242,11 @@ def test_what_a_commit_tells_its_waiters() -> None:
             assert told[-1].earliest_due is not None
             await engine.submit(c.Signal("r", "s"))
             assert (told[-1].ready, told[-1].messages) == (True, False)
+            await engine.submit(c.Signal("r", "s"))
+            assert told[-1].ready, "a claim may have passed over it while it was written"
+            await engine.submit(c.Claim("w", engine.secret()))
+            await engine.submit(c.Signal("r", "s"))
+            assert not told[-1].ready
 
     asyncio.run(main())
 

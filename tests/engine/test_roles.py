@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stepwell.engine.engine import Engine
-from stepwell.engine.roles import Promoter, Repeater, Role, Timekeeper, Watcher
+from stepwell.engine.roles import SOON_S, Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Unavailable
 from stepwell.model.settings import Settings
@@ -36,6 +36,17 @@ class Desk:
             while len(self.sent) < count:
                 self.heard.clear()
                 await self.heard.wait()
+
+
+def test_a_repeater_asks_soon_for_what_others_have_just_now() -> None:
+    async def main() -> None:
+        desk = Desk(*(c.Worked(1, soon=True) for _ in range(4)), c.Worked(1))
+        role = Repeater("r", desk, c.Deliver(), wait_s=60)
+        waits = [await role.work() for _ in range(6)]
+        assert waits == [SOON_S, 2 * SOON_S, 4 * SOON_S, 8 * SOON_S, 60, 60]
+        assert len(desk.sent) == 6
+
+    asyncio.run(main())
 
 
 def test_a_repeater_goes_on_until_there_is_no_more_and_then_waits() -> None:

@@ -48,6 +48,8 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     reopened = {one.run_no: rows[one.run_no].generation for one in unit.entries if one.kind == RunRestarted.kind}
     committed = Committed(runs, _wakes(unit) if unit.woken else {}, ended, reopened, messages=bool(unit.sent))
     freed: set[tuple[str, str, str]] = set()
+    # A claim passes over a run that somebody writes, so who wrote one that is ready says so again.
+    committed.ready = any(_is_ready(unit, rows[number]) for number in unit.runs.dirty)
     for key in unit.tasks.dirty:
         task = unit.tasks.rows[key]
         if task.state == "ready" or (task.state != "leased" and (task.scope, task.pool) in limited):
@@ -59,6 +61,13 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
             freed.add((task.scope, task.pool, task.pool_key))
     committed.freed = frozenset(freed)
     return committed
+
+
+def _is_ready(unit: Unit, run: Run) -> bool:
+    if run.status != "queued":
+        return False
+    task = unit.tasks.rows.get((run.no, run.turn))
+    return task is not None and task.state == "ready"
 
 
 def _wakes(unit: Unit) -> dict[int, Wake]:

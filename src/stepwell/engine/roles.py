@@ -14,6 +14,8 @@ log = logging.getLogger("stepwell.roles")
 LONGEST_PAUSE_S = 5.0
 #: What waits for an old transaction is looked at as often at the least.
 LONGEST_WAIT_S = 1.0
+#: What others have under their hands is asked for again after so long, and ever longer.
+SOON_S, LONGEST_SOON_S = 0.002, 0.05
 Submit = Callable[[c.Command], Awaitable[c.Worked]]
 
 
@@ -75,18 +77,20 @@ class Role:
 
 
 class Repeater(Role):
-    """Submits internal commands until none has more to do, then waits."""
+    """Submits internal commands until none has more to do, then waits; but not long for what others have just now."""
 
     def __init__(self, name: str, submit: Submit, *batch: c.Command, wait_s: float) -> None:
         super().__init__(wait_s=wait_s)
         self.name, self._submit, self._batch = name, submit, batch
+        self._soon_s = SOON_S
 
     async def work(self) -> float:
-        more = True
+        more = soon = True
         while more:
             replies = await asyncio.gather(*(self._submit(command) for command in self._batch))
-            more = any(reply.more for reply in replies)
-        return self.wait_s
+            more, soon = any(reply.more for reply in replies), any(reply.soon for reply in replies)
+        soon_s, self._soon_s = self._soon_s, min(self._soon_s * 2, LONGEST_SOON_S) if soon else SOON_S
+        return min(soon_s, self.wait_s) if soon else self.wait_s
 
 
 class Promoter(Role):

@@ -120,7 +120,8 @@ def deliver_messages(unit: Unit, command: Deliver, now: int) -> Worked:
             return Worked(len(unit.delivered), more=True)
         if message.no not in done and _deliver_one(unit, message, now):
             unit.delivered.append(message.no)
-    return Worked(len(unit.work.messages), len(unit.work.messages) >= command.limit)
+    count = len(unit.work.messages)
+    return Worked(count, count >= command.limit, soon=unit.work.left_out)
 
 
 def _deliver_one(unit: Unit, message: Message, now: int) -> bool:

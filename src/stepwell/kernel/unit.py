@@ -125,6 +125,7 @@ class Work(Struct, gc=False):
     overdue: list[int] = []
     due: list[TaskKey] = []
     messages: list[Message] = []
+    left_out: bool = False  # there are messages for runs that another lane has
     blocked: list[TaskKey] = []
     promoted_to: tuple[str, str, str] | None = None
     prune_runs: list[int] = []

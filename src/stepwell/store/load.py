@@ -304,7 +304,7 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             tasks += due
         elif kind is c.Deliver:
             names = () if unit.mutations is None or unit.calls.elsewhere else unit.mutations.names
-            work.messages = session.messages(limit, names)
+            work.messages, work.left_out = session.messages(limit, names), session.left_out
             runs |= {message.to_no for message in work.messages}
         elif kind is c.Prune:
             before = now - settings.event_retention_days * DAY_MS

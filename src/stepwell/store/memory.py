@@ -212,6 +212,8 @@ class MemorySession:
         found = self._where(lambda task: task.state == "due" and (task.due_at or 0) <= now)
         return sorted(found, key=lambda task: (task.due_at or 0, task.run_no, task.k))[:limit]
 
+    left_out = False
+
     def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
         found = (one for one in self._t.messages.values() if one.kind != "callback" or one.key in functions)
         return sorted(found, key=lambda message: message.no)[:limit]

@@ -162,6 +162,10 @@ class Session(Protocol):
     def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
         """The oldest messages; of callbacks (kind callback, key function) those that call one of `functions`."""
 
+    @property
+    def left_out(self) -> bool:
+        """Whether the last `messages` left some out, since another lane has their runs."""
+
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         """The different (scope, pool, key) among blocked tasks that come after one, in order."""
 

@@ -48,8 +48,12 @@ class Prune(Command):
 
 
 class Worked(Struct, gc=False):
-    """How many rows an internal command handled, and whether its bound was reached."""
+    """How many rows an internal command handled, and whether its bound was reached.
+
+    `soon`: others have under their hands what there is more to do; it is free in a moment.
+    """
 
     count: int
     more: bool = False
+    soon: bool = False
     after: tuple[str, str, str] | None = None  # of a promotion: where the rest begins

@@ -53,6 +53,7 @@ class PostgresSession:
         self._number = 0  # the lane's, in the transaction that is under way
         self._loaded: dict[int, Run] = {}
         self._unit: Unit | None = None
+        self.left_out = False
         self._acts: list[Act] = []  # what is flushed and not sent yet
         self._ahead = NOTHING  # what came with the begin of the transaction
         self._ahead_runs: list[Any] = []
@@ -292,7 +293,9 @@ class PostgresSession:
 
     def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
         names = sorted(functions)
-        receivers = [row[0] for row in self._all("find/receivers", limit, names)]
+        found = self._all("find/receivers", limit, names)
+        receivers = [number for number, free in found if free]
+        self.left_out = len(receivers) < len(found)
         return [Message(*row) for row in self._all("find/messages", limit, names, receivers)]
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:

@@ -317,6 +317,8 @@ class SqliteSession:
     def due(self, now: int, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/due", now, limit)]
 
+    left_out = False
+
     def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
         rows = self._all("find/messages", limit)
         if functions:

@@ -1,4 +1,4 @@
--- Who the oldest messages are for: runs that no other lane has under its hands, and those that are gone.
+-- Who the oldest messages are for, and whether they can have them: not those that another lane has under its hands.
 with wanted as materialized (
     (select to_no from message where kind <> 'callback' order by no limit $1)
     union
@@ -6,5 +6,5 @@ with wanted as materialized (
 ), locked as (
     select no from run where no in (select to_no from wanted) order by no for no key update skip locked
 )
-select to_no from wanted as w
-where to_no in (select no from locked) or not exists (select 1 from run as r where r.no = w.to_no)
+select to_no, to_no in (select no from locked) or not exists (select 1 from run as r where r.no = w.to_no)
+from wanted as w
