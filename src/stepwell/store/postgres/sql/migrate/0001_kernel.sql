@@ -51,7 +51,7 @@ create table run (
     updated_at bigint not null,
     -- an index that named the status would have every index of the row written with each change of it
     bad boolean generated always as (case when status in ('failed', 'canceled') then true end) stored
-) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 create unique index run_id on run (scope, id);
 create index run_open on run (no) where ended_at is null;
 create index run_bad on run (no) where bad;
@@ -72,7 +72,7 @@ create table entry (
     generation bigint not null,
     at bigint not null,
     data text not null
-) with (autovacuum_vacuum_scale_factor = 0.05);
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 create unique index entry_seq on entry (run_no, seq);
 create index entry_state on entry (run_no, seq) where kind in ('state.set', 'run.restarted');
 
@@ -111,7 +111,7 @@ create table task (
     timeout_ms bigint,
     heartbeat_ms bigint,
     deadline bigint
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 create index task_ready on task (pool, requires, scope, priority, "order", no) where state = 'ready';
 create index task_ready_key on task (pool, requires, scope, pool_key, priority, "order", no)
 where state = 'ready' and pool_key is not null;
@@ -138,7 +138,7 @@ create table event (
     misses text,
     cause text,
     depth bigint not null
-) with (autovacuum_vacuum_scale_factor = 0.05);
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 create unique index event_id on event (scope, id);
 create index event_type on event (scope, type, no);
 create index event_scope on event (scope, no);
@@ -174,7 +174,7 @@ create table output (
     kind text not null,
     at bigint not null,
     text text not null
-) with (autovacuum_vacuum_scale_factor = 0.05);
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 create unique index output_n on output (run_no, n);
 
 create table blob (
@@ -182,7 +182,7 @@ create table blob (
     event_no bigint not null,
     hash text collate "C" not null,
     data text not null
-) with (autovacuum_vacuum_scale_factor = 0.05);
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 create unique index blob_hash on blob (run_no, event_no, hash);
 
 create table message (
@@ -195,7 +195,7 @@ create table message (
     key text collate "C",
     at bigint not null,
     data text not null
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 create index message_to on message (to_no);
 create index message_plain on message (no) where kind <> 'callback';
 create index message_callback on message (key, no) where kind = 'callback';
@@ -207,7 +207,7 @@ create table request (
     reply text not null,
     expires_at bigint not null,
     primary key (scope, key)
-) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 create index request_expires on request (expires_at, scope, key);
 
 create table change (

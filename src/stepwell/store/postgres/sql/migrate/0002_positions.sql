@@ -8,7 +8,7 @@ create table change (
     pos bigint not null,
     at bigint not null,
     touched text not null
-) with (autovacuum_vacuum_scale_factor = 0.05);
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 create unique index change_pos on change (scope, pos);
 
 -- Changes that have no position yet, by the number of their transaction: the stamper moves them.
@@ -18,7 +18,7 @@ create table unstamped (
     at bigint not null,
     touched text not null,
     primary key (xid, scope)
-) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 -- One row: who has the duty until when, and the last transaction whose changes have positions.
 create table stamper (
