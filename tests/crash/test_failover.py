@@ -23,7 +23,7 @@ def do(server: Server, statement: str) -> list[tuple[object, ...]]:
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Server, Server]]:
+def pair() -> Iterator[tuple[Server, Standby]]:
     """The primary, each of whose commits waits until the standby has it, and the standby."""
     primary = Server(synchronous_commit="on")
     standby = Standby(primary, synchronous_commit="on")
@@ -36,7 +36,7 @@ def pair() -> Iterator[tuple[Server, Server]]:
         server.close()
 
 
-def test_no_answered_commit_is_missing_on_the_standby_and_nothing_is_there_twice(pair: tuple[Server, Server]) -> None:
+def test_no_answered_commit_is_missing_on_the_standby_and_nothing_is_there_twice(pair: tuple[Server, Standby]) -> None:
     primary, standby = pair
     hosts = quote(",".join(server.conninfo.split()[0].removeprefix("host=") for server in pair), safe="")
     url = f"postgresql://test@/postgres?host={hosts}&target_session_attrs=read-write"
@@ -44,7 +44,10 @@ def test_no_answered_commit_is_missing_on_the_standby_and_nothing_is_there_twice
     async def main() -> None:
         async with writing([PostgresStore(url) for _ in range(WRITERS)]) as writers:
             await asyncio.gather(*(writer.wrote(MORE) for writer in writers))
+            receiver = standby.stop_receiving()
+            await asyncio.sleep(0.3)  # what is answered now, the standby will not have
             await asyncio.to_thread(primary.kill)
+            await asyncio.to_thread(standby.lose_received, receiver)
             await asyncio.sleep(0.5)  # the standby takes no writes yet
             assert all(writer.engine.trouble for writer in writers)
             before = [len(writer.signaled) for writer in writers]

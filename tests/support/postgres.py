@@ -160,6 +160,18 @@ class Standby(Server):
         self._run("pg_basebackup", "-d", source, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
         (self._data / ".s.PGSQL.5432.lock").unlink()  # the primary's, who keeps its socket among its data
 
+    def stop_receiving(self) -> int:
+        """It takes in nothing of what it is sent. Answers the process that did."""
+        names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.processes}
+        receiver = next(pid for pid, name in names.items() if b"walreceiver" in name)
+        os.kill(receiver, signal.SIGSTOP)
+        return receiver
+
+    def lose_received(self, receiver: int) -> None:
+        """What it has not taken in is gone, as with a machine that was cut off."""
+        os.kill(receiver, signal.SIGKILL)
+        self._wait()  # a server starts anew when one of its processes is killed
+
 
 @cache
 def server() -> str:

@@ -124,9 +124,10 @@ class PostgresSession:
         self.rollback()
 
     def committed(self) -> bool:
-        self._link.db.close()
-        self._link = Exchange(self._connect())
-        number = self._link.rows(sql("lane/asked"), (self._lane,))[0][0]
+        with TOLD:
+            self._link.db.close()
+            self._link = Exchange(self._connect())
+            number = self._link.rows(sql("lane/asked"), (self._lane,))[0][0]
         return bool(number >= self._number)
 
     def close(self) -> None:
