@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stepwell.engine.engine import Engine
-from stepwell.engine.roles import SOON_S, Promoter, Repeater, Role, Timekeeper, Watcher
+from stepwell.engine.roles import LONGEST_SOON_S, SOON_S, Promoter, Repeater, Role, Timekeeper, Watcher
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Unavailable
 from stepwell.model.settings import Settings
@@ -45,6 +45,23 @@ def test_a_repeater_asks_soon_for_what_others_have_just_now() -> None:
         waits = [await role.work() for _ in range(6)]
         assert waits == [SOON_S, 2 * SOON_S, 4 * SOON_S, 8 * SOON_S, 60, 60]
         assert len(desk.sent) == 6
+
+    asyncio.run(main())
+
+
+def test_a_timekeeper_does_not_spin_while_others_have_what_is_due() -> None:
+    async def main() -> None:
+        due = 900
+
+        async def next_due() -> int | None:
+            return due
+
+        role = Timekeeper(Desk(), next_due, lambda: 1_000, wait_s=60)
+        assert [await role.work() for _ in range(8)] == [SOON_S * 2**n for n in range(5)] + [LONGEST_SOON_S] * 3
+        due = 1_500
+        assert await role.work() == 0.5
+        due = 900
+        assert await role.work() == SOON_S
 
     asyncio.run(main())
 

@@ -29,6 +29,7 @@ class Role:
             raise ValueError(f"wait_s must be positive, got {wait_s}")
         self.wait_s = wait_s
         self._hint = asyncio.Event()
+        self._soon_s = SOON_S
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -50,6 +51,14 @@ class Role:
     async def work(self) -> float:
         """Does what there is to do; answers how many seconds to wait at the most."""
         raise NotImplementedError
+
+    def _again(self, soon: bool) -> float:
+        """How long to wait where all is done, or where others have the rest under their hands just now."""
+        if not soon:
+            self._soon_s = SOON_S
+            return self.wait_s
+        soon_s, self._soon_s = self._soon_s, min(self._soon_s * 2, LONGEST_SOON_S)
+        return min(soon_s, self.wait_s)
 
     async def _loop(self) -> None:
         failures = 0
@@ -82,15 +91,13 @@ class Repeater(Role):
     def __init__(self, name: str, submit: Submit, *batch: c.Command, wait_s: float) -> None:
         super().__init__(wait_s=wait_s)
         self.name, self._submit, self._batch = name, submit, batch
-        self._soon_s = SOON_S
 
     async def work(self) -> float:
         more = soon = True
         while more:
             replies = await asyncio.gather(*(self._submit(command) for command in self._batch))
             more, soon = any(reply.more for reply in replies), any(reply.soon for reply in replies)
-        soon_s, self._soon_s = self._soon_s, min(self._soon_s * 2, LONGEST_SOON_S) if soon else SOON_S
-        return min(soon_s, self.wait_s) if soon else self.wait_s
+        return self._again(soon)
 
 
 class Promoter(Role):
@@ -145,12 +152,13 @@ class Timekeeper(Role):
 
     async def work(self) -> float:
         self._waits_until = None  # from here on, every timer that is set is news
-        while (await self._submit(c.Fire())).more:
+        while (fired := await self._submit(c.Fire())).more:
             pass
         self._waits_until = due = await self._next_due()
-        if due is None:
-            return self.wait_s
-        return max(0.001, min(self.wait_s, (due - self._clock_ms()) / 1_000))
+        left_s = self.wait_s if due is None else (due - self._clock_ms()) / 1_000
+        others_have_it = left_s <= 0 and not fired.count
+        wait_s = self._again(others_have_it)
+        return wait_s if others_have_it else max(0.001, min(self.wait_s, left_s))
 
 
 class Stamper(Role):
