@@ -149,8 +149,8 @@ def test_a_statement_that_is_not_the_apps_business_is_refused(counter: Counter) 
     path, kernel = counter.shop.bad(body), kernel_of(counter)
     counter.bench.start("bystander")
     before = snapshot(counter.store)
-    for sql in STATEMENTS:
-        for catches in (False, True):
+    for number, sql in enumerate(STATEMENTS):
+        for catches in (False, True)[: 1 + (number % 5 == 0)]:
             said.update(sql=sql.replace("KERNEL", kernel), catches=catches)
             assert failure(counter, path)["type"] == "NotAllowed", sql
             assert counter.rows() == [], sql
