@@ -10,9 +10,10 @@ import pytest
 
 from stepwell.engine.committed import Committed, Wake
 from stepwell.engine.engine import Engine
-from stepwell.engine.hearsay import MOST, Said, understood
+from stepwell.engine.hearsay import MOST, READY_S, Others, Said, understood
 from stepwell.model import commands as c
 from stepwell.model.settings import Settings
+from stepwell.store.memory import MemoryStore
 from stepwell.store.port import SAID_BYTES
 from stepwell.store.postgres.bell import Bell
 from stepwell.store.postgres.store import PostgresStore
@@ -20,6 +21,7 @@ from tests.support import postgres
 
 #: A poll that no test waits for.
 SLOW = Settings(poll_ms=60_000)
+PATIENCE_S = 20
 
 
 def test_what_was_said_is_understood_as_it_was_committed() -> None:
@@ -44,9 +46,32 @@ def test_much_is_said_in_parts_and_too_much_is_everything() -> None:
     assert frozenset(no for part in parts if part for no in part.runs) == frozenset(range(big, big + 2_000))
     assert len({no for part in parts if part for no in part.wakes.keys() & part.ended.keys()}) > 1_000
     assert [part.ready for part in parts if part] == [True] + [False] * (len(parts) - 1)
-    for number in range(MOST):
-        said.put(Committed(frozenset([number])))
+    for number in range(2 * MOST):
+        said.put(Committed(frozenset([number]), ready=True))
     assert [understood(text) for text in said.texts()] == [None]
+    assert said.put(Committed(frozenset([1])))
+    assert len(said.texts()) == 1
+
+
+def test_claims_follow_others_at_once_and_then_now_and_then() -> None:
+    async def main() -> None:
+        told, loop = list[Committed](), asyncio.get_running_loop()
+        others = Others(told.append, lambda: None)
+        others.join(MemoryStore(), loop)
+        ready = Said()
+        for number in range(20):
+            ready.put(Committed(frozenset([number]), ready=True))
+            for text in ready.texts():
+                others._overheard(text)
+        await asyncio.sleep(0)
+        assert [sorted(one.runs) for one in told if one.runs] == [[number] for number in range(20)], "they all are told"
+        await asyncio.sleep(3 * READY_S)
+        assert [one.ready for one in told].count(True) == 1
+        others._overheard(text)
+        await asyncio.sleep(READY_S)
+        assert [one.ready for one in told].count(True) == 2
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("text", ["", "[", '{"a":1}', '["x"]', "null"])
@@ -102,9 +127,9 @@ def test_who_waits_for_a_run_hears_of_another_process_at_once(tmp_path: Path) ->
                 assert hint.is_set()
                 assert [(wake.seq, wake.entries) for wake in woken] == [(2, None)]
                 await one.submit(c.StartRun("r2", "wf", pool="p"))
-                await asyncio.wait_for(ready.wait(), 5)
+                await asyncio.wait_for(ready.wait(), PATIENCE_S)
                 await one.submit(c.Terminate("r"))
-                ended = await asyncio.wait_for(ends, 5)
+                ended = await asyncio.wait_for(ends, PATIENCE_S)
                 assert ended is not None
                 assert ended.status == "canceled"
 
@@ -147,7 +172,7 @@ def test_what_nobody_heard_is_found_all_the_same(tmp_path: Path, pooled: bool, m
             ends = asyncio.create_task(other.wait_end(1))
             monkeypatch.setattr(one._others, "_ring", None)
             await one.submit(c.Terminate("r"))
-            ended = await asyncio.wait_for(ends, 4)
+            ended = await asyncio.wait_for(ends, PATIENCE_S)
             assert ended is not None
             assert ended.status == "canceled"
 
@@ -184,7 +209,7 @@ def test_a_bell_that_lost_its_connection_rings_again_and_says_that_it_missed_som
 
 
 def wait(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.002)

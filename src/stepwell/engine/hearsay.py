@@ -1,7 +1,7 @@
 """What the processes on one store tell each other of their commits: hints, which may be lost, late or doubled."""
 
 import asyncio
-from collections import deque
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -12,7 +12,7 @@ from stepwell.engine.clock import steady_s
 from stepwell.engine.committed import Committed, Wake
 from stepwell.store.port import SAID_BYTES, Store
 
-#: Whoever has that many commits to tell of tells the others to look at everything.
+#: Whoever has more runs than that to tell of tells the others to look at everything.
 MOST = 5_000
 #: How often claims follow what others say at the most.
 READY_S = 0.1
@@ -35,31 +35,40 @@ _read = msgspec.json.Decoder(Text).decode
 
 
 class Said:
-    """What this process has to tell others. Threads of lanes put in, another one takes out."""
+    """What this process has to tell others. Threads of lanes put in, another one takes out. Bounded."""
 
     def __init__(self) -> None:
-        self._commits: deque[Committed] = deque(maxlen=MOST)
+        self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._runs, self._ended, self._woken = set[int](), set[int](), dict[int, int]()
+        self._ready = self._much = False
 
     def put(self, committed: Committed) -> bool:
         """A commit was made; answers whether there is anything in it for others."""
         if not (committed.runs or committed.ready):
             return False
-        self._commits.append(committed)
+        with self._lock:
+            self._ready |= committed.ready
+            self._runs |= committed.runs
+            self._ended |= committed.ended.keys()
+            for number, wake in committed.wakes.items():
+                self._woken[number] = max(wake.seq, self._woken.get(number, 0))
+            if len(self._runs) > MOST:
+                self._begin()
+                self._much = True
         return True
 
     def texts(self) -> Sequence[str]:
         """All that was put in, in as few texts as can be; "" stands for everything."""
-        commits = [self._commits.popleft() for _ in range(len(self._commits))]
-        return () if not commits else ("",) if len(commits) == MOST else _split(_merged(commits))
-
-
-def _merged(commits: Sequence[Committed]) -> Text:
-    runs, ended, woken = set[int](), set[int](), dict[int, int]()
-    for one in commits:
-        runs |= one.runs
-        ended |= one.ended.keys()
-        woken.update((number, max(wake.seq, woken.get(number, 0))) for number, wake in one.wakes.items())
-    return Text(sorted(runs), sorted(ended), sorted(woken.items()), any(one.ready for one in commits))
+        with self._lock:
+            text = Text(sorted(self._runs), sorted(self._ended), sorted(self._woken.items()), self._ready)
+            much = self._much
+            self._begin()
+        if much:
+            return ("",)
+        return _split(text) if text.runs or text.ready else ()
 
 
 def _split(text: Text) -> list[str]:

@@ -26,6 +26,8 @@ log = logging.getLogger("stepwell.sqlite")
 CACHE_ROWS = 50_000
 #: A row with more payload than this is not kept between batches, nor is one that has ended.
 CACHED_CHARS = 4_096
+#: Scopes whose last position is kept between batches.
+MOST_HEADS = 10_000
 #: How many (pool, requires, scope) a claim looks at.
 GROUPS = 100
 #: How many keys of a pool a claim looks at.
@@ -67,6 +69,7 @@ class SqliteSession:
         self._tasks: dict[TaskKey, Task] = {}
         self._passing: set[int] = set()  # runs that this batch has loaded and that do not stay
         self._next: dict[str, int] = {}
+        self._heads: dict[str, int] = {}  # of the change log, by scope
         self._looked_to: dict[str, tuple[str, str, str]] = {}
         self._key_looked_to: dict[Group, str] = {}
         self._version = -1
@@ -148,6 +151,7 @@ class SqliteSession:
         self._runs.clear()
         self._tasks.clear()
         self._next.clear()
+        self._heads.clear()
         self._passing.clear()
 
     def _drop_passing(self) -> None:
@@ -378,9 +382,20 @@ class SqliteSession:
             self._small(unit)
             self._prune(unit, now)
             for scope, touched in unit.touched().items():
-                self._db.execute(sql("flush/insert_change"), (scope, now, _json(touched).decode()))
+                row = (scope, self._next_position(scope), now, _json(touched).decode())
+                self._db.execute(sql("flush/insert_change"), row)
             self._flushed = self._db.execute(sql("flush/raise_lane"), (self._lane, now)).fetchone()[0]
         self._unit = unit
+
+    def _next_position(self, scope: str) -> int:
+        """Of the scope's change. If this commit comes to nothing, the cache starts again."""
+        if len(self._heads) > MOST_HEADS:
+            self._heads.clear()
+        head = self._heads.get(scope)
+        if head is None:
+            head = self._db.execute(sql("list/head"), (scope,)).fetchone()[0]
+        self._heads[scope] = head + 1
+        return int(head + 1)
 
     def _many(self, act: str, rows: Sequence[Any]) -> None:
         if rows:
