@@ -97,9 +97,9 @@ class Shop:
 class Counter:
     """A bench with a shop: `calls` mutations as a workflow's step, `rows` says what its tables hold."""
 
-    def __init__(self, store: Store, shop: Shop, migrations: Path) -> None:
+    def __init__(self, store: Store, shop: Shop, migrations: Path, limit_ms: int = LIMIT_MS) -> None:
         self.shop, self.store = shop, store
-        settings = Settings(mutation_limit_ms=LIMIT_MS, payload_bytes=4_096, lease_ms=10_000)
+        settings = Settings(mutation_limit_ms=limit_ms, payload_bytes=4_096, lease_ms=10_000)
         self.hook = AppMutations(shop.registry, app="shop", migrations=migrations, settings=settings)
         self.hook.migrate(store)
         self.bench = Bench(store, settings=settings, mutations=self.hook)
@@ -125,11 +125,11 @@ def put_tables(migrations: Path) -> None:
 
 
 @contextmanager
-def opened(name: str, folder: Path, shop: Shop) -> Iterator[Counter]:
+def opened(name: str, folder: Path, shop: Shop, limit_ms: int = LIMIT_MS) -> Iterator[Counter]:
     """A counter on a store of a kind, with the shop's tables."""
     migrations = folder / "migrations"
     put_tables(migrations)
-    counter = Counter(open_store(name, folder), shop, migrations)
+    counter = Counter(open_store(name, folder), shop, migrations, limit_ms)
     try:
         yield counter
     finally:
