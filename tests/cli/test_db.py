@@ -4,8 +4,12 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.cli.support import PATIENCE_S, Shop
 from tests.server.support import OK, Server, as_bytes, database, flow, lawful, serving
+
+pytestmark = pytest.mark.stores("sqlite")
 
 
 def test_a_backup_is_verified_and_restored(shop: Shop) -> None:

@@ -56,6 +56,7 @@ def test_run_does_one_step_whatever_its_trigger_says(shop: Shop) -> None:
     lawful(shop.cwd)
 
 
+@pytest.mark.stores("sqlite")
 def test_dispatch_leaves_the_work_to_a_server(shop: Shop) -> None:
     with serving(shop.cwd, "--slots", "0"):
         told = shop.json("events", "dispatch", "--event", write_event(shop.cwd, "e1"))
@@ -218,6 +219,7 @@ def test_ctrl_c_while_watching_leaves_the_run_alone(shop: Shop) -> None:
         assert server.ended(run_id)["status"] == "completed"
 
 
+@pytest.mark.stores("sqlite")
 def test_places_by_option_and_by_environment(tmp_path: Path) -> None:
     flows, data = tmp_path / "flows here", tmp_path / "data"
     flows.mkdir()

@@ -16,6 +16,8 @@ from stepwell.cli.main import main
 from tests.cli.support import PATIENCE_S, Shop, program, write_event
 from tests.server.support import database, environ
 
+pytestmark = pytest.mark.stores("sqlite")
+
 Here = Callable[..., tuple[object, str, str]]
 
 

@@ -22,6 +22,7 @@ def file(shop: Shop) -> Iterator[OriginalFile]:
         yield made
 
 
+@pytest.mark.stores("sqlite")
 def test_a_trial_and_then_the_import(shop: Shop, file: OriginalFile) -> None:
     expected = {
         "dryRun": True, "events": 11, "runs": 14, "lost": 2, "present": 0, "dropped": {"events": 0, "runs": 0},

@@ -108,6 +108,7 @@ def calls(shop: Shop) -> Iterator[tuple[str, tuple[str, ...], int]]:
         yield "smoke", ("smoke", "--url", server.url), 0
 
 
+@pytest.mark.stores("sqlite")
 def test_commands_print_what_is_documented(tmp_path: Path) -> None:
     flow(tmp_path, "good", {"go": f"echo working; {OK}"}, type_="good")
     flow(tmp_path, "bad", {"go": "echo broken >&2; exit 3"}, type_="bad")

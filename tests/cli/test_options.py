@@ -121,6 +121,7 @@ def test_a_guard_that_cannot_be_used_names_its_variable_and_no_secret(environ: d
     assert "top" not in f"{refused.value!r}{refused.value.as_json()}"
 
 
+@pytest.mark.stores("sqlite")
 def test_the_seeds_names_say_where_things_are(shop: Shop) -> None:
     """And ours win over them."""
     flow(shop.cwd / "else", type_="demo")

@@ -195,6 +195,7 @@ def test_list_is_name_tab_root(runner: Seed) -> None:
     assert "demo/flow.toml" in broken.stderr
 
 
+@pytest.mark.stores("sqlite")
 def test_our_command_finds_the_data_of_the_seeds_program(tmp_path: Path) -> None:
     """They keep it elsewhere, and whoever moves over uses both."""
     Seed(tmp_path).json("list-events")

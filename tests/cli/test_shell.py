@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import OK, PATIENCE_S, Shop, flow, on_terminal, program, shell_environ, write_event
-from tests.server.support import environ
+from tests.server.support import environ, store_of
 
 #: What `stepwell --help` may take, on a machine that starts Python in 20 ms as those of the budget do (DESIGN 10).
 BUDGET_S, USUAL_PYTHON_S = 0.2, 0.02
@@ -105,7 +105,7 @@ def completed(cwd: Path, line: str) -> set[str]:
     """
     done = subprocess.run(
         ["bash", "--norc", "-c", script],
-        env=shell_environ(),
+        env=shell_environ(**store_of(cwd)),
         cwd=cwd,
         capture_output=True,
         text=True,

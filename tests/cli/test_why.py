@@ -119,6 +119,7 @@ def why(shop: Shop, run_id: str) -> str:
     return shop.text("runs", "show", run_id).splitlines()[0]
 
 
+@pytest.mark.stores("sqlite")
 def test_runs_show_begins_with_why(tmp_path: Path) -> None:
     """From a real database: no worker, a paused pool, a step that runs, another that waits for its key."""
     flow(tmp_path, steps={"go": f"touch {tmp_path}/began; while [ ! -e {tmp_path}/end ]; do sleep 0.05; done; {OK}"})
@@ -137,6 +138,7 @@ def test_runs_show_begins_with_why(tmp_path: Path) -> None:
         until(lambda: why(shop, second) == "ended: completed")
 
 
+@pytest.mark.stores("sqlite")
 def test_http_says_why_as_the_command_line_does(shop: Shop) -> None:
     with serving(shop.cwd, "--no-worker") as server:
         (run_id,) = server.send("e")["runIds"]
@@ -145,6 +147,7 @@ def test_http_says_why_as_the_command_line_does(shop: Shop) -> None:
         assert "pool default is paused" in server.get(f"/runs/{run_id}")["run"]["why"]
 
 
+@pytest.mark.stores("sqlite")
 def test_a_worker_that_was_killed_is_not_said_to_live(tmp_path: Path) -> None:
     flow(tmp_path)
     server = Server(tmp_path)
@@ -157,6 +160,7 @@ NO_WORKER = "no worker lives on this database; start one with `stepwell serve` o
 PAUSED = "pool default is paused; `stepwell pools resume default` lets it go on"
 
 
+@pytest.mark.stores("sqlite")
 def test_lists_say_below_what_keeps_their_runs(shop: Shop) -> None:
     """On stderr, so that a pipe gets the rows alone; the doctor, whom people ask first, as JSON, too."""
     for event_id in ("e1", "e2"):
@@ -170,6 +174,7 @@ def test_lists_say_below_what_keeps_their_runs(shop: Shop) -> None:
     assert shop.json("doctor")["notes"] == [{"runs": 2, "why": PAUSED}]
 
 
+@pytest.mark.stores("sqlite")
 def test_a_wait_that_is_over_says_for_what_it_waited(shop: Shop) -> None:
     told = shop.refused("events", "dispatch", "--event", write_event(shop.cwd), "--wait", "--timeout", "0.1")
     (run,) = shop.json("runs", "list")["runs"]
@@ -190,6 +195,7 @@ def test_a_back_off_tells_the_failure(tmp_path: Path) -> None:
     assert "exit" in why(shop, run_id)
 
 
+@pytest.mark.stores("sqlite")
 def test_a_run_of_a_worker_that_died_is_not_said_to_run(tmp_path: Path) -> None:
     flow(tmp_path, steps={"go": f"touch {tmp_path}/began; sleep 60"})
     server = Server(tmp_path)

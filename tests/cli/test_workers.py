@@ -150,6 +150,7 @@ def original(folder: Path, event_id: str) -> None:
         db.commit()
 
 
+@pytest.mark.stores("sqlite")
 def test_data_of_the_original_is_named_until_it_is_taken_over(shop: Shop) -> None:
     folder = shop.cwd / ".codex/flow-backend"
     original(folder, "theirs")

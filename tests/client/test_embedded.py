@@ -10,7 +10,7 @@ from stepwell.client import open_flow_client
 from stepwell.model.errors import Invalid, StepwellError
 from stepwell.model.settings import Settings
 from tests.server.support import OK, flow
-from tests.support import assert_lawful, durable, durable_url
+from tests.support import assert_lawful, durable, durable_url, on_postgres
 
 RAN = {"go": 'echo "$CODEX_FLOW_EVENT_ID" >> ran; ' + OK}
 
@@ -37,9 +37,10 @@ def test_fault_33_two_dispatches_of_one_id_at_once_execute_once(tmp_path: Path) 
 def test_fault_33_two_clients_on_one_file_lose_nothing(tmp_path: Path) -> None:
     flow(tmp_path, steps=RAN)
     db = tmp_path / "state/flows.sqlite"
+    url = durable_url(db) if on_postgres() else str(db)
 
     async def main() -> None:
-        async with open_flow_client(tmp_path, db=str(db)) as one, open_flow_client(tmp_path, db=str(db)) as two:
+        async with open_flow_client(tmp_path, db=url) as one, open_flow_client(tmp_path, db=url) as two:
             sent = [(one, two)[n % 2].dispatch({"id": f"e{n}", "type": "demo"}, wait=True) for n in range(12)]
             both = [flows.dispatch({"id": "both", "type": "demo"}, wait=True) for flows in (one, two)]
             found = await asyncio.gather(*sent, *both)
@@ -62,10 +63,13 @@ def test_a_file_is_kept_and_memory_is_not(tmp_path: Path) -> None:
             done = await flows.dispatch({"id": "e", "type": "demo"}, wait=True)
             return done.status, done.run_ids
 
+    path = tmp_path / "x.sqlite"
+    url = durable_url(path) if on_postgres() else str(path)
+
     async def main() -> None:
-        status, run_ids = await send(str(tmp_path / "x.sqlite"))
+        status, run_ids = await send(url)
         assert status == "accepted"
-        assert await send(durable_url(tmp_path / "x.sqlite")) == ("duplicate", run_ids)
+        assert await send(durable_url(path)) == ("duplicate", run_ids)
         assert (await send("memory:"))[0] == (await send("memory:"))[0] == "accepted"
 
     asyncio.run(main())

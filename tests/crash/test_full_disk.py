@@ -14,6 +14,8 @@ from stepwell.model.errors import Unavailable
 from stepwell.store.sqlite.store import SqliteStore
 from tests.crash.support import Puppet, offences
 
+pytestmark = pytest.mark.stores("sqlite")
+
 MOST = 200
 
 

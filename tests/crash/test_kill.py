@@ -26,6 +26,8 @@ from tests.crash.tally import Tally
 from tests.crash.workload import Batch, entries_used, kinds_used, workload
 from tests.support import durable
 
+pytestmark = pytest.mark.stores("sqlite")
+
 #: Points before the commit, and after it. `answered`: when the first answer of the batch is out.
 BEFORE, AFTER = ("begun", "decided", "flushed"), ("committed", "answering", "answered")
 #: What a batch that is sent again adds: a row for its commit. All else is the same for ever.

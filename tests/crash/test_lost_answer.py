@@ -13,6 +13,8 @@ from stepwell.model import commands as c
 from tests.crash.support import Died, Puppet, journal, kinds, offences
 from tests.crash.workload import claim, event, finish, leases, record, step
 
+pytestmark = pytest.mark.stores("sqlite")
+
 ROUNDS = 8
 
 

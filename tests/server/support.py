@@ -45,9 +45,14 @@ def environ(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT / "src"), **more}
 
 
+def store_of(cwd: Path) -> dict[str, str]:
+    """What a program in a folder has to be told of its database: on PostgreSQL, where it is."""
+    return {"STEPWELL_DB": durable_url(database(cwd))} if on_postgres() else {}
+
+
 def at_home(cwd: Path, **more: str) -> dict[str, str]:
-    """The same for a program in a folder: on PostgreSQL it has to be told where its database is."""
-    return environ(**({"STEPWELL_DB": durable_url(database(cwd))} if on_postgres() else {}), **more)
+    """The environment of a program in a folder."""
+    return environ(**(store_of(cwd) | more))
 
 
 def flow(cwd: Path, name: str = "demo", steps: Mapping[str, str] | None = None, type_: str = "demo") -> Path:

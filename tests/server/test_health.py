@@ -5,6 +5,7 @@ import resource
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stepwell.model.settings import KIB
@@ -28,6 +29,7 @@ def test_a_server_without_a_worker_is_ready_to_accept(tmp_path: Path) -> None:
         assert front.ask("GET", "/readyz").json() == {"ok": True, "worker": None}
 
 
+@pytest.mark.stores("sqlite")
 def test_a_store_that_cannot_write_is_not_ready(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (512 * KIB, 512 * KIB))
@@ -50,6 +52,7 @@ def spoil(path: Path) -> None:
             file.write(b"\xff" * path.with_name(name).stat().st_size)
 
 
+@pytest.mark.stores("sqlite")
 def test_a_store_that_cannot_be_read_is_told_as_such(tmp_path: Path) -> None:
     """It is no bug and not for ever: 503 with the reason, not ready, and a stream ends without an end."""
     flow(tmp_path, steps={"go": "echo begun; exec sleep 60"})

@@ -143,6 +143,7 @@ def gone(pid: int) -> None:
         raise AssertionError(f"{pid} lives")
 
 
+@pytest.mark.stores("sqlite")
 def test_a_store_that_cannot_write_says_so_and_readiness_too(tmp_path: Path) -> None:
     """The disk is full, as far as this process can tell: no file of it may grow over 512 KiB."""
 

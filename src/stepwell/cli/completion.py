@@ -1,14 +1,23 @@
 """`stepwell completion`: the script for tab completion, and what is completed from the data, where that is quick."""
 
 import contextlib
-from collections.abc import Callable, Iterable
-from pathlib import Path
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+if TYPE_CHECKING:  # every command imports this module, and seldom is anything completed
+    from stepwell.cli.common import Place
+    from stepwell.model.rows import Event, Run
+    from stepwell.store.port import Reader
+
 #: How many of the newest rows are offered.
 OFFERED = 50
+#: How long a server of PostgreSQL may take to be reached.
+CONNECT_S = 2
 #: Ids have colons, where bash would begin a new word; and spaces and quotes, which click's script does not quote.
 _BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
 _AS_IT_IS, _QUOTED = "COMPREPLY+=($value)", 'COMPREPLY+=("$(printf %q "$value")")'
@@ -39,29 +48,42 @@ def _complete(look: Callable[[click.Context], Iterable[tuple[str, str]]]) -> Com
     return complete
 
 
-def _place(ctx: click.Context) -> tuple[Path, Path | None]:
-    """The folder of the flows, and the file of the database if it is there."""
+def _place(ctx: click.Context) -> "Place":
     from stepwell.cli.common import find_place
 
-    place = find_place(ctx.params.get("cwd"), ctx.params.get("data_dir"), ctx.params.get("db"))
-    return place.cwd, place.path if place.path is not None and place.path.exists() else None
+    return find_place(ctx.params.get("cwd"), ctx.params.get("data_dir"), ctx.params.get("db"))
 
 
-def _query(ctx: click.Context, statement: str, *values: str) -> list[tuple[str, str]]:
-    """Rows of the database for `values` and a limit, read without waiting for anybody and without changing anything."""
-    import sqlite3
+@contextlib.contextmanager
+def _reading(ctx: click.Context) -> "Iterator[Reader]":
+    """The database, read without waiting long for anybody and without changing anything."""
+    from stepwell.store.sqlite.reader import SqliteReader
+    from stepwell.worker.local import open_store
 
-    _, path = _place(ctx)
-    if path is None:
-        return []
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.2)) as db:
-        return [(str(value), str(text)) for value, text in db.execute(statement, (*values, OFFERED))]
+    place, reader = _place(ctx), None
+    if place.path is None:
+        soon = f"{place.url}{'&' if '?' in place.url else '?'}connect_timeout={CONNECT_S}"
+        reader = open_store(soon, place.settings).reader()
+    else:
+        reader = SqliteReader(sqlite3.connect(f"{place.path.as_uri()}?mode=ro", uri=True, timeout=0.2))
+    with contextlib.closing(reader):
+        yield reader
+
+
+def _read(look: "Callable[[Reader, str], Iterable[tuple[str, str]]]") -> Complete:
+    """Completes from the database; `look` also hears the id of the run that the line names, or nothing."""
+
+    def found(ctx: click.Context) -> Iterable[tuple[str, str]]:
+        with _reading(ctx) as reader:
+            return list(look(reader, ctx.params.get("run_id") or ""))
+
+    return _complete(found)
 
 
 def _flows(ctx: click.Context, steps: bool) -> Iterable[tuple[str, str]]:
     from stepwell.flows.discovery import discover
 
-    for flow in discover(_place(ctx)[0]).flows:
+    for flow in discover(_place(ctx).cwd).flows:
         yield flow.name, flow.description or ""
         if steps:
             yield from ((f"{flow.name}/{step.name}", "") for step in flow.steps)
@@ -70,41 +92,55 @@ def _flows(ctx: click.Context, steps: bool) -> Iterable[tuple[str, str]]:
 def _steps(ctx: click.Context) -> Iterable[tuple[str, str]]:
     from stepwell.flows.discovery import discover
 
-    flows = {flow.name: flow for flow in discover(_place(ctx)[0]).flows}
+    flows = {flow.name: flow for flow in discover(_place(ctx).cwd).flows}
     chosen = flows.get(ctx.params.get("flow_name") or "")
     return [(step.name, "") for step in chosen.steps] if chosen else []
 
 
-complete_runs = _complete(lambda ctx: _query(ctx, "select id, name || ' ' || status from run order by no desc limit ?"))
-complete_events = _complete(lambda ctx: _query(ctx, "select id, type from event order by no desc limit ?"))
-complete_types = _complete(
-    lambda ctx: _query(ctx, "select distinct type, '' from (select type from event order by no desc limit 20 * ?)")
-)
-complete_names = _complete(lambda ctx: _query(ctx, "select distinct name, '' from (select name from run limit ?)"))
-complete_workflows = _complete(
-    lambda ctx: _query(
-        ctx,
-        "select step.value ->> 'name', manifest.name from manifest, json_each(manifest.data, '$.steps') as step"
-        " where manifest.name glob 'app:*' limit ?",
-    )
-)
-complete_signals = _complete(
-    lambda ctx: _query(
-        ctx,
-        "select substr(wait.value, 8), '' from run, json_each(run.waits) as wait"
-        " where run.id = ? and wait.value glob 'signal:*' limit ?",
-        ctx.params.get("run_id") or "",
-    )
-)
-complete_states = _complete(
-    lambda ctx: _query(
-        ctx,
-        "select distinct data ->> 'name', '' from entry where kind = 'state.set'"
-        " and run_no = (select no from run where id = ?) limit ?",
-        ctx.params.get("run_id") or "",
-    )
-)
-complete_pools = _complete(lambda ctx: _query(ctx, "select name, '' from pool limit ?"))
+def _runs(reader: "Reader", _: str) -> Iterable[tuple[str, str]]:
+    return ((run.id, f"{run.name} {run.status}") for run in _newest(reader))
+
+
+def _newest(reader: "Reader") -> "list[Run]":
+    from stepwell.store.port import RunFilter
+
+    return reader.list_runs(RunFilter(), limit=OFFERED).rows
+
+
+def _newest_events(reader: "Reader") -> "list[Event]":
+    return reader.list_events("main", limit=OFFERED).rows
+
+
+def _workflows(reader: "Reader", _: str) -> Iterable[tuple[str, str]]:
+    from stepwell.flows.package import APP_PREFIX
+    from stepwell.flows.workflows import restored
+
+    for flow in restored(reader.manifests("main"), APP_PREFIX):
+        yield from ((step.name, flow.name) for step in flow.steps)
+
+
+def _signals(reader: "Reader", run_id: str) -> Iterable[tuple[str, str]]:
+    run = reader.run("main", run_id)
+    for wait in json.loads(run.waits) if run is not None and run.waits else ():
+        if wait.startswith("signal:"):
+            yield wait.removeprefix("signal:"), ""
+
+
+def _states(reader: "Reader", run_id: str) -> Iterable[tuple[str, str]]:
+    run = reader.run("main", run_id)
+    for entry in () if run is None else reader.entries(run.no):
+        if entry.kind == "state.set":
+            yield json.loads(entry.data)["name"], ""
+
+
+complete_runs = _read(_runs)
+complete_events = _read(lambda reader, _: [(one.id, one.type) for one in _newest_events(reader)])
+complete_types = _read(lambda reader, _: [(one.type, "") for one in _newest_events(reader)])
+complete_names = _read(lambda reader, _: [(run.name, "") for run in _newest(reader)])
+complete_workflows = _read(_workflows)
+complete_signals = _read(_signals)
+complete_states = _read(_states)
+complete_pools = _read(lambda reader, _: [(pool.name, "") for pool in reader.pools("main")[:OFFERED]])
 complete_flows = _complete(lambda ctx: _flows(ctx, steps=False))
 complete_flow_steps = _complete(lambda ctx: _flows(ctx, steps=True))
 complete_steps = _complete(_steps)
