@@ -126,7 +126,7 @@ def test_a_message_for_a_run_that_another_lane_has_is_delivered_when_it_is_free(
             await asyncio.sleep(0.1)  # the delivery has looked, and found nothing
             other.rollback()
             other.close()
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(30):
                 await engine.wait_run(number, lambda run: run.head_seq == 3)
 
     asyncio.run(main())
