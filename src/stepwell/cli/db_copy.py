@@ -15,8 +15,8 @@ from stepwell.store.copying import copy
 
 
 @click.command("copy")
-@click.argument("source")
-@click.argument("target")
+@click.argument("source", type=click.Path())
+@click.argument("target", type=click.Path())
 @click.option("--live", is_flag=True, help="Copy one moment of SOURCE, though servers write to it: for a rehearsal.")
 @app_option
 @click.option("--without-app", is_flag=True, help="Leave the app's tables behind.")

@@ -137,7 +137,7 @@ def writing(store: PostgresStore, origin: str, prepare: Prepare = nothing) -> It
                 db.execute(sql.SQL("delete from {}").format(sql.Identifier(name)))
             db.execute(act("copy/settings"), prepare=False)
             yield PostgresTarget(db)
-        db.execute("analyze")
+        db.execute(act("copy/analyze"))
 
 
 @contextmanager
