@@ -7,13 +7,13 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stepwell.cli.app import load_app
 from stepwell.model.errors import Invalid
 from tests.cli.support import PATIENCE_S, Shop, flow, program, shell_environ, write_event
+from tests.server.support import store_of
 
 APP = """
 from dataclasses import dataclass
@@ -191,14 +191,13 @@ def test_the_environment_names_the_app(shop: Shop) -> None:
 
 def complete(shop: Shop, *words: str) -> list[str]:
     """What Tab offers after these words."""
-    env: dict[str, Any] = {"_STEPWELL_COMPLETE": "zsh_complete", "COMP_WORDS": " ".join(("stepwell", *words))}
-    env["COMP_CWORD"] = str(len(words))
-    done = subprocess.run(
-        [program()], cwd=shop.cwd, env={**shell_environ(), **env}, capture_output=True, text=True, timeout=PATIENCE_S
-    )
+    env = shell_environ(**store_of(shop.cwd), _STEPWELL_COMPLETE="zsh_complete", COMP_CWORD=str(len(words)))
+    env["COMP_WORDS"] = " ".join(("stepwell", *words))
+    done = subprocess.run([program()], cwd=shop.cwd, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
     return [value.replace("\\:", ":") for value in done.stdout.split("\n")[1::3]]
 
 
+@pytest.mark.stores("sqlite", "postgres")
 def test_names_of_workflows_runs_signals_and_states_are_completed(shop: Shop) -> None:
     with working(shop):
         shop.json("start", "approve", "--input", '{"order": "tea"}', "--id", "a1")

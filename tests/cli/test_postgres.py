@@ -1,0 +1,84 @@
+"""The command line on PostgreSQL: each verb does there what it does on a file, and none tells the password."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import PATIENCE_S, Shop, flow, write_event
+from tests.server.support import OK, environ, stepwell
+from tests.support import durable_url
+
+pytestmark = pytest.mark.stores("postgres")
+SECRET = "s3cret"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """An address with a password."""
+    return durable_url(tmp_path).replace("test@", f"test:{SECRET}@")
+
+
+@pytest.fixture
+def shop(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """A folder with a flow, whose database is there."""
+    flow(tmp_path, steps={"go": f"echo working; {OK}"})
+    shop, start = Shop(tmp_path), Shop.call
+
+    def call(self: Shop, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
+        done = start(self, *args, **{"STEPWELL_DB": url, **more})
+        assert SECRET not in done.stdout + done.stderr
+        return done
+
+    monkeypatch.setattr(Shop, "call", call)
+    yield shop
+    assert not (tmp_path / ".stepwell").exists()
+
+
+def test_every_verb_that_looks_or_acts(shop: Shop, url: str) -> None:
+    event = write_event(shop.cwd, "e1", {"n": 1})
+    assert '"completed"' in shop.ok("flow", "fire", "--event", event)
+    (run_id,) = [one["id"] for one in shop.json("runs", "list", STEPWELL_DB=url)["runs"]]
+    for verb in (
+        ("runs", "show", run_id),
+        ("events", "list"),
+        ("events", "show", "e1"),
+        ("events", "replay", "e1"),
+        ("flow", "list"),
+        ("pools", "set", "default", "--limit", "3"),
+        ("pools", "list"),
+        ("pools", "pause", "default"),
+        ("pools", "resume", "default"),
+        ("doctor",),
+    ):
+        assert SECRET not in json.dumps(shop.json(*verb, STEPWELL_DB=url))
+    assert "run.completed" in shop.text("runs", "journal", run_id)
+    assert "no run" in shop.refused("runs", "show", "nope")
+    assert "no event" in shop.refused("events", "replay", "nope")
+
+
+def test_a_server_and_a_worker_say_where_they_work(shop: Shop, url: str) -> None:
+    for verb in (("serve", "--port", "0", "--slots", "1"), ("worker", "--slots", "1")):
+        command = stepwell(*verb, "--cwd", str(shop.cwd), "--db", url)
+        process = subprocess.Popen(command, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "database postgresql://" in line, line
+        process.terminate()
+        rest = process.communicate(timeout=PATIENCE_S)[0]
+        assert (process.returncode, SECRET in line + rest) == (0, False), rest
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (f"postgresql://ann:{SECRET}@127.0.0.1:1/shop", "postgresql://127.0.0.1:1/shop"),
+        (f"postgresql://ann:{SECRET}/7@127.0.0.1/shop", "percent-encoded"),
+        (f"postgresql://127.0.0.1:1/shop?password={SECRET}&sslmode=nonsense", "sslmode"),
+    ],
+)
+def test_an_address_that_cannot_be_opened_is_an_error_with_a_hint(shop: Shop, wrong: str, told: str) -> None:
+    for verb in (("runs", "list"), ("doctor",), ("serve", "--port", "0")):
+        assert told in shop.refused(*verb, STEPWELL_DB=wrong)
