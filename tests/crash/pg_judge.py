@@ -37,6 +37,7 @@ EXPECTED = re.compile(
     r"|FATAL:  connection to client lost"
     r'|ERROR:  duplicate key value violates unique constraint "(run_pkey|run_id|event_pkey|event_id|request_pkey)"'
     r'|ERROR:  duplicate key value violates unique constraint "pg_(type_typname|class_relname)_nsp_index"'
+    r'|ERROR:  (type|relation) "migration" already exists'
 )
 
 
