@@ -22,7 +22,7 @@ from stepwell.model.rows import Blob, Message, Output, Pool, Request
 from stepwell.model.settings import Settings
 from stepwell.store.port import Broken, Refused, Retry, RunFilter, Unknowable
 from stepwell.store.postgres.connection import Db
-from stepwell.store.postgres.exchange import Exchange
+from stepwell.store.postgres.exchange import KEPT, Exchange
 from stepwell.store.postgres.reader import runs_statement
 from stepwell.store.postgres.session import PostgresSession
 from stepwell.store.postgres.sql import ROWS, columns, migrations, sql
@@ -625,3 +625,18 @@ def test_lists_of_runs_use_the_index_of_their_filter(
         step for (step,) in grown.execute(f"explain {statement}".encode(), values, prepare=False).fetchall()
     )
     assert re.search("run_(event|bad|held|result)", steps), steps
+
+
+def test_what_is_prepared_is_bounded(store: PostgresStore) -> None:
+    """Also where a statement fails at first: it is not prepared anew each time."""
+    link = Exchange(store.connect())
+    for number in range(KEPT + 20):
+        assert link.rows(f"select {number} + $1::int", [1]) == [(number + 1,)]
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            link.rows("select 1 / $1::int", [0])
+    assert link.rows("select 1 / $1::int", [1]) == [(1,)]
+    prepared = [text for (text,) in link.rows("select statement from pg_prepared_statements")]
+    assert len(prepared) < KEPT
+    assert prepared.count("select 1 / $1::int") == 1
+    link.db.close()

@@ -91,7 +91,7 @@ async def two(store: PostgresStore, other: PostgresStore) -> AsyncIterator[tuple
 
 def hears(engine: Engine) -> bool:
     assert isinstance(engine.store, PostgresStore)
-    bell = engine.store._bell
+    bell = engine.store._bells[0]
     return bell is not None and bell.hears
 
 

@@ -19,6 +19,8 @@ from stepwell.store.postgres.connection import Db
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 Statement: TypeAlias = tuple[str, Sequence[Any]]
+#: How many prepared statements a connection has at the most.
+KEPT = 500
 _TOLD = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 _LOST = "the connection to the server is lost"
 
@@ -67,6 +69,7 @@ class Exchange:
         connection = self.db.pgconn
         if connection.status != ConnStatus.OK:
             raise psycopg.OperationalError(_LOST)
+        self._bound()
         connection.enter_pipeline_mode()
         try:
             new = [self._send(one) for one in statements]
@@ -78,6 +81,13 @@ class Exchange:
             self.db.close()
             raise
         return self._answers(results, statements, new)
+
+    def _bound(self) -> None:
+        """A flush is a statement for each set of tables that it writes, and the server keeps what is prepared."""
+        if len(self._names) >= KEPT:
+            done = self.db.pgconn.exec_(b"deallocate all")
+            if done.status == ExecStatus.COMMAND_OK:
+                self._names.clear()
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,16 +144,13 @@ class Exchange:
     def _answers(
         self, results: list[PGresult], statements: Sequence[Statement | Adapted], new: list[Any]
     ) -> list[Answer]:
-        error = next((result for result in results if result.status in _TOLD), None)
-        if error is not None:
-            raise _error(error)
         answers, left = [], iter(results)
         for statement, prepared in zip(statements, new, strict=True):
             if prepared is not None:
                 key, name = prepared
-                next(left)
+                _good(next(left))
                 self._names[key] = name
-            answers.append(self._answer(next(left), loads=not isinstance(statement, Adapted)))
+            answers.append(self._answer(_good(next(left)), loads=not isinstance(statement, Adapted)))
         return answers
 
     def _answer(self, result: PGresult, *, loads: bool) -> Answer:
@@ -153,6 +160,13 @@ class Exchange:
         loaded = Transformer(self.db)
         loaded.set_pgresult(result)
         return Answer(loaded.load_rows(0, result.ntuples, tuple), word, result)
+
+
+def _good(result: PGresult) -> PGresult:
+    """The first that is not is the error; those after it only say that it was broken off."""
+    if result.status in _TOLD:
+        raise _error(result)
+    return result
 
 
 def _error(result: PGresult) -> psycopg.Error:

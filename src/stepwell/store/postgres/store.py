@@ -68,7 +68,7 @@ class PostgresStore:
         self._conninfo, self._pooled, self._idle_ms, self._monotonic = conninfo, pooled, idle_ms, monotonic
         self._connections: WeakSet[Db] = WeakSet()
         self._lock, self._is_cut = threading.Lock(), False
-        self._bell: Bell | None = None
+        self._bells: list[Bell] = []
 
     many_lanes = True
 
@@ -145,12 +145,12 @@ class PostgresStore:
         return PostgresStamper(self.connect, holder)
 
     def listen(self, told: Told, say: Say) -> Callable[[], None]:
-        self._bell = Bell(self.connect, told, say, listens=not self._pooled)
-        return self._bell.ring
+        self._bells.append(Bell(self.connect, told, say, listens=not self._pooled))
+        return self._bells[-1].ring
 
     def version(self) -> int:
         """Nothing in memory tells what others commit, so it is another number now and then."""
-        hears = self._bell is not None and self._bell.hears
+        hears = bool(self._bells) and all(bell.hears for bell in self._bells)
         return int(self._monotonic() / (HEARD_S if hears else LOOK_S))
 
     def cut(self) -> None:
@@ -161,7 +161,6 @@ class PostgresStore:
             cut(db)
 
     def close(self) -> None:
-        """Ends the bell; every other connection belongs to a session or to a reader."""
-        if self._bell is not None:
-            self._bell.close()
-            self._bell = None
+        """Ends the bells; every other connection belongs to a session or to a reader."""
+        while self._bells:
+            self._bells.pop().close()
