@@ -91,8 +91,7 @@ async def two(store: PostgresStore, other: PostgresStore) -> AsyncIterator[tuple
 
 def hears(engine: Engine) -> bool:
     assert isinstance(engine.store, PostgresStore)
-    bell = engine.store._bells[0]
-    return bell is not None and bell.hears
+    return engine.store.hears
 
 
 async def until(true: Callable[[], bool]) -> None:

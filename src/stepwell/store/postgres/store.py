@@ -150,8 +150,12 @@ class PostgresStore:
 
     def version(self) -> int:
         """Nothing in memory tells what others commit, so it is another number now and then."""
-        hears = bool(self._bells) and all(bell.hears for bell in self._bells)
-        return int(self._monotonic() / (HEARD_S if hears else LOOK_S))
+        return int(self._monotonic() / (HEARD_S if self.hears else LOOK_S))
+
+    @property
+    def hears(self) -> bool:
+        """Whether others' commits are told here as they happen."""
+        return bool(self._bells) and all(bell.hears for bell in self._bells)
 
     def cut(self) -> None:
         self._is_cut = True
