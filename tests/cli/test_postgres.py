@@ -82,3 +82,10 @@ def test_a_server_and_a_worker_say_where_they_work(shop: Shop, url: str) -> None
 def test_an_address_that_cannot_be_opened_is_an_error_with_a_hint(shop: Shop, wrong: str, told: str) -> None:
     for verb in (("runs", "list"), ("doctor",), ("serve", "--port", "0")):
         assert told in shop.refused(*verb, STEPWELL_DB=wrong)
+
+
+def test_who_only_looks_makes_no_tables(shop: Shop, url: str) -> None:
+    for verb in (("runs", "list"), ("doctor",), ("runs", "show", "r1")):
+        assert "there are no tables of Stepwell" in shop.refused(*verb)
+    assert shop.ok("db", "migrate")
+    assert shop.json("runs", "list", STEPWELL_DB=url)["runs"] == []

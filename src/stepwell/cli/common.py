@@ -20,8 +20,9 @@ from stepwell.flows.options import FlowOptions
 from stepwell.model.errors import Invalid, Unknown
 from stepwell.model.rows import Event, Run
 from stepwell.model.settings import Settings, settings_from
+from stepwell.store.address import public_address
 from stepwell.store.port import Reader
-from stepwell.worker.local import Local, open_local
+from stepwell.worker.local import Local, open_local, open_store
 from stepwell.worker.why import Note
 
 if TYPE_CHECKING:  # loaded only by whoever has an app
@@ -67,6 +68,9 @@ class Place(Struct, frozen=True):
             if (self.cwd / ORIGINAL_DATA / DATABASE).exists():
                 hint = f"codex-flow-systemd-local has one here: --data-dir {self.cwd / ORIGINAL_DATA}"
             raise Unknown(f"no database {self.path}", hint=hint, path=str(self.path))
+        if self.path is None and not create and not open_store(self.url, self.settings).exists():
+            hint = "Look at the address and its schema; `stepwell serve` and `stepwell db migrate` make the tables."
+            raise Unknown(f"there are no tables of Stepwell in {public_address(self.url)}", hint=hint)
         if slots and options is None:
             options = flow_options(os.environ)
         roles = roles or slots > 0

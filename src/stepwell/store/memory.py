@@ -32,6 +32,9 @@ class MemoryStore:
         self.lock = threading.RLock()
         self.app = MemoryApp()
 
+    def exists(self) -> bool:
+        return True
+
     def migrate(self) -> None:
         """There is no schema."""
 

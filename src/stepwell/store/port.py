@@ -360,6 +360,9 @@ class Store(Protocol):
     def dialect(self) -> str:
         """Whose SQL its app speaks: sqlite or postgres."""
 
+    def exists(self) -> bool:
+        """Whether tables of Stepwell are there."""
+
     def migrate(self) -> None:
         """Brings the schema up to date; refuses one that is newer than this code."""
 

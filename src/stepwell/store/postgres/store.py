@@ -107,6 +107,10 @@ class PostgresStore:
             log.warning("PostgreSQL %d is newer than what this version was tested with, %d", major, NEWEST)
         return db
 
+    def exists(self) -> bool:
+        with closing(self.opened()) as db:
+            return ledger.has_ledger(db)
+
     def migrate(self) -> None:
         """Applies what is missing, all in one transaction; who comes second waits, and finds it done."""
         self.migrated()

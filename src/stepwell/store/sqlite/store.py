@@ -62,6 +62,9 @@ class SqliteStore:
             ) from error
         return connection
 
+    def exists(self) -> bool:
+        return self.path.exists()
+
     def migrate(self) -> None:
         """Applies what is missing, each migration in a transaction of its own, with its hash in the ledger."""
         with closing(self.connect()) as connection:
