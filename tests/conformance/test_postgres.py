@@ -20,7 +20,7 @@ from stepwell.model.entries import SignalSent, StepCompleted
 from stepwell.model.errors import Invalid, StepwellError, Unavailable
 from stepwell.model.rows import Blob, Message, Output, Pool, Request
 from stepwell.model.settings import Settings
-from stepwell.store.port import Broken, Refused, Retry, RunFilter, Unknowable
+from stepwell.store.port import Ahead, Broken, Refused, Retry, RunFilter, Unknowable
 from stepwell.store.postgres.connection import Db
 from stepwell.store.postgres.exchange import KEPT, Exchange
 from stepwell.store.postgres.reader import runs_statement
@@ -640,3 +640,37 @@ def test_what_is_prepared_is_bounded(store: PostgresStore) -> None:
     assert len(prepared) < KEPT
     assert prepared.count("select 1 / $1::int") == 1
     link.db.close()
+
+
+def test_numbers_that_are_wanted_in_the_middle_of_a_batch_are_given_once(sessions: Sessions) -> None:
+    """As a mutation does that starts a run: the batch has used what it was promised before."""
+    one, two = sessions("one"), sessions("two")
+    one.begin()
+    two.begin()
+    first = one.numbers("run", 1)
+    assert one.numbers("run", 1) == first + 1
+    theirs = two.numbers("run", 1)
+    with pytest.raises(Retry):
+        one.numbers("run", 1)
+    one.rollback()
+    one.begin()
+    again = one.numbers("run", 1)
+    assert [one.numbers("run", 1), one.numbers("run", 1)] == [again + 1, again + 2]
+    assert theirs not in range(again, again + 3)
+    one.rollback()
+    two.rollback()
+
+
+def test_a_task_is_read_again_when_its_run_was_busy_at_first(store: PostgresStore, sessions: Sessions) -> None:
+    session, named = sessions("one"), frozenset({1})
+    fill(session, run(1), task(1))
+    with closing(store.connect()) as other:
+        other.execute("begin")
+        other.execute("select no from run for update")
+        session.begin(Ahead(named, tasks=frozenset({(1, 1)})))
+        assert [one.no for one in session.take(named)[1]] == [1], "busy"
+        other.execute("update task set state = 'done'")
+        other.execute("commit")
+    session.runs([1])
+    assert [one.state for one in session.tasks([(1, 1)])] == ["done"]
+    session.rollback()

@@ -170,7 +170,8 @@ def _tasks(session: Session, unit: Unit, need: Need, found: list[Task], named: l
             keys.add((number, run.turn))
     for task in found:
         unit.tasks.seed((task.run_no, task.k), task)
-    keys = {key for key in keys if key not in unit.tasks.rows}
+    ours = unit.runs.rows
+    keys = {key for key in keys if key not in unit.tasks.rows and (key[0] not in unit.busy or key[0] in ours)}
     for task in session.tasks(keys) if keys else ():
         unit.tasks.seed((task.run_no, task.k), task)
 
@@ -315,6 +316,8 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             work.prune_events = [(event.scope, event.id) for event in events]
             for event in events:
                 unit.events.seed((event.scope, event.id), event)
+            for number, run_id in session.event_runs([event.no for event in events]) if events else ():
+                _once(unit.event_runs.rows, number, run_id)  # a replay may have come between the look and the lock
             requests = session.prunable_requests(now, PRUNED_ROWS)
             work.prune_requests = [(request.scope, request.key) for request in requests]
             for request in requests:

@@ -79,8 +79,11 @@ class Bell:
             db.execute(f'listen "{channel}"', prepare=False)
             self.hears = True
             self._told("")
+        poll = select.poll()
+        for end in (db, self._ear):
+            poll.register(end.fileno(), select.POLLIN)
         while not self._closing.is_set():
-            heard, _, _ = select.select([db.fileno(), self._ear.fileno()], [], [])
+            heard = [ready for ready, _ in poll.poll()]
             if db.fileno() in heard:
                 self._hear_all(db)
             if self._ear.fileno() in heard:

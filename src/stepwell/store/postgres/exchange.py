@@ -19,6 +19,8 @@ from stepwell.store.postgres.connection import Db
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 Statement: TypeAlias = tuple[str, Sequence[Any]]
+#: How long a wait is: under TLS the rest of a record may be in the library while nothing is in the socket.
+LOOK_MS = 1_000
 #: How many prepared statements a connection has at the most.
 KEPT = 500
 _TOLD = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
@@ -139,7 +141,7 @@ class Exchange:
 
     def _wait(self, events: int) -> None:
         self._poll.modify(self.db.fileno(), events)
-        self._poll.poll()
+        self._poll.poll(LOOK_MS)
 
     def _answers(
         self, results: list[PGresult], statements: Sequence[Statement | Adapted], new: list[Any]

@@ -12,14 +12,27 @@ class Numbers:
 
     def __init__(self) -> None:
         self._free: dict[str, tuple[int, int]] = {}  # by kind: the next, and the first that is not ours
+        self._promised: dict[str, int] = {}  # by kind: how many of them the batch under way may use
+
+    def begin(self) -> None:
+        """Another batch, or the same one again."""
+        self._promised.clear()
 
     def take(self, link: Exchange, kind: str, count: int) -> int:
-        """The first of `count` numbers in a row; they are used once `used` says so."""
-        first, end = self._free.get(kind, (0, 0))
-        if end - first < count:
-            first, end = self._more(link, kind, count - (end - first), count, first, end)
+        """The first of `count` numbers in a row, after those that this batch was promised; `used` says which it used.
+
+        Raises Retry where they cannot be in a row with those: then they are for when the batch is made again.
+        """
+        promised = self._promised.get(kind, 0)
+        first, end = before = self._free.get(kind, (0, 0))
+        wanted = promised + count
+        if end - first < wanted:
+            first, end = self._more(link, kind, wanted - (end - first), wanted, first, end)
             self._free[kind] = (first, end)
-        return first
+            if promised and first != before[0]:
+                raise Retry(f"other lanes took the {kind} numbers that come next")
+        self._promised[kind] = wanted
+        return first + promised
 
     def _more(self, link: Exchange, kind: str, missing: int, count: int, first: int, end: int) -> tuple[int, int]:
         """A longer row of numbers. Another lane may take one in the middle: then those around it stay unused."""

@@ -66,6 +66,7 @@ class PostgresSession:
     def begin(self, ahead: Ahead = NOTHING) -> None:
         """In one round trip: begin, the lane's row, and then the runs and tasks that the batch names."""
         self._loaded.clear()
+        self._numbers.begin()
         self._app.begin()
         self._ahead, self._ahead_runs, self._ahead_tasks = ahead, [], {}
         with TOLD:
@@ -85,9 +86,10 @@ class PostgresSession:
         self._number, self.now = raised.rows[0]
         if named:
             self._ahead_runs = brought[0].rows
-        if tasks:
+        if tasks:  # those of a run that another lane has may change until it is taken
+            ours = {row[1] for row in self._ahead_runs if row[0]}
             found = (Task(*row) for row in brought[-1].rows)
-            self._ahead_tasks = {(task.run_no, task.k): task for task in found}
+            self._ahead_tasks = {(task.run_no, task.k): task for task in found if task.run_no in ours}
 
     def commit(self) -> None:
         """What is left to flush goes with it, in one round trip."""
@@ -172,7 +174,7 @@ class PostgresSession:
 
     def tasks(self, keys: Collection[TaskKey]) -> list[Task]:
         found = [self._ahead_tasks[key] for key in keys if key in self._ahead_tasks]
-        others = [key for key in keys if key not in self._ahead.tasks]
+        others = [key for key in keys if key not in self._ahead_tasks]
         return found + self._tasks(_numbers_of(others)) if others else found
 
     def _tasks(self, numbers: list[int]) -> list[Task]:
@@ -336,8 +338,12 @@ class PostgresSession:
 
     def read(self, readings: Sequence[Reading]) -> None:
         if unsent := self._unsent():
-            with TOLD:
-                self._link.all(*unsent)
+            try:
+                with TOLD:
+                    self._link.all(*unsent)
+            except BaseException:
+                self._numbers.forget()
+                raise
         journals = [one for one in readings if one.what in _OF_JOURNALS]
         for reading, entries in zip(journals, self._journals(journals), strict=True):
             setattr(reading.reply, reading.field, _OF_JOURNALS[reading.what](entries))

@@ -50,7 +50,8 @@ class PostgresStamper:
         last = self._take(db)
         if last is None:
             db.execute("rollback", prepare=False)
-            return Stamped(held_ms=db.execute(sql("stamp/held")).fetchall()[0][0])
+            held_ms = db.execute(sql("stamp/held")).fetchall()[0][0]
+            return Stamped(held_ms=max(1, held_ms))  # somebody is in the middle of it, and may not come to its end
         count, waits_ms = db.execute(sql("stamp/move"), (last, None, limit, self._holder, DUTY_MS)).fetchall()[0]
         db.execute("commit" if count else "rollback", prepare=False)
         self._tell(db, waits_ms)
