@@ -79,7 +79,8 @@ def judge(storm: Storm) -> None:
         steps = {run.id: run for run in runs if run.kind == "step"}
         judge_flows(storm, reader, steps)
         judge_workflows(storm, Left(storm, reader, [run for run in runs if run.kind != "step"]))
-    assert offences(store, SETTINGS) == []
+    broken = offences(store, SETTINGS)
+    assert broken == [], broken[:20]
     said = nursery.run(stepwell("doctor", "--db", storm.url), env=environ(STEPWELL_LOST_LEASES="1000"), timeout=60)
     assert said.returncode == 0, said.stdout + said.stderr
     check_log(storm.server.log)
