@@ -459,7 +459,10 @@ class Lane:
         need, refused = need_of([command])
         for error in refused.values():
             raise error
-        load(self._session, unit, need, now, wait=True)
+        try:
+            load(self._session, unit, need, now, wait=True)
+        except (Retry, Broken) as error:
+            raise Away(error) from error  # past the function that asks: what comes is no matter of its own
 
 
 AWAY_HINT = "Send the same again after a moment; it goes on by itself when the database is back."

@@ -32,7 +32,7 @@ from stepwell.functions.pools import NONE_NAMED, NamedPools, Pool, pool_row
 from stepwell.functions.start_options import SCOPE, check_options, merged
 from stepwell.functions.starts import start_command
 from stepwell.kernel import events
-from stepwell.kernel.calls import Call
+from stepwell.kernel.calls import Away, Call
 from stepwell.kernel.decide import decide_inside
 from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
@@ -188,7 +188,11 @@ class MutationContext(QueryContext):
     def _decide(self, command: c.Command) -> Any:
         with self._kernel():
             self._count()
-            return decide_inside(self._in.unit, command, self._in.now)
+            try:
+                return decide_inside(self._in.unit, command, self._in.now)
+            except Away as away:
+                self._in.watched.root.away = away
+                raise
 
     def _count(self) -> None:
         self._in.commands += 1
