@@ -58,7 +58,7 @@ class Floor:
         db.execute("begin immediate")
         db.execute(self._insert, row)
         db.execute(self._advance, (1, row[1], row[1], 1, row[1], row[1], 0, 0, 64, NOW))
-        db.execute(self._change, (NOW, '{"runs":{"main":[[1,3,3]]},"tables":[]}'))
+        db.execute(self._change, ("main", row[1], NOW, '{"runs":[[1,3,3]]}'))
         db.execute(self._lane, ("lane_floor", NOW))
         db.execute("commit")
 

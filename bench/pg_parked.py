@@ -23,7 +23,7 @@ def measure(ground: OnPostgres, rig: Rig) -> Iterator[Row]:
     started = time.perf_counter()
     with closing(PostgresStore(full).connect()) as db:
         for run_no in prototypes:
-            _copies(db, run_no, idle.PARKED // 2)
+            copies(db, run_no, idle.PARKED // 2)
         db.execute("select setval('run_no', (select max(no) from run))")
         db.execute("vacuum (analyze)", prepare=False)
         took = time.perf_counter() - started
@@ -39,7 +39,7 @@ def measure(ground: OnPostgres, rig: Rig) -> Iterator[Row]:
     yield from run(idle.beside(rig, empty, full, claim_ms=10))
 
 
-def _copies(db: Db, of: int, count: int) -> None:
+def copies(db: Db, of: int, count: int) -> None:
     """Copies a run with its entries and task; the shape is the engine's own."""
     first = int(db.execute("select max(no) + 1 from run").fetchall()[0][0])
     for start in range(0, count, CHUNK):
