@@ -1,4 +1,7 @@
-"""Throw-away servers of PostgreSQL. The one that tests share starts when one first asks; all end with the process."""
+"""Throw-away servers of PostgreSQL, and what tests ask and do there past the store.
+
+The server that tests share starts when one first asks; all end with the process.
+"""
 
 import atexit
 import contextlib
@@ -9,16 +12,19 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
 
-from stepwell.store.postgres.store import OLDEST
+from stepwell.store.port import Store
+from stepwell.store.postgres.connection import Db
+from stepwell.store.postgres.store import OLDEST, PostgresStore
 
 #: The folder with `postgres` and `initdb` of another version, for example /usr/lib/postgresql/15/bin; "oldest": of the
 #: oldest one that is here and supported.
@@ -205,3 +211,21 @@ def address(folder: Path) -> str:
         db.execute(f"create schema if not exists {name}".encode())
     host = dict(part.split("=", 1) for part in server().split())["host"]
     return f"postgresql://test@/postgres?host={quote(host, safe='')}&options={quote(f'-csearch_path={name}')}"
+
+
+def ask(store: Store, statement: str, *values: Any) -> list[Any]:
+    """The rows of a statement, on a connection and in a transaction of its own."""
+    assert isinstance(store, PostgresStore)
+    with closing(store.connect()) as db:
+        cursor = db.execute(statement.encode(), values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def cut(store: Store, db: Db) -> None:
+    """Ends the server's side of a connection, and waits for it."""
+    ask(store, "select pg_terminate_backend($1::int, 5000)", db.info.backend_pid)
+
+
+def deadlocks(store: Store) -> int:
+    """How many the server has had to end."""
+    return int(ask(store, "select deadlocks from pg_stat_database where datname = current_database()")[0][0])

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
@@ -19,32 +19,14 @@ from stepwell.store.postgres.session import PostgresSession
 from stepwell.store.postgres.stamper import DUTY_MS, PostgresStamper
 from stepwell.store.postgres.store import PostgresStore
 from tests.support import postgres, stamp
+from tests.support.crowd import at_once
+from tests.support.postgres import ask, cut
 
-from .filling import entry, fill, loading, look, run, writing
-from .test_changes import changes, edges, positions
-from .test_postgres import Sessions, ask, at_once, flushed
+from ..filling import entry, fill, loading, look, run, writing
+from ..test_changes import changes, edges, positions
+from .support import Sessions, flushed
 
 LANES = 4
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> PostgresStore:
-    store = PostgresStore(postgres.address(tmp_path))
-    store.migrate()
-    return store
-
-
-@pytest.fixture
-def sessions(store: PostgresStore) -> Iterator[Sessions]:
-    opened: list[PostgresSession] = []
-
-    def open_session(lane: str) -> PostgresSession:
-        opened.append(store.session(lane))
-        return opened[-1]
-
-    yield open_session
-    for session in opened:
-        session.close()
 
 
 @pytest.fixture
@@ -266,7 +248,7 @@ class Mortal:
         return answer
 
     def _kill(self) -> None:
-        ask(self._store, "select pg_terminate_backend($1, 5000)", self._db.info.backend_pid)
+        cut(self._store, self._db)
         self._db.execute("select 1")
 
 

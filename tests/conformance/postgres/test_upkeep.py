@@ -1,7 +1,7 @@
 """What keeps tables small and quick for years: rows changed in their place, vacuums in time, plans that do not rot."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from statistics import median
@@ -13,25 +13,12 @@ from stepwell.model import commands as c
 from stepwell.model.entries import StepCompleted
 from stepwell.model.rows import Pool
 from stepwell.store.postgres.store import PostgresStore
-from tests.support import Bench, postgres
+from tests.support import Bench
+from tests.support.postgres import ask
 
 WAIT_S = 10.0
 FIRST = 1_000_000
 PARKED = Path(__file__).with_name("parked.sql")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[PostgresStore]:
-    store = PostgresStore(postgres.address(tmp_path))
-    store.migrate()
-    yield store
-    store.close()
-
-
-def ask(store: PostgresStore, statement: str, *values: Any) -> list[Any]:
-    with closing(store.connect()) as db:
-        cursor = db.execute(statement.encode(), values or None)
-        return cursor.fetchall() if cursor.description else []
 
 
 def updates(store: PostgresStore, table: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,14 +12,8 @@ from stepwell.model.errors import Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.port import Store
 from tests.support.bench import LEASE_MS, Bench
-from tests.support.stores import open_store
 
 ONE = Settings(lanes=1, poll_ms=60_000)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store("postgres", tmp_path)
 
 
 @pytest.fixture

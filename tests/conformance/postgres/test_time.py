@@ -4,7 +4,6 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.settings import Settings
 from stepwell.store.postgres.store import PostgresStore
-from tests.support import assert_lawful, postgres
+from tests.support import assert_lawful
 
 HOUR_MS = 3_600_000
 #: A poll that is no help: what is on time was not found by it.
@@ -29,11 +28,6 @@ def engine(store: PostgresStore, monkeypatch: pytest.MonkeyPatch, wrong_ms: int,
     with monkeypatch.context() as patch:
         patch.setattr("stepwell.engine.engine.StoreClock", partial(wrong_by, wrong_ms))
         return Engine(store, settings=settings)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> PostgresStore:
-    return PostgresStore(postgres.address(tmp_path))
 
 
 @pytest.mark.parametrize("wrong_ms", [-HOUR_MS, HOUR_MS])

@@ -1,0 +1,33 @@
+"""What only PostgreSQL can do is tested on a schema of its own, which goes with the server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stepwell.store.postgres.session import PostgresSession
+from stepwell.store.postgres.store import PostgresStore
+from tests.support import postgres
+
+from .support import Sessions
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[PostgresStore]:
+    store = PostgresStore(postgres.address(tmp_path))
+    store.migrate()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def sessions(store: PostgresStore) -> Iterator[Sessions]:
+    opened: list[PostgresSession] = []
+
+    def open_session(lane: str) -> PostgresSession:
+        opened.append(store.session(lane))
+        return opened[-1]
+
+    yield open_session
+    for session in opened:
+        session.close()

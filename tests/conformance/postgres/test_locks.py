@@ -1,0 +1,139 @@
+"""Sessions beside each other: what one has locked the others leave out, wait for or read again; numbers are unique."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from stepwell.kernel.unit import Unit
+from stepwell.model.rows import Message
+from stepwell.model.settings import Settings
+from stepwell.store.port import Ahead, Retry
+from stepwell.store.postgres.session import PostgresSession
+from stepwell.store.postgres.store import PostgresStore
+from tests.support.crowd import at_once
+from tests.support.postgres import ask
+
+from ..filling import NOW, fill, loading, put, run, task, writing
+from .support import Sessions, until_it_waits
+
+LANES = 4
+
+# ── locks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_work_that_another_lane_holds_is_left_out_and_not_waited_for(
+    sessions: Sessions,
+) -> None:
+    one, two = sessions("one"), sessions("two")
+    due = [task(no, 1, state="due", due_at=1) for no in (11, 12)]
+    sent = [Message(0, "main", to, 9, 1, "cancel", f"k{to}", NOW, "{}") for to in (1, 2)]
+    fill(one, task(1), task(2), task(3), *due, *sent, run(21, deadline=1), run(22, deadline=1))
+    one.begin()
+    assert [row.run_no for row in one.ready({("p", "", "main"): 1})] == [1]
+    assert [row.run_no for row in one.due(5, 1)] == [11]
+    assert [row.no for row in one.runs([21])] == [21]
+    with loading(two) as s:
+        assert [row.run_no for row in s.ready({("p", "", "main"): 1})] == [2], "the first that is free"
+        assert [row.run_no for row in s.due(5, 9)] == [12]
+        assert ([row.key for row in s.messages(9)], s.left_out) == (["k2"], True)
+        assert [row.no for row in s.overdue(5, 0, 9)] == [22]
+        assert [row.no for row in s.runs_by_no([1, 21])] == [1, 21], "to look at"
+    one.abandon()
+    with loading(two) as s:
+        assert [row.run_no for row in s.ready({("p", "", "main"): 9})] == [1, 2, 3]
+        assert ([row.key for row in s.messages(9)], s.left_out) == (["k1", "k2"], False)
+
+
+def test_a_run_that_a_batch_names_is_waited_for_and_read_as_it_is_then(
+    store: PostgresStore, sessions: Sessions
+) -> None:
+    one, two = sessions("one"), sessions("two")
+    fill(one, run(1), task(1))
+    one.begin()
+    (loaded,) = one.runs([1])
+    unit = Unit(Settings())
+    unit.runs.seed(1, loaded)
+    unit.runs.edit(1).status = "failed"
+    with ThreadPoolExecutor(1) as pool:
+        two.begin()
+        answer = pool.submit(two.runs, [], [("main", "r1")])
+        until_it_waits(store, answer)
+        one.flush(unit, NOW)
+        one.commit()
+        assert [row.status for row in answer.result(5)] == ["failed"]
+    two.abandon()
+
+
+def test_what_changed_before_its_run_was_locked_is_left_out(sessions: Sessions) -> None:
+    session = sessions("lane")
+    fill(session, task(1), task(2, 1, priority=9))
+    with loading(session):
+        found = session._taken(lambda one: one.priority == 9, "find/ready", ["p"], [""], ["main"], [5])
+        assert [one.run_no for one in found] == [2]
+
+
+def test_a_task_is_read_again_when_its_run_was_busy_at_first(store: PostgresStore, sessions: Sessions) -> None:
+    session, named = sessions("one"), frozenset({1})
+    fill(session, run(1), task(1))
+    with closing(store.connect()) as other:
+        other.execute("begin")
+        other.execute("select no from run for update")
+        session.begin(Ahead(named, tasks=frozenset({(1, 1)})))
+        assert [one.no for one in session.take(named)[1]] == [1], "busy"
+        other.execute("update task set state = 'done'")
+        other.execute("commit")
+    session.runs([1])
+    assert [one.state for one in session.tasks([(1, 1)])] == ["done"]
+    session.rollback()
+
+
+# ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_lanes_give_different_numbers_whatever_they_do_at_once(sessions: Sessions) -> None:
+    lanes = [sessions(f"lane{number}") for number in range(LANES)]
+
+    def take(session: PostgresSession) -> list[int]:
+        taken: list[int] = []
+        chance = random.Random(session._lane)
+        for _ in range(40):
+            with writing(session) as unit:
+                unit.next_no.seed("run", session.numbers("run", chance.randrange(1, 50)))
+                numbers = [unit.take_no("run") for _ in range(chance.randrange(0, 5))]
+                put(unit, *map(run, numbers))
+            taken += numbers
+        return taken
+
+    taken = [number for one in at_once(*(lambda s=s: take(s) for s in lanes)) for number in one]
+    assert len(taken) == len(set(taken))
+
+
+def test_numbers_that_do_not_come_in_a_row_are_not_taken_for_it(store: PostgresStore, sessions: Sessions) -> None:
+    """As if another lane took one after each of ours."""
+    ask(store, "alter sequence run_no increment by 2")
+    session = sessions("lane")
+    with loading(session) as s:
+        assert s.numbers("run", 1) == 1
+        with pytest.raises(Retry, match="other lanes"):
+            s.numbers("run", 3)
+
+
+def test_numbers_that_are_wanted_in_the_middle_of_a_batch_are_given_once(sessions: Sessions) -> None:
+    """As a mutation does that starts a run: the batch has used what it was promised before."""
+    one, two = sessions("one"), sessions("two")
+    one.begin()
+    two.begin()
+    first = one.numbers("run", 1)
+    assert one.numbers("run", 1) == first + 1
+    theirs = two.numbers("run", 1)
+    with pytest.raises(Retry):
+        one.numbers("run", 1)
+    one.rollback()
+    one.begin()
+    again = one.numbers("run", 1)
+    assert [one.numbers("run", 1), one.numbers("run", 1)] == [again + 1, again + 2]
+    assert theirs not in range(again, again + 3)
+    one.rollback()
+    two.rollback()
