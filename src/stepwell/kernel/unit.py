@@ -48,8 +48,22 @@ class Table(Generic[K, V]):
         return self.rows.get(key)
 
     def seed(self, key: K, row: V) -> None:
-        """Takes in a row from the store, unless a command of this batch has it already."""
-        self.rows.setdefault(key, row)
+        """Takes in a row from the store, unless the batch has it already, or has deleted it."""
+        if key not in self.rows and key not in self.dirty:
+            self.replace(key, row)
+
+    def renew(self, key: K, row: V) -> None:
+        """Takes in a row as it stands in the store now, unless a command of this batch has changed it."""
+        if key not in self.dirty:
+            self.replace(key, row)
+
+    def replace(self, key: K, row: V) -> None:
+        """What is known of a row now, with nothing to write.
+
+        It goes with what is taken back: a store that goes back to a savepoint gives up the locks that came after it.
+        """
+        self._undo.append((self, key, self.rows.get(key, MISSING), self.dirty.get(key)))
+        self.rows[key] = row
 
     def put(self, key: K, row: V) -> None:
         """Adds or replaces a row."""

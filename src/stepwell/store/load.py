@@ -6,6 +6,7 @@ which such a store takes what is free, and then what belongs to all of them.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.fold import body_of
 from stepwell.kernel.leases import claim_key, worth_writing
 from stepwell.kernel.needs import Need
-from stepwell.kernel.unit import PoolKey, TaskKey, Unit, claim_signature
+from stepwell.kernel.unit import PoolKey, Table, TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
 from stepwell.model.rows import Run, Task
@@ -38,7 +39,7 @@ def load(session: Session, unit: Unit, need: Need, now: int, *, wait: bool = Fal
     numbers, by_id = need.runs | need.closing, need.ids | need.closing_ids
     if need.requests or need.claims:
         claimed = _requests(session, unit, need)
-        _seed_runs(unit, session.runs(claimed) if claimed else [])
+        _take_runs(unit, session.runs(claimed) if claimed else [])
     named = _named(session, unit, numbers, by_id, wait=wait) if numbers or by_id else []
     if need.events or need.revisions or need.manifests:
         _events(session, unit, need)
@@ -57,7 +58,7 @@ def load(session: Session, unit: Unit, need: Need, now: int, *, wait: bool = Fal
     if need.promote:
         found += _blocked(session, unit, need.promote)
     more = (more | {task.run_no for task in found}) - unit.runs.rows.keys()
-    _seed_runs(unit, session.runs(more) if more else [])
+    _take_runs(unit, session.runs(more) if more else [])
     need.closing |= {run.no for run in named if (run.scope, run.id) in need.closing_ids}
     need.closing |= {no for no, k in need.ending if (run := unit.runs.get(no)) is not None and run.turn == k}
     if need.beats:
@@ -79,7 +80,7 @@ def load(session: Session, unit: Unit, need: Need, now: int, *, wait: bool = Fal
 def _named(session: Session, unit: Unit, numbers: set[int], ids: set[tuple[str, str]], *, wait: bool) -> list[Run]:
     """The runs that commands name; answers those that they name by id."""
     runs, busy = (session.runs(numbers, ids), []) if wait else session.take(numbers, ids)
-    _seed_runs(unit, runs)
+    _take_runs(unit, runs)
     unit.busy.update(key for run in busy for key in (run.no, (run.scope, run.id)))
     return [run for run in runs if (run.scope, run.id) in ids]
 
@@ -97,6 +98,13 @@ def _seed_runs(unit: Unit, runs: list[Run]) -> None:
         unit.ids.seed((run.scope, run.id), run.no)
 
 
+def _take_runs(unit: Unit, runs: list[Run]) -> None:
+    """Runs that are this batch's from now on: what was only looked at before may have changed until then."""
+    for run in runs:
+        unit.runs.renew(run.no, run)
+        unit.ids.seed((run.scope, run.id), run.no)
+
+
 def _beats(session: Session, unit: Unit, need: Need, now: int) -> None:
     """Runs that only heartbeats name: looked at, and taken where a lease is to be written and nobody else has them.
 
@@ -107,7 +115,7 @@ def _beats(session: Session, unit: Unit, need: Need, now: int) -> None:
     short = {
         task.run_no for task in tasks if task.state == "leased" and worth_writing(task, beats[task.run_no, task.k], now)
     }
-    _seed_runs(unit, session.take(short)[0] if short else [])
+    _take_runs(unit, session.take(short)[0] if short else [])
     need.tasks.update(key for key in beats if key[0] in ours)
     others = [task for task in tasks if task.run_no not in ours]
     for task in others:
@@ -170,28 +178,33 @@ def _tasks(session: Session, unit: Unit, need: Need, found: list[Task], named: l
             keys.add((number, run.turn))
     for task in found:
         unit.tasks.seed((task.run_no, task.k), task)
-    ours = unit.runs.rows
-    keys = {key for key in keys if key not in unit.tasks.rows and (key[0] not in unit.busy or key[0] in ours)}
+    ours, old = unit.runs.rows, unit.looked_at
+    keys = {key for key in keys if key not in unit.tasks.rows or key[0] in old}
+    keys = {key for key in keys if key[0] not in unit.busy or key[0] in ours}
     for task in session.tasks(keys) if keys else ():
-        unit.tasks.seed((task.run_no, task.k), task)
+        unit.tasks.renew((task.run_no, task.k), task)
 
 
 def _closing(session: Session, unit: Unit, closing: set[int]) -> None:
     runs = [run for number in closing if (run := unit.runs.get(number)) is not None]
     with_actions = [run.no for run in runs if run.open_actions]
     with_children = [run.no for run in runs if run.open_children]
-    for task in session.open_tasks(with_actions) if with_actions else ():
-        unit.tasks.seed((task.run_no, task.k), task)
-        _once(unit.open_tasks.rows, task.run_no, task.k)
-    for parent, child in session.children(with_children) if with_children else ():
-        _once(unit.children.rows, parent, child)
+    tasks = session.open_tasks(with_actions) if with_actions else []
+    for task in tasks:
+        unit.tasks.renew((task.run_no, task.k), task)
+    _join(unit.open_tasks, ((task.run_no, task.k) for task in tasks))
+    _join(unit.children, session.children(with_children) if with_children else ())
 
 
-def _once(rows: dict[int, tuple[T, ...]], number: int, member: T) -> None:
-    """Adds to a row's members: what a command inside another one needs may have been loaded before."""
-    members = rows.get(number, ())
-    if member not in members:
-        rows[number] = (*members, member)
+def _join(table: Table[int, tuple[T, ...]], found: Iterable[tuple[int, T]]) -> None:
+    """Adds members to rows: what a command inside another one needs may have been loaded before."""
+    members: dict[int, dict[T, None]] = {}
+    for number, member in found:
+        if number not in members:
+            members[number] = dict.fromkeys(table.get(number) or ())
+        members[number][member] = None
+    for number, row in members.items():
+        table.replace(number, tuple(row))
 
 
 def _requests(session: Session, unit: Unit, need: Need) -> set[int]:
@@ -316,8 +329,8 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             work.prune_events = [(event.scope, event.id) for event in events]
             for event in events:
                 unit.events.seed((event.scope, event.id), event)
-            for number, run_id in session.event_runs([event.no for event in events]) if events else ():
-                _once(unit.event_runs.rows, number, run_id)  # a replay may have come between the look and the lock
+            # a replay may have come between the look and the lock
+            _join(unit.event_runs, session.event_runs([event.no for event in events]) if events else ())
             requests = session.prunable_requests(now, PRUNED_ROWS)
             work.prune_requests = [(request.scope, request.key) for request in requests]
             for request in requests:
@@ -376,8 +389,7 @@ def _events(session: Session, unit: Unit, need: Need) -> None:
     events = session.events(need.events) if need.events else []
     for event in events:
         unit.events.seed((event.scope, event.id), event)
-    for number, run_id in session.event_runs([event.no for event in events]) if events else ():
-        _once(unit.event_runs.rows, number, run_id)
+    _join(unit.event_runs, session.event_runs([event.no for event in events]) if events else ())
     for key, value in session.meta([f"revision:{scope}" for scope in need.revisions]):
         unit.revisions.seed(key.partition(":")[2], value)
     for manifest in session.manifests(need.manifests) if need.manifests else ():

@@ -1,16 +1,22 @@
 """Lanes on PostgreSQL that meet at the same runs: who waits for whom, and who does not."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
 from stepwell.engine.engine import Engine
+from stepwell.kernel.calls import Call, Called
+from stepwell.kernel.decide import decide_inside
+from stepwell.kernel.fold import body_of
+from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
-from stepwell.model.entries import SignalSent
+from stepwell.model.entries import SignalReceived, SignalSent
 from stepwell.model.errors import Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.port import Store
+from tests.support import assert_lawful
 from tests.support.bench import LEASE_MS, Bench
 
 ONE = Settings(lanes=1, poll_ms=60_000)
@@ -188,3 +194,65 @@ async def too_many(engine: Engine) -> int:
     except Unavailable:
         return 1
     return 0
+
+
+# ── runs that come in the middle of a mutation ───────────────────────────────────────────────────────────────────
+
+
+class Mutating:
+    """One mutation, without the guard of those of users: what it does is a test's."""
+
+    names = ("m:f",)
+
+    def __init__(self, body: Callable[[Unit, int], None]) -> None:
+        self._body, self.calls = body, 0
+
+    def call(self, unit: Unit, call: Call, now: int) -> Called:
+        self.calls += 1
+        self._body(unit, now)
+        return Called(True, "null")
+
+
+def test_what_a_savepoint_brought_is_locked_anew_after_it(bench: Bench, store: Store) -> None:
+    """Going back to a savepoint gives up the locks that came after it, and another lane may write those runs."""
+
+    def body(unit: Unit, now: int) -> None:
+        mark = unit.savepoint()
+        assert unit.app is not None
+        unit.app.execute("select 1", (), 1)
+        decide_inside(unit, c.Signal("r", "taken back"), now)
+        unit.rollback(mark)
+        bench.do(c.Signal("r", "theirs"))
+        decide_inside(unit, c.Signal("r", "ours"), now)
+
+    mutating = Mutating(body)
+    bench.start("r")
+    with closing(Bench(store, mutations=mutating, name="mutating")) as lane:
+        assert isinstance(lane.do(c.Invoke("m:f")), c.Invoked)
+    names = [body.name for entry in bench.journal("r") if isinstance(body := body_of(entry), SignalReceived)]
+    assert names == ["theirs", "ours"]
+    assert mutating.calls == 1
+    assert_lawful(store, bench.settings)
+
+
+def test_what_was_only_looked_at_is_read_again_when_it_is_taken(bench: Bench, store: Store) -> None:
+    """A late heartbeat looks at it; before a mutation of the same batch takes it, another lane has leased it anew."""
+    new: list[c.Leased] = []
+
+    def body(unit: Unit, now: int) -> None:
+        bench.do(c.Signal("r", "theirs"))
+        new.extend(bench.claim())
+        decide_inside(unit, c.Signal("r", "ours"), now)
+
+    mutating = Mutating(body)
+    old = bench.turn("r")
+    bench.do(c.Park(old.lease, 1, old.seen, ("signal:s",)))
+    with closing(Bench(store, mutations=mutating, name="mutating")) as lane:
+        beaten, invoked = lane.all(c.Sync("w", (c.Beat(old.lease),), LEASE_MS), c.Invoke("m:f"))
+    assert beaten.tasks[0].error == "stale"
+    assert isinstance(invoked, c.Invoked)
+    assert mutating.calls == 1
+    (task,) = new
+    assert bench.task("r").state == "leased"
+    assert not beat(bench, task)[0].error
+    assert_lawful(store, bench.settings)
