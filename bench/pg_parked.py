@@ -8,8 +8,8 @@ from bench import idle, seed
 from bench.pg import OnPostgres
 from bench.report import Row
 from bench.rig import Rig, run
+from stepwell.store.columns import columns
 from stepwell.store.postgres.connection import Db
-from stepwell.store.postgres.sql import columns
 from stepwell.store.postgres.store import PostgresStore
 
 CHUNK = 50_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.rig import engine_on, turns
 from stepwell.model import commands as c
-from stepwell.store.sqlite.sql import columns
+from stepwell.store.columns import columns
 from stepwell.store.sqlite.store import SqliteStore
 
 YEAR_MS = 365 * 86_400_000

@@ -7,9 +7,8 @@ import msgspec
 import pytest
 
 from stepwell.model.rows import Blob, Manifest, Message, Output, Pool
+from stepwell.store import reading
 from stepwell.store.port import Page, RunFilter, Session, Store, scan_all
-from stepwell.store.postgres import reader as postgres_reader
-from stepwell.store.sqlite import reader as sqlite_reader
 
 from .filling import NOW, ODD, entry, event, fill, look, put, run, task, writing
 
@@ -241,8 +240,7 @@ def test_a_page_of_tagged_runs_is_full_and_one_that_looked_at_enough_goes_on(
     assert pages(5, a="1", b="y") == [[9]]
     assert pages(5, **{'\u00e9"': "\u00e9"}) == [[11]]
     assert pages(5, a="3") == [[]]
-    for module in (sqlite_reader, postgres_reader):
-        monkeypatch.setattr(module, "LOOKED_AT", 4)
+    monkeypatch.setattr(reading, "LOOKED_AT", 4)
     assert [no for page in pages(2, a="1") for no in page] == [11, 9, 3]
     assert pages(5, a="1") in ([[11, 9], [], [3]], [[11, 9, 3]])
 

@@ -16,10 +16,11 @@ from stepwell.model import commands as c
 from stepwell.model.entries import ActionScheduled
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import Settings
+from stepwell.store.columns import ROWS, columns
 from stepwell.store.port import Refused, RunFilter
 from stepwell.store.sqlite.reader import runs_statement
 from stepwell.store.sqlite.session import SqliteSession
-from stepwell.store.sqlite.sql import ROWS, bulk, columns, migrations, sql
+from stepwell.store.sqlite.sql import bulk, migrations, sql
 from stepwell.store.sqlite.store import SqliteStore
 from tests.support import Bench, snapshot
 

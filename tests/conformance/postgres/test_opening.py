@@ -9,7 +9,8 @@ from stepwell.model import commands as c
 from stepwell.model.entries import StepCompleted
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import Settings
-from stepwell.store.postgres.sql import ROWS, columns, migrations
+from stepwell.store.columns import ROWS, columns
+from stepwell.store.postgres.sql import migrations
 from stepwell.store.postgres.store import PostgresStore
 from stepwell.worker.local import open_store
 from tests.support import Bench, assert_lawful, postgres, snapshot

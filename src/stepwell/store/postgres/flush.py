@@ -13,7 +13,7 @@ from msgspec import Struct, defstruct
 
 from stepwell.kernel.unit import CHANGED, NEW, Table, Unit
 from stepwell.model.rows import Change, Output, Run
-from stepwell.store.postgres.sql import columns
+from stepwell.store.columns import columns
 from stepwell.store.postgres.text import kept_text
 
 Act: TypeAlias = tuple[str, Any]

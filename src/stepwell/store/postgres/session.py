@@ -22,10 +22,10 @@ from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.exchange import Exchange, Statement
 from stepwell.store.postgres.flush import Act, acts
 from stepwell.store.postgres.numbers import Numbers
-from stepwell.store.postgres.reader import resolve_entries, resolve_event, text_of_blob
 from stepwell.store.postgres.sql import sql, together
 from stepwell.store.postgres.text import storable
 from stepwell.store.postgres.told import TOLD, TOLD_OF_COMMIT
+from stepwell.store.reading import resolve_entries, resolve_event, text_of_blob
 
 BEGIN = "begin isolation level read committed"
 #: How many (pool, requires, scope) a claim looks at.

@@ -7,31 +7,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import msgspec
+from stepwell.store.columns import columns
 
-from stepwell.model import rows
-
-ROWS: dict[str, type[msgspec.Struct]] = {
-    "run": rows.Run,
-    "entry": rows.Entry,
-    "task": rows.Task,
-    "event": rows.Event,
-    "manifest": rows.Manifest,
-    "pool": rows.Pool,
-    "output": rows.Output,
-    "blob": rows.Blob,
-    "message": rows.Message,
-    "request": rows.Request,
-    "change": rows.Change,
-}
 _HOLE = re.compile(r"\{(?:(\w+)\.)?(\w+)(?:=(\w+)\.(\w+))?\}")
 _MADE = re.compile(r"^create (?:unique )?(?:table|index|sequence) (?:if not exists )?(\w+)", re.MULTILINE)
 _PARAMETER = re.compile(r"\$1\b")
-
-
-def columns(row: str) -> list[str]:
-    """The columns of a row, in order."""
-    return [field.name for field in msgspec.structs.fields(ROWS[row])]
 
 
 def _fill(match: re.Match[str]) -> str:

@@ -15,10 +15,12 @@ from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import CHANGED, NEW, PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
+from stepwell.store.columns import columns
 from stepwell.store.port import NOTHING, Ahead, Group
+from stepwell.store.reading import resolve_entries, resolve_event, text_of_blob
 from stepwell.store.sqlite.guarded import Guarded
-from stepwell.store.sqlite.reader import pool_of, resolve_entries, resolve_event, text_of_blob
-from stepwell.store.sqlite.sql import bulk, columns, position, sql
+from stepwell.store.sqlite.reader import pool_of
+from stepwell.store.sqlite.sql import bulk, position, sql
 from stepwell.store.sqlite.told import TOLD, TOLD_OF_COMMIT
 
 log = logging.getLogger("stepwell.sqlite")
@@ -300,8 +302,7 @@ class SqliteSession:
 
     def entries_of(self, run_no: int, kinds: Collection[str], until: int) -> list[Entry]:
         rows = self._all("find/entries_of", run_no, _json(list(kinds)).decode(), until)
-        with TOLD:
-            return resolve_entries(self._db, [Entry(*row) for row in rows])
+        return resolve_entries(self._all, [Entry(*row) for row in rows])
 
     def blobs(self, keys: Collection[tuple[int, str]]) -> list[Blob]:
         return [Blob(*row) for row in self._keyed("load/blobs", keys)]
@@ -474,15 +475,15 @@ class SqliteSession:
 
     def _read(self, reading: Reading) -> Any:
         if reading.what == "blob":
-            return text_of_blob(self._db, reading.run_no, 0, "@" + reading.hash)
+            return text_of_blob(self._all, reading.run_no, 0, "@" + reading.hash)
         if reading.what == "event":
             row = self._db.execute(sql("list/event_by_no"), (reading.event_no,)).fetchone()
-            return None if row is None else resolve_event(self._db, Event(*row))
+            return None if row is None else resolve_event(self._all, Event(*row))
         if reading.what == "at":
             return self._db.execute(sql("find/time_of"), (reading.run_no, reading.until)).fetchone()[0]
         bounds = (reading.run_no, reading.after, reading.until + (reading.what == "journal"))
         rows = self._db.execute(sql("list/entries_until"), bounds).fetchall()
-        entries = resolve_entries(self._db, [Entry(*row) for row in rows])
+        entries = resolve_entries(self._all, [Entry(*row) for row in rows])
         if reading.what == "journal":
             return kept(entries)
         return [one for one in entries if (one.n if reading.what == "own" else one.kind in DELIVERABLE)]
