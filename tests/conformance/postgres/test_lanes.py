@@ -229,7 +229,7 @@ def test_what_a_savepoint_brought_is_locked_anew_after_it(bench: Bench, store: S
     bench.start("r")
     with closing(Bench(store, mutations=mutating, name="mutating")) as lane:
         assert isinstance(lane.do(c.Invoke("m:f")), c.Invoked)
-    names = [body.name for entry in bench.journal("r") if isinstance(body := body_of(entry), SignalReceived)]
+    names = [told.name for entry in bench.journal("r") if isinstance(told := body_of(entry), SignalReceived)]
     assert names == ["theirs", "ours"]
     assert mutating.calls == 1
     assert_lawful(store, bench.settings)
