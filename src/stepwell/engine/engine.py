@@ -98,7 +98,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         try:
             await asyncio.shield(opening)
         except BaseException:  # the thread goes on when we are canceled, and what it opened is ours to close
+            late = self._loop.call_later(CLOSE_S, self._give_up)
             await asyncio.wait([opening])
+            late.cancel()
             await self.close()
             raise
         self._reads = True

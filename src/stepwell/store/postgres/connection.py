@@ -32,9 +32,10 @@ _DEFAULTS: dict[str, Any] = {
 _SETTINGS = "set plan_cache_mode = force_custom_plan; set jit = off; set idle_in_transaction_session_timeout = {}"
 
 
-def connect(conninfo: str, *, pooled: bool, idle_ms: int, lane: str = "") -> Db:
+def connect(conninfo: str, opened: Callable[[Db], None], *, pooled: bool, idle_ms: int, lane: str = "") -> Db:
     """Opens a connection; each statement is its own transaction until one begins. Raises psycopg's errors.
 
+    `opened` is given it before anything is asked on it, since a server that stands still does not answer; it may raise.
     `pooled`: there is a pooler in between that changes the server's connection after each transaction: nothing is
     prepared, nothing is set. `idle_ms`: how long a transaction may stand still until the server ends it, since its
     process may have been stopped. `lane`: whose it is; the server shows it, unless the address names the application.
@@ -45,12 +46,17 @@ def connect(conninfo: str, *, pooled: bool, idle_ms: int, lane: str = "") -> Db:
         cursor_factory=psycopg.RawCursor,
         prepare_threshold=None if pooled else 0,
     )
-    db.prepared_max = PREPARED
-    db.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each statement is prepared for many
-    if not pooled:
-        db.execute(_SETTINGS.format(idle_ms), prepare=False)
-        if lane:
-            db.execute(sql("lane/name"), (NAME, lane), prepare=False)
+    try:
+        opened(db)
+        db.prepared_max = PREPARED
+        db.adapters.register_dumper(int, Int8Dumper)  # one type for all, or each statement is prepared for many
+        if not pooled:
+            db.execute(_SETTINGS.format(idle_ms), prepare=False)
+            if lane:
+                db.execute(sql("lane/name"), (NAME, lane), prepare=False)
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

@@ -86,12 +86,18 @@ class PostgresStore:
 
     def connect(self, lane: str = "") -> Db:
         """`lane`: which one it belongs to. Raises psycopg's errors."""
+        self._need_uncut()
+        return connect(self._conninfo, self._keep, pooled=self._pooled, idle_ms=self._idle_ms, lane=lane)
+
+    def _keep(self, db: Db) -> None:
+        """From here on `cut` reaches it."""
+        with self._lock:
+            self._need_uncut()
+            self._connections.add(db)
+
+    def _need_uncut(self) -> None:
         if self._is_cut:
             raise psycopg.OperationalError("the store is being closed")
-        db = connect(self._conninfo, pooled=self._pooled, idle_ms=self._idle_ms, lane=lane)
-        with self._lock:
-            self._connections.add(db)
-        return db
 
     def opened(self) -> Db:
         """A connection, or `Unavailable`: the server is not reachable, or too old."""
@@ -162,8 +168,8 @@ class PostgresStore:
         return bool(self._bells) and all(bell.hears for bell in self._bells)
 
     def cut(self) -> None:
-        self._is_cut = True
         with self._lock:
+            self._is_cut = True
             connections = list(self._connections)
         for db in connections:
             cut(db)
