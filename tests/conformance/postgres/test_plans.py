@@ -11,8 +11,9 @@ import pytest
 
 from stepwell.model.rows import Blob, Message, Output, Request
 from stepwell.store.port import RunFilter
+from stepwell.store.postgres.exchange import Exchange
 from stepwell.store.postgres.reader import runs_statement
-from stepwell.store.postgres.sql import sql
+from stepwell.store.postgres.sql import PLANNED_ONCE, Anew, sql
 from stepwell.store.postgres.store import PostgresStore
 from tests.support import postgres
 
@@ -38,7 +39,15 @@ BUSY: tuple[dict[str, Any], ...] = (
     {"state": "blocked", "pool_key": "k"},
     {"state": "ready"},
 )
-SAMPLES = {"bigint": "1", "text": "'a'", "bigint[]": "'{1,2}'", "text[]": "'{a}'", "json": "'[]'", "regclass": "'run'"}
+SAMPLES = {
+    "bigint": "1",
+    "integer": "1",
+    "text": "'a'",
+    "bigint[]": "'{1,2}'",
+    "text[]": "'{a}'",
+    "json": "'[]'",
+    "regclass": "'run'",
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +79,18 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connecti
 
 
 def plan(db: psycopg.Connection[tuple[Any, ...]], statement: str) -> str:
-    """How the server would run it, with values of the types that it asks for."""
-    db.execute(f"prepare looked_at as {statement}".encode(), prepare=False)
-    types = "select parameter_types::text[] from pg_prepared_statements where name = 'looked_at'"
-    try:
-        values = ", ".join(SAMPLES[kind] for kind in db.execute(types.encode()).fetchall()[0][0])
-        call = f"explain execute looked_at{f'({values})' if values else ''}"
-        steps = db.execute(call.encode(), prepare=False).fetchall()
-    finally:
-        db.execute(b"deallocate looked_at", prepare=False)
+    """How the server would run it for a lane, with values of the types that it asks for."""
+    with db.transaction(force_rollback=True):
+        if not isinstance(statement, Anew):
+            db.execute(sql("plan/keep"), prepare=False)
+        db.execute(f"prepare looked_at as {statement}".encode(), prepare=False)
+        types = "select parameter_types::text[] from pg_prepared_statements where name = 'looked_at'"
+        try:
+            values = ", ".join(SAMPLES[kind] for kind in db.execute(types.encode()).fetchall()[0][0])
+            call = f"explain execute looked_at{f'({values})' if values else ''}"
+            steps = db.execute(call.encode(), prepare=False).fetchall()
+        finally:
+            db.execute(b"deallocate looked_at", prepare=False)
     return "\n".join(step for (step,) in steps)
 
 
@@ -136,3 +148,38 @@ def test_lists_of_runs_use_the_index_of_their_filter(
         step for (step,) in grown.execute(f"explain {statement}".encode(), values, prepare=False).fetchall()
     )
     assert re.search("run_(event|bad|held|result)", steps), steps
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    store = PostgresStore(postgres.address(tmp_path_factory.mktemp("bare")))
+    store.migrate()
+    with closing(store.connect()) as db:
+        yield db
+    store.close()
+
+
+@pytest.mark.parametrize("act", sorted(PLANNED_ONCE))
+def test_a_plan_that_is_kept_is_the_same_on_empty_tables_as_on_full_ones(
+    bare: psycopg.Connection[tuple[Any, ...]], grown: psycopg.Connection[tuple[Any, ...]], act: str
+) -> None:
+    assert not isinstance(sql(act), Anew)
+    empty, full = (re.sub(r"  \(cost=.*\)", "", plan(db, sql(act))) for db in (bare, grown))
+    assert empty == full
+    assert "Seq Scan" not in empty
+
+
+def test_all_others_are_planned_anew_on_the_same_connection(store: PostgresStore) -> None:
+    """For their values, and only they: what comes in the next round trip is not."""
+    link = Exchange(store.connect(), keeps_plans=True)
+    asked = "select current_setting('plan_cache_mode'), current_setting('enable_seqscan')"
+    kept, anew = [("force_generic_plan", "off")], [("force_custom_plan", "on")]
+    assert [link.rows(asked), link.rows(Anew(asked)), link.rows(asked)] == [kept, anew, kept]
+    link.rows("begin")
+    assert [one.rows for one in link.all((asked, ()), (Anew(asked), ()))] == [anew, anew]
+    assert link.rows(asked) == kept
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        link.rows(Anew("select 1 / 0"))
+    link.rows("rollback")
+    assert link.rows(asked) == kept
+    link.db.close()

@@ -16,6 +16,7 @@ from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
 from stepwell.store.postgres.connection import Db
+from stepwell.store.postgres.sql import Anew, sql
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -48,9 +49,10 @@ class Exchange:
     """All that a session says on its connection; each statement is prepared when it first goes there.
 
     The driver prepares nothing on it from now on: it would forget all at each rollback, in the server too.
+    `keeps_plans`: of all but what is to be planned anew; planning takes longer than most statements.
     """
 
-    def __init__(self, db: Db) -> None:
+    def __init__(self, db: Db, *, keeps_plans: bool = False) -> None:
         self.db = db
         self._prepares = db.prepare_threshold is not None
         db.prepare_threshold = None
@@ -58,6 +60,9 @@ class Exchange:
         self._given = 0
         self._poll = select.poll()
         self._poll.register(db.fileno(), select.POLLIN)
+        self._keeps_plans = keeps_plans and self._prepares
+        if self._keeps_plans:
+            self._all((sql("plan/keep"), ()))
 
     def rows(self, text: str, values: Sequence[Any] = ()) -> Rows:
         """The rows of one statement."""
@@ -68,6 +73,11 @@ class Exchange:
 
         A connection on which not all was answered is closed.
         """
+        if self._keeps_plans and any(isinstance(one, Adapted) or isinstance(one[0], Anew) for one in statements):
+            return self._all((sql("plan/anew"), ()), *statements, (sql("plan/as_before"), ()))[1:-1]
+        return self._all(*statements)
+
+    def _all(self, *statements: Statement | Adapted) -> list[Answer]:
         connection = self.db.pgconn
         if connection.status != ConnStatus.OK:
             raise psycopg.OperationalError(_LOST)

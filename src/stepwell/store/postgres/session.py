@@ -45,7 +45,7 @@ class PostgresSession:
     def __init__(self, connect: Connect, lane: str, *, idle_ms: int | None = None) -> None:
         self._connect, self._lane = connect, lane
         self._bound = [] if idle_ms is None else [(f"set local idle_in_transaction_session_timeout = {idle_ms}", ())]
-        self._link = Exchange(connect())
+        self._link = Exchange(connect(), keeps_plans=True)
         self._app = PostgresTables(lambda: self._link, "write")
         self.heals = True
         self.now: int = self._link.rows(sql("lane/clock"))[0][0]
@@ -71,7 +71,7 @@ class PostgresSession:
         self._ahead, self._ahead_runs, self._ahead_tasks = ahead, [], {}
         with TOLD:
             if self._link.db.closed:
-                self._link = Exchange(self._connect())
+                self._link = Exchange(self._connect(), keeps_plans=True)
             try:
                 self._begin(ahead)
             except psycopg.errors.ReadOnlySqlTransaction:
@@ -128,7 +128,7 @@ class PostgresSession:
     def committed(self) -> bool:
         with TOLD:
             self._link.db.close()
-            self._link = Exchange(self._connect())
+            self._link = Exchange(self._connect(), keeps_plans=True)
             number = self._link.rows(sql("lane/asked"), (self._lane,))[0][0]
         return bool(number >= self._number)
 
