@@ -3,10 +3,11 @@
 from itertools import pairwise
 
 from stepwell.model.rows import Blob, Manifest, Message, Pool, Request
+from stepwell.model.settings import RANGES
 from stepwell.model.words import STATUSES, TASK_STATES
-from stepwell.store.port import Session
+from stepwell.store.port import Session, Store
 
-from .filling import NOW, ODD, entry, event, fill, loading, run, task, writing
+from .filling import NOW, ODD, entry, event, fill, loading, look, run, task, writing
 
 
 def test_nothing_asked_for_is_nothing(session: Session) -> None:
@@ -56,6 +57,15 @@ def test_odd_ids_are_found_and_only_they(session: Session) -> None:
             assert s.leased_counts([(name[:64], name[:64], name), (name[:64], name[:64], name + "x")]) == [1, 0]
         assert len(s.runs_by_id([(name[:64], name) for name in ODD])) == len(ODD)
         assert s.runs_by_id([("", name) for name in ODD]) == []
+
+
+def test_tasks_of_the_longest_journal_are_not_taken_for_those_of_the_next_run(store: Store, session: Session) -> None:
+    """Stores pack the run and the number of a task, which is that of an entry, into one."""
+    last = RANGES["journal_entries"][1]
+    fill(session, task(2, 1), task(2, last), task(3, 1))
+    with loading(session) as s:
+        assert sorted((one.run_no, one.k) for one in s.open_tasks([2])) == [(2, 1), (2, last)]
+    assert [one.k for one in look(store, lambda reader: reader.tasks_of(2))] == [1, last]
 
 
 def test_open_tasks_and_children_of_runs(session: Session) -> None:

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import count
 from typing import Self
 
@@ -29,10 +29,8 @@ STRESS_S = 2.0
 def lanes(store: PostgresStore, number: int, clock: Clock | None = None) -> Iterator[list[Bench]]:
     """So many; what they leave behind is lawful, and none of them was in a deadlock."""
     before = deadlocks(store)
-    benches = [Bench(store, clock=clock, name=f"lane{n}") for n in range(number)]
-    yield benches
-    for bench in benches:
-        bench.close()
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(Bench(store, clock=clock, name=f"lane{n}"))) for n in range(number)]
     assert deadlocks(store) == before
     assert_lawful(store)
 

@@ -1,7 +1,6 @@
-"""A session of a SQLite file: what it keeps between batches, how much it looks at, what it says of a lost commit."""
+"""A session of SQLite: what it keeps between batches, how much it looks at, and what it says of a lost commit."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,24 +9,22 @@ from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.model.entries import ActionScheduled, raw
 from stepwell.model.settings import Settings
+from stepwell.store.port import Refused
 from stepwell.store.sqlite.session import CACHED_CHARS, GROUPS, SqliteSession
 from stepwell.store.sqlite.store import SqliteStore
-from tests.support import Bench, assert_lawful
+from tests.support import Bench, assert_lawful, snapshot
 
-from .filling import NOW, put, run
+from ..filling import NOW, entry, fill, loading, put, run
 
 WIDE = '"' + "x" * (CACHED_CHARS + 1) + '"'
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    store = SqliteStore(tmp_path / "s.sqlite", sync="normal")
-    store.migrate()
+def bench(store: SqliteStore) -> Iterator[Bench]:
     bench = Bench(store)
     yield bench
     bench.close()
     assert_lawful(store)
-    store.close()
 
 
 def session_of(bench: Bench) -> SqliteSession:
@@ -106,3 +103,60 @@ def test_a_claim_of_one_kind_of_work_finds_it_among_very_many_others(bench: Benc
     bench.all(*(c.StartRun(f"r{number}", "wf", requires=f"workflow:{number:03}") for number in range(3 * GROUPS)))
     found = [one.run.id for _ in range(4) for one in bench.claim(requires=("workflow:250",))]
     assert found == ["r250"]
+
+
+def test_the_cache_is_dropped_when_another_connection_has_committed(store: SqliteStore) -> None:
+    one, two = store.session("one"), store.session("two")
+    fill(one, run(1))
+    with loading(one) as s:
+        kept = s.runs([1])[0]
+    with loading(one) as s:
+        assert s.runs([1])[0] is kept, "own commits keep the cache"
+    fill(two, run(2))
+    with loading(one) as s:
+        assert s.runs([1])[0] is not kept
+    one.close()
+    two.close()
+
+
+def test_whether_a_commit_happened_is_told_by_the_lanes_row(store: SqliteStore) -> None:
+    session = store.session("lane")
+    fill(session, run(1))
+    assert session.committed() is True, "what was flushed last is there"
+    unit = Unit(Settings())
+    put(unit, run(2))
+    session.begin()
+    session.flush(unit, NOW)
+    session._db.execute("rollback")
+    session._unlock()
+    assert session.committed() is False, "what was flushed last is not there"
+    fill(session, run(2))
+    with loading(session) as s:
+        assert sorted(row.no for row in s.runs([1, 2])) == [1, 2]
+    session.close()
+
+
+def test_one_bad_row_among_many_refuses_them_all(store: SqliteStore) -> None:
+    session = store.session("lane")
+    fill(session, run(1), entry(1, 50))
+    before = snapshot(store)
+    session.begin()
+    unit = Unit(Settings())
+    unit.runs.seed(1, run(1))
+    put(unit, *(entry(1, seq) for seq in range(1, 70)))
+    with pytest.raises(Refused, match="UNIQUE"):
+        session.flush(unit, NOW)
+    session.rollback()
+    assert snapshot(store) == before
+
+
+def test_what_goes_wrong_after_a_commit_is_not_told_as_a_failed_commit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: SqliteSession, unit: Unit) -> None:
+        raise ValueError("a bug in the cache")
+
+    monkeypatch.setattr(SqliteSession, "_remember", broken)
+    assert bench.start("r").created
+    assert not bench.start("r").created, "it is there"
+    assert "the row cache starts again" in caplog.text
