@@ -1,10 +1,15 @@
 """Loading by key, and finding by index, in the order that the rules rely on."""
 
+from collections import Counter
 from itertools import pairwise
 
+from stepwell.kernel.needs import need_of
+from stepwell.kernel.unit import Unit
+from stepwell.model import commands as c
 from stepwell.model.rows import Blob, Manifest, Message, Pool, Request
-from stepwell.model.settings import RANGES
+from stepwell.model.settings import RANGES, Settings
 from stepwell.model.words import STATUSES, TASK_STATES
+from stepwell.store.load import load
 from stepwell.store.port import Session, Store
 
 from .filling import NOW, ODD, entry, event, fill, loading, look, run, task, writing
@@ -228,6 +233,32 @@ def test_overdue_runs_are_past_a_deadline_or_a_cancel_that_a_lease_ignores(sessi
         assert [row.no for row in s.overdue(NOW, NOW - 30, 10)] == [1, 4, 9, 11]
         assert [row.no for row in s.overdue(NOW, NOW - 10, 10)] == [1, 4, 5, 7, 9, 10, 11]
         assert [row.no for row in s.overdue(NOW, NOW - 10, 1)] == [1]
+
+
+def test_a_claim_looks_at_no_more_tasks_than_their_pools_let_be_leased(session: Session) -> None:
+    """Whoever is looked at is locked: a thousand that wait for a slot cost nobody anything."""
+    pools = {
+        "full": Pool("main", "full", limit=1),
+        "paused": Pool("main", "paused", limit=9, paused=True),
+        "slow": Pool("main", "slow", rate=10, tokens=0.5, refilled_at=NOW),
+        "some": Pool("main", "some", limit=9, rate=10, tokens=2.5, refilled_at=NOW),
+        "few": Pool("main", "few", limit=4, key_limit=9),
+    }
+    places = [*pools, "free"]
+    ready = [task(10 * place + n, pool=pool) for place, pool in enumerate(places) for n in range(1, 9)]
+    leased = [task(100 + n, pool="few" if n else "full", state="leased") for n in range(3)]
+    fill(session, *pools.values(), *ready, *leased)
+
+    def looked_at(*batch: c.Command) -> Counter[str]:
+        unit = Unit(Settings())
+        with loading(session) as s:
+            load(s, unit, need_of(batch)[0], NOW)
+        return Counter(one.pool for one in unit.tasks.rows.values() if one.state == "ready")
+
+    claim = c.Claim("w", "secret", limit=50)
+    assert looked_at(claim) == {"some": 2, "few": 8, "free": 8}  # of keys, all are looked at: some may be full
+    assert looked_at(claim, c.Finish(c.Lease(100, 1, 1, "t"), 1, c.Completed("1")))["full"] == 1
+    assert looked_at(claim, c.SetPool(Pool("main", "full", limit=2)))["full"] == 8
 
 
 def test_blocked_tasks_by_key(session: Session) -> None:

@@ -1,5 +1,6 @@
 """Tasks: their states, the slots of pools, and the delay before a retry."""
 
+from math import inf
 from typing import Annotated
 
 import msgspec
@@ -9,7 +10,7 @@ from stepwell.kernel import check
 from stepwell.kernel.unit import NEW, TaskKey, Unit
 from stepwell.model.errors import Invalid
 from stepwell.model.ids import unit_interval
-from stepwell.model.rows import Task
+from stepwell.model.rows import Pool, Task
 from stepwell.model.words import TRANSITIONS, TaskState
 
 
@@ -59,6 +60,16 @@ def slot(unit: Unit, task: Task, now: int) -> str:
     if pool.rate is not None and tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at) < 1:
         return "rate"
     return "free"
+
+
+def free_slots(pool: Pool, used: int, now: int) -> float:
+    """How many more tasks a pool lets be leased now, of which `used` are, as far as no key is full."""
+    if pool.paused:
+        return 0
+    left = inf if pool.limit is None else pool.limit - used
+    if pool.rate is None:
+        return left
+    return min(left, tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at))
 
 
 def take(unit: Unit, task: Task, now: int) -> None:

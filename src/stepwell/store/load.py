@@ -17,6 +17,7 @@ from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.fold import body_of
 from stepwell.kernel.leases import claim_key, worth_writing
 from stepwell.kernel.needs import Need
+from stepwell.kernel.tasks import free_slots
 from stepwell.kernel.unit import PoolKey, Table, TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
@@ -47,7 +48,7 @@ def load(session: Session, unit: Unit, need: Need, now: int, *, wait: bool = Fal
         _blocked_keys(session, unit, need)
     looks = _looks(session, need)
     _limits(session, unit, need, looks)
-    found += _candidates(session, unit, looks)
+    found += _candidates(session, unit, need, looks, now)
     more: set[int] = set()
     if need.internal:
         tasks, more = _work(session, unit, need.internal, now)
@@ -240,29 +241,42 @@ def _looks(session: Session, need: Need) -> list[_Look]:
     ]
 
 
-def _candidates(session: Session, unit: Unit, looks: list[_Look]) -> list[Task]:
+def _candidates(session: Session, unit: Unit, need: Need, looks: list[_Look], now: int) -> list[Task]:
+    """What claims may lease. Who cannot be leased is not looked at, since whoever is looked at is locked."""
     found: dict[TaskKey, Task] = {}
     for look in looks:
         most = min(look.most, unit.settings.claim_limit) + 1
-        keyed = {group: row.key_limit for group in look.groups if (row := unit.pools.get((group[2], group[0])))}
-        tasks = _first(session, [group for group in look.groups if keyed.get(group) is None], most)
+        free = {group: slots for group in look.groups if (slots := _free(unit, need, group, most, now)) > 0}
+        keyed = {group: row.key_limit for group in free if (row := unit.pools.get((group[2], group[0])))}
+        tasks = _first(session, {group: free[group] for group in free if keyed.get(group) is None}, most)
         for group, key_limit in keyed.items():
             if key_limit is not None:
-                tasks += session.ready({group: max(most, LOOKED_AT)})
-                tasks += _behind(session, unit, group, key_limit, most)
+                tasks += session.ready({group: max(free[group], LOOKED_AT)})
+                tasks += _behind(session, unit, group, key_limit, free[group])
         found.update({(task.run_no, task.k): task for task in tasks})
         unit.candidates[look.signature] = list(dict.fromkeys(_keys(tasks)))
     return list(found.values())
 
 
-def _first(session: Session, groups: list[Group], most: int) -> list[Task]:
+def _free(unit: Unit, need: Need, group: Group, most: int, now: int) -> int:
+    """How many tasks of a group this batch may lease, at most `most`, if all that it may end was of the same pool."""
+    pool = unit.pools.get((group[2], group[0]))
+    if pool is None or (pool.scope, pool.name) in need.limiting:
+        return most
+    used = unit.used.get((pool.scope, pool.name, None)) or 0
+    ends = len(need.tasks) + len(need.closing) + len(need.closing_ids)
+    return int(min(most, free_slots(pool, max(0, used - ends), now)))
+
+
+def _first(session: Session, free: dict[Group, int], most: int) -> list[Task]:
     """The first tasks of all groups, at least `most` where so many are ready: each scope has the same share of a claim.
 
-    A group gives more where that is too few, and where it would be passed by another one of its scope.
+    A group gives more where that is too few, and where it would be passed by another one of its scope; but no more than
+    it has `free` slots.
     """
-    scopes = Counter(scope for _, _, scope in groups)
+    scopes = Counter(scope for _, _, scope in free)
     share = -(-most // max(1, len(scopes)))
-    wanted = {group: -(-share // scopes[group[2]]) for group in groups}
+    wanted = {group: min(-(-share // scopes[group[2]]), slots) for group, slots in free.items()}
     found: dict[TaskKey, Task] = {}
     while wanted:
         tasks = session.ready(wanted)
@@ -273,9 +287,9 @@ def _first(session: Session, groups: list[Group], most: int) -> list[Task]:
         for task in found.values():
             lowest[task.scope] = max(task.priority, lowest.get(task.scope, task.priority))
         wanted = {
-            group: min(count * 4, most)
+            group: min(count * 4, free[group])
             for group, count in wanted.items()
-            if count < most and counts[group] >= count and (len(found) < most or last[group] < lowest[group[2]])
+            if count < free[group] and counts[group] >= count and (len(found) < most or last[group] < lowest[group[2]])
         }
     return list(found.values())
 
