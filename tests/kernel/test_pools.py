@@ -119,6 +119,31 @@ def test_a_rate_gives_so_many_a_time_and_a_full_bucket_first(bench: Bench) -> No
     assert ids(bench.claim()) == ["d", "e"]
 
 
+def test_a_clock_that_is_put_back_stops_no_rate(bench: Bench) -> None:
+    pool(bench, rate=1, rate_ms=1_000)
+    starts(bench, *"abcd")
+    assert ids(bench.claim()) == ["a"]
+    bench.clock.tick(-600_000)
+    assert ids(bench.claim()) == [], "nobody knows how long it was, so what was left is left"
+    bench.clock.tick(999)
+    assert ids(bench.claim()) == []
+    bench.clock.tick(1)
+    assert ids(bench.claim()) == ["b"]
+
+
+def test_a_time_that_is_a_little_behind_gives_no_more_than_the_rate(bench: Bench) -> None:
+    """A lane that waited for the pool has an older time than the one that had it."""
+    pool(bench, rate=1, rate_ms=6_000)
+    starts(bench, *"abc")
+    assert ids(bench.claim()) == ["a"]
+    bench.clock.tick(-5_000)
+    assert ids(bench.claim()) == []
+    bench.clock.tick(6_000)
+    assert ids(bench.claim()) == []
+    bench.clock.tick(5_000)
+    assert ids(bench.claim()) == ["b"]
+
+
 def test_a_paused_pool_gives_nothing_until_it_goes_on(bench: Bench) -> None:
     pool(bench, paused=True)
     starts(bench, "a")

@@ -13,6 +13,10 @@ from stepwell.model.ids import unit_interval
 from stepwell.model.rows import Pool, Task
 from stepwell.model.words import TRANSITIONS, TaskState
 
+#: By how much a pool may have been refilled after now, where one lane waited for another that had a later time. Past it
+#: the clock was put back, as by a failover to a server whose clock is behind.
+AHEAD_MS = 10_000
+
 
 def move(unit: Unit, key: TaskKey, state: TaskState, now: int) -> Task:
     """Changes a task's state along the table of transitions; answers the row, for what else the caller sets."""
@@ -57,8 +61,12 @@ def slot(unit: Unit, task: Task, now: int) -> str:
         used = unit.used.get((task.scope, task.pool, task.pool_key)) or 0
         if used >= pool.key_limit:
             return "key_full"
-    if pool.rate is not None and tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at) < 1:
-        return "rate"
+    if (rate := pool.rate) is not None:
+        if pool.refilled_at > now + AHEAD_MS:  # nothing would be refilled until the clock is there again
+            pool = unit.pools.edit((task.scope, task.pool))
+            pool.refilled_at = now
+        if tokens(pool.tokens, rate, pool.rate_ms, now - pool.refilled_at) < 1:
+            return "rate"
     return "free"
 
 

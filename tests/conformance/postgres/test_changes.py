@@ -203,6 +203,20 @@ def test_the_duty_is_one_processs_until_it_stops_doing_it(store: PostgresStore, 
     assert positions(store) == [1, 2], "who ends gives the duty back"
 
 
+def test_a_duty_of_another_clock_keeps_nobody_away(store: PostgresStore, commit: Callable[..., None]) -> None:
+    """The server that was failed over to is behind."""
+    commit()
+    assert stamped(store, "one") == Stamped(1)
+    ask(store, "update stamper set until = until + 600000")
+    commit()
+    with closing(store.connect()) as db:
+        db.execute("begin")
+        db.execute("select from stamper for update")
+        assert 0 < stamped(store, "two").held_ms <= DUTY_MS, "somebody is at it"
+    assert stamped(store, "two") == Stamped(1)
+    assert stamped(store, "one").held_ms > 0
+
+
 def test_one_who_has_nothing_to_do_takes_no_duty(store: PostgresStore) -> None:
     assert stamped(store) == Stamped()
     assert ask(store, "select holder, until from stamper") == [("", 0)]

@@ -50,7 +50,7 @@ class PostgresStamper:
         last = self._take(db)
         if last is None:
             db.execute("rollback", prepare=False)
-            held_ms = db.execute(sql("stamp/held")).fetchall()[0][0]
+            held_ms = db.execute(sql("stamp/held"), (DUTY_MS,)).fetchall()[0][0]
             return Stamped(held_ms=max(1, held_ms))  # somebody is in the middle of it, and may not come to its end
         count, waits_ms = db.execute(sql("stamp/move"), (last, None, limit, self._holder, DUTY_MS)).fetchall()[0]
         db.execute("commit" if count else "rollback", prepare=False)
@@ -59,7 +59,7 @@ class PostgresStamper:
 
     def _take(self, db: Db) -> int | None:
         """Begins, and locks the stamper's row: the last transaction that is done; None: somebody else has the duty."""
-        taken = sql("stamp/take").replace("$1", Literal(self._holder).as_string(db))
+        taken = sql("stamp/take").replace("$1", Literal(self._holder).as_string(db)).replace("$2", str(DUTY_MS))
         begin = "begin isolation level read committed; set local synchronous_commit = off"
         cursor = db.execute(f"{begin};\n{taken}", prepare=False)
         while cursor.nextset():
