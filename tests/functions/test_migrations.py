@@ -1,7 +1,5 @@
 """An app's own migrations: forward only, under the guard, with errors that name the file."""
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,8 +7,9 @@ import pytest
 from stepwell.functions.migrations import MAX_SCRIPT_BYTES, read_migrations
 from stepwell.model import errors
 from stepwell.store.port import Store
-from stepwell.store.postgres.store import PostgresStore
 from tests.support import LITE, STORES, open_store
+from tests.support.crowd import at_once
+from tests.support.postgres import ask, schema
 
 
 @pytest.fixture(params=sorted(STORES))
@@ -156,17 +155,10 @@ OFFENCES = [
 ]
 
 
-def kernels(store: Store) -> str:
-    """The kernel's schema on PostgreSQL."""
-    assert isinstance(store, PostgresStore)
-    with closing(store.connect()) as db:
-        return str(db.execute("select current_schema()").fetchall()[0][0])
-
-
 @pytest.mark.parametrize("store", ["postgres"], indirect=True)
 def test_what_is_not_the_apps_business_is_refused_whole_on_postgres(store: Store, folder: Path) -> None:
     """In one database, since each of them leaves nothing."""
-    kernel = kernels(store)
+    kernel = schema(store)
     for script, says in OFFENCES:
         (folder / "0001_bad.sql").write_text(f"create table before (a integer); {script}".replace("KERNEL", kernel))
         with pytest.raises(errors.Invalid, match="0001_bad of shop") as refused:
@@ -181,8 +173,7 @@ def test_two_servers_that_start_at_once_apply_each_once(store: Store, folder: Pa
     for number in range(1, 6):
         script = f"create table t{number} (a integer); insert into t{number} values ({number})"
         (folder / f"{number:04}_a.sql").write_text(script)
-    with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda _: apply(store, folder), range(4)))
+    done = at_once(*[lambda: apply(store, folder)] * 4)
     assert sorted(number for one in done for number in one) == [1, 2, 3, 4, 5]
 
 
@@ -190,10 +181,8 @@ def test_two_servers_that_start_at_once_apply_each_once(store: Store, folder: Pa
 def test_the_apps_tables_lie_in_a_schema_of_their_own(store: Store, folder: Path) -> None:
     (folder / "0001_a.sql").write_text("create table a (x integer)")
     apply(store, folder)
-    assert isinstance(store, PostgresStore)
-    with closing(store.connect()) as db:
-        found = db.execute("select schemaname from pg_tables where tablename = 'a' and schemaname like $1", ("%_app",))
-        assert (f"{kernels(store)}_app",) in found.fetchall()
+    found = ask(store, "select schemaname from pg_tables where tablename = 'a' and schemaname like $1", "%_app")
+    assert (f"{schema(store)}_app",) in found
 
 
 @pytest.mark.parametrize("store", LITE, indirect=True)

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from stepwell.store.postgres.store import PostgresStore
 from stepwell.worker.local import open_store
 from tests.functions.shop import Counter, Shop, opened, put_tables, spins_in_sql
 from tests.support import Bench, assert_lawful, postgres
+from tests.support.crowd import at_once
 from tests.support.pgbouncer import Pooler
+from tests.support.postgres import ask, schema
 
 #: Of a mutation here: others are in its way, and the machine may be busy.
 PATIENT_MS = 1_000
@@ -41,9 +43,14 @@ def benches(counter: Counter) -> Iterator[list[Bench]]:
         bench.close()
 
 
-def connected(counter: Counter) -> Any:
+@contextmanager
+def receipts_locked(counter: Counter) -> Iterator[None]:
+    """Somebody else has changed all receipts, and does not commit."""
     assert isinstance(counter.store, PostgresStore)
-    return closing(counter.store.connect())
+    with closing(counter.store.connect()) as db:
+        db.execute("begin")
+        db.execute(f"update {schema(counter.store)}_app.receipt set amount = amount".encode())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +58,6 @@ def pooler() -> Iterator[Pooler]:
     made = Pooler(postgres.server(), size=4)
     yield made
     made.close()
-
-
-def at_once(benches: list[Bench], *commands: c.Command) -> list[Any]:
-    with ThreadPoolExecutor(len(benches)) as pool:
-        return list(pool.map(lambda pair: pair[0].all(pair[1])[0], zip(benches, commands, strict=True)))
 
 
 def test_two_that_wait_for_each_other_both_commit(counter: Counter, benches: list[Bench], shop: Shop) -> None:
@@ -76,7 +78,7 @@ def test_two_that_wait_for_each_other_both_commit(counter: Counter, benches: lis
     for name in ("a", "b"):
         counter.invoke("shop:pay", f'{{"order_id":"{name}"}}')
     calls = [c.Invoke(path, f'{{"first":"{one}","second":"{two}"}}') for one, two in ("ab", "ba")]
-    replies = at_once(benches, *calls)
+    replies = at_once(*(partial(bench.do, call) for bench, call in zip(benches, calls, strict=True)))
     assert [type(reply) for reply in replies] == [c.Invoked, c.Invoked]
     assert counter.rows() == [("a", 3), ("b", 3)]
     assert len(runs) > 2, "one of them ran again"
@@ -84,10 +86,9 @@ def test_two_that_wait_for_each_other_both_commit(counter: Counter, benches: lis
 
 def test_one_that_cannot_have_its_way_is_run_six_times(counter: Counter, shop: Shop) -> None:
     """A failure to serialize, told by a function of the database. The rest of its batch waits no longer for it."""
-    with connected(counter) as db:
-        (schema,) = db.execute("select current_schema()").fetchone()
-        body = "$$ begin raise exception 'in the way' using errcode = 'serialization_failure'; end $$"
-        db.execute(f"create function {schema}_app.clash() returns integer language plpgsql as {body}")
+    body = "$$ begin raise exception 'in the way' using errcode = 'serialization_failure'; end $$"
+    made = f"create function {schema(counter.store)}_app.clash() returns integer language plpgsql as {body}"
+    ask(counter.store, made)
     runs: list[int] = []
 
     def clash(ctx: MutationContext) -> None:
@@ -111,10 +112,7 @@ def test_a_lock_that_somebody_holds_is_no_fault_of_the_mutation(counter: Counter
         ctx.db.execute("update receipt set amount = amount + 1 where order_id = 'a'")
 
     write = c.Mutate(lease, 1, 2, "k", shop.mutation(add).path, "{}")
-    with connected(counter) as db:
-        (schema,) = db.execute("select current_schema()").fetchone()
-        db.execute("begin")
-        db.execute(f"update {schema}_app.receipt set amount = amount")
+    with receipts_locked(counter):
         counter.bench.refused(write, errors.Unavailable)
     assert isinstance(counter.bench.do(write), c.Recorded)
     assert counter.rows() == [("a", 2)]
@@ -129,10 +127,7 @@ def test_who_does_not_want_to_wait_is_told_so_and_goes_on(counter: Counter, shop
             ctx.db.all("select * from receipt where order_id = 'a' for update nowait")
         return "later"
 
-    with connected(counter) as db:
-        (schema,) = db.execute("select current_schema()").fetchone()
-        db.execute("begin")
-        db.execute(f"update {schema}_app.receipt set amount = amount")
+    with receipts_locked(counter):
         assert counter.invoke(shop.bad(body)) == "later"
 
 
@@ -146,8 +141,7 @@ def test_one_counter_of_two_lanes_counts_each_once(counter: Counter, benches: li
     def call(bench: Bench) -> list[Any]:
         return [reply for _ in range(5) for reply in bench.all(*[c.Invoke(path)] * 5)]
 
-    with ThreadPoolExecutor(2) as pool:
-        replies = [reply for some in pool.map(call, benches) for reply in some]
+    replies = [reply for some in at_once(*(partial(call, bench) for bench in benches)) for reply in some]
     assert {type(reply) for reply in replies} == {c.Invoked}
     assert counter.rows() == [("n", 50)]
 
@@ -159,8 +153,7 @@ def test_a_connection_that_is_cut_in_a_mutation_runs_it_again(counter: Counter, 
     def body(ctx: MutationContext) -> int:
         runs.append(1)
         if len(runs) == 1:
-            with connected(counter) as db:
-                db.execute(f"select pg_terminate_backend(pid) from pg_stat_activity where {mine}")
+            ask(counter.store, f"select pg_terminate_backend(pid) from pg_stat_activity where {mine}")
         return ctx.db.execute("insert into receipt values ('good', 1)")
 
     assert counter.invoke(shop.bad(body)) == 1

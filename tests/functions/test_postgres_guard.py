@@ -1,7 +1,6 @@
 """What SQL of a mutation may not do on PostgreSQL, where no authorizer helps, and what makes it PostgreSQL's own."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ from stepwell.functions.define import Query
 from stepwell.functions.queries import AppQueries
 from stepwell.model import commands as c
 from stepwell.model import errors
-from stepwell.store.port import Store
 from stepwell.store.postgres.app_rules import is_kernels
-from stepwell.store.postgres.store import PostgresStore
 from stepwell.store.postgres.tokens import statements, tokens, with_parameters
 from tests.functions.shop import Counter, Shop, opened
 from tests.support import assert_lawful, snapshot
+from tests.support.postgres import ask, schema
 
 #: KERNEL stands for the kernel's schema.
 STATEMENTS = (
@@ -111,17 +109,6 @@ def counter(tmp_path: Path, shop: Shop) -> Iterator[Counter]:
         assert_lawful(counter.store, counter.bench.settings)
 
 
-def ask(store: Store, statement: str) -> list[Any]:
-    assert isinstance(store, PostgresStore)
-    with closing(store.connect()) as db:
-        cursor = db.execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
-
-
-def kernel_of(counter: Counter) -> str:
-    return str(ask(counter.store, "select current_schema()")[0][0])
-
-
 def told(counter: Counter, path: str) -> Any:
     """What a mutation that does its work answers."""
     (reply,) = counter.bench.all(c.Invoke(path))
@@ -146,7 +133,7 @@ def test_a_statement_that_is_not_the_apps_business_is_refused(counter: Counter) 
             if not said["catches"]:
                 raise
 
-    path, kernel = counter.shop.bad(body), kernel_of(counter)
+    path, kernel = counter.shop.bad(body), schema(counter.store)
     counter.bench.start("bystander")
     before = snapshot(counter.store)
     for number, sql in enumerate(STATEMENTS):
@@ -182,7 +169,7 @@ ALLOWED = (
 
 
 def test_what_only_looks_like_it_is_allowed(counter: Counter) -> None:
-    kernel = kernel_of(counter)
+    kernel = schema(counter.store)
     ask(counter.store, f"create table {kernel}.older (a integer)")  # it was there before, or is an extension's
     ask(counter.store, f"create function {kernel}.half(n integer) returns integer language sql as 'select n / 2'")
 

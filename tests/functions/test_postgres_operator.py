@@ -51,8 +51,7 @@ def test_a_user_who_may_not_make_a_schema_is_told_what_a_dba_does(plain: Postgre
 
 def test_a_role_confines_the_app_of_a_user_without_rights(plain: PostgresStore) -> None:
     plain.migrate()
-    with closing(plain.connect()) as db:
-        (name,) = db.execute("select current_schema()").fetchall()[0]
+    name = postgres.schema(plain)
     home = f"{name}_app"
     dba(f"create schema {home} authorization {name}; create role {home} nologin; grant {home} to {name}")
     try:

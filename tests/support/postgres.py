@@ -229,3 +229,8 @@ def cut(store: Store, db: Db) -> None:
 def deadlocks(store: Store) -> int:
     """How many the server has had to end."""
     return int(ask(store, "select deadlocks from pg_stat_database where datname = current_database()")[0][0])
+
+
+def schema(store: Store) -> str:
+    """The schema of the kernel's tables."""
+    return str(ask(store, "select current_schema()")[0][0])
