@@ -1,19 +1,17 @@
 """A connection that is cut anywhere in a batch, and at each byte of its commit (source: KERNEL, lost commit answer)."""
 
-import contextlib
 import itertools
 import socket
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from stepwell.model import commands as c
 from stepwell.store.postgres.store import PostgresStore
 from tests.support import Bench, assert_lawful, postgres
+from tests.support.proxy import SOCKET, Proxy, behind
 
 #: With nothing prepared, a flush brings the text of its statement.
 FLUSH, WORD = b"with act1 as", b"commit\x00"
@@ -21,30 +19,22 @@ FLUSH, WORD = b"with act1 as", b"commit\x00"
 STRIDE, DIGITS = 200, 8
 #: How many bytes further each cut of a whole batch is: a number that meets messages anywhere.
 STEP = 397
-SOCKET = ".s.PGSQL.5432"
 
 
-class Wire:
-    """A proxy on a socket of its own. Armed, it passes so many bytes of the next flush, commit and answer, and is cut;
-    with `now`, so many bytes of what comes next.
+class Wire(Proxy):
+    """On a socket of its own. Armed, it passes so many bytes of the next flush, commit and answer, and is cut; with
+    `now`, so many bytes of what comes next.
 
     `word`: where the commit's word ended; `passed`: how many bytes there were.
     """
 
-    def __init__(self, server: str, folder: Path) -> None:
-        self._server, self._left = server, -1
-        self._committing = False
+    def __init__(self, url: str, folder: Path) -> None:
+        self._left, self._committing = -1, False
         self.word = self.passed = 0
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(folder / SOCKET))
-        self._listener.listen()
-        self._ends = [self._listener]
-        self._threads: list[threading.Thread] = []
-        self._begin(self._accept)
-
-    def _begin(self, work: Callable[..., None], *given: object) -> None:
-        self._threads.append(threading.Thread(target=work, args=given, daemon=True))
-        self._threads[-1].start()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(folder / SOCKET))
+        listener.listen()
+        super().__init__(url, listener)
 
     def arm(self, count: int, *, now: bool = False) -> None:
         self._committing, self._left, self.passed = now, count, 0
@@ -56,45 +46,16 @@ class Wire:
     def armed(self) -> bool:
         return self._left >= 0
 
-    def close(self) -> None:
-        for end in self._ends:
-            _shut(end)
-        for thread in self._threads:
-            thread.join(5)
-        for end in self._ends:
-            end.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                self._ends += (client, server)
-                server.connect(self._server)
-                self._begin(self._pass, client, server, True)
-                self._begin(self._pass, server, client, False)
-
-    def _pass(self, one: socket.socket, other: socket.socket, asks: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := one.recv(65_536):
-                self._committing |= self.armed and asks and FLUSH in data
-                if not (self.armed and self._committing):
-                    other.sendall(data)
-                    continue
-                if asks and WORD in data:
-                    self.word = self.passed + data.index(WORD) + len(WORD)
-                self.passed += len(data)
-                passed, self._left = data[: self._left], self._left - len(data)
-                other.sendall(passed)
-                if not self.armed:
-                    break
-        for end in (one, other):
-            _shut(end)
-
-
-def _shut(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
+    def passes(self, data: bytes, other: socket.socket, asks: bool) -> bool:
+        self._committing |= self.armed and asks and FLUSH in data
+        if not (self.armed and self._committing):
+            return super().passes(data, other, asks)
+        if asks and WORD in data:
+            self.word = self.passed + data.index(WORD) + len(WORD)
+        self.passed += len(data)
+        passed, self._left = data[: self._left], self._left - len(data)
+        other.sendall(passed)
+        return self.armed
 
 
 @pytest.fixture
@@ -107,9 +68,8 @@ def folder() -> Iterator[Path]:
 def opened(folder: Path) -> tuple[Wire, PostgresStore, PostgresStore]:
     """A wire, a store behind it, and the same store without it."""
     direct = postgres.address(folder)
-    parts = conninfo_to_dict(direct)
-    wire = Wire(f"{parts['host']}/{SOCKET}", folder)
-    store = PostgresStore(make_conninfo("", **{**parts, "host": str(folder)}), pooled=True)
+    wire = Wire(direct, folder)
+    store = PostgresStore(behind(direct, host=str(folder)), pooled=True)
     store.migrate()
     return wire, store, PostgresStore(direct)
 

@@ -1,0 +1,68 @@
+"""A proxy between PostgreSQL and its clients: what goes through it can be held up or cut."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+#: What PostgreSQL calls its socket in a folder.
+SOCKET = ".s.PGSQL.5432"
+
+
+class Proxy:
+    """Passes all, in both directions, until it is closed. `left`: a client has gone."""
+
+    def __init__(self, url: str, listener: socket.socket) -> None:
+        self._server = f"{conninfo_to_dict(url)['host']}/{SOCKET}"
+        self._listener, self.left = listener, threading.Event()
+        self._ends = [listener]
+        self._threads: list[threading.Thread] = []
+        self._begin(self._accept)
+
+    def passes(self, data: bytes, other: socket.socket, asks: bool) -> bool:
+        """Gives the other side what came, of a client that `asks` or of the server. False cuts the connection."""
+        other.sendall(data)
+        return True
+
+    def close(self) -> None:
+        for end in self._ends:
+            _shut(end)
+        for thread in self._threads:
+            thread.join(5)
+        for end in self._ends:
+            end.close()
+
+    def _begin(self, work: Callable[..., None], *given: object) -> None:
+        self._threads.append(threading.Thread(target=work, args=given, daemon=True))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                self._ends += (client, server)
+                server.connect(self._server)
+                self._begin(self._pass, client, server, True)
+                self._begin(self._pass, server, client, False)
+
+    def _pass(self, one: socket.socket, other: socket.socket, asks: bool) -> None:
+        with contextlib.suppress(OSError):
+            while (data := one.recv(65_536)) and self.passes(data, other, asks):
+                pass
+        for end in (one, other):
+            _shut(end)
+        if asks:
+            self.left.set()
+
+
+def behind(url: str, **there: str | int) -> str:
+    """The address of the same database at another host or port."""
+    return make_conninfo("", **{**conninfo_to_dict(url), **there})
+
+
+def _shut(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
