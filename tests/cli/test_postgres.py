@@ -2,12 +2,16 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.cli.support import PATIENCE_S, Shop, flow, write_event
+from tests.cli.test_seed import Seed
+from tests.flows.originals import OriginalFile, fill
 from tests.server.support import OK, environ, stepwell
 from tests.support import durable_url
 
@@ -89,3 +93,27 @@ def test_who_only_looks_makes_no_tables(shop: Shop, url: str) -> None:
         assert "there are no tables of Stepwell" in shop.refused(*verb)
     assert shop.ok("db", "migrate")
     assert shop.json("runs", "list", STEPWELL_DB=url)["runs"] == []
+
+
+def test_a_dispatch_that_waits_leaves_it_to_a_worker_and_runs_it_here_where_none_takes_it(shop: Shop, url: str) -> None:
+    seed = Seed(shop.cwd)
+
+    def worker(event_id: str) -> str:
+        event = write_event(seed.cwd, event_id)
+        (run_id,) = seed.json("dispatch", "--wait", "--event", event, STEPWELL_DB=url)["runIds"]
+        run = seed.json("show-run", run_id, STEPWELL_DB=url)["run"]
+        assert run["status"] == "completed"
+        return str(run["attempts"][0]["worker"])
+
+    own = worker("e1")
+    with seed.serving(STEPWELL_DB=url) as line:
+        assert "listening" in line
+        assert own != worker("e2") == worker("e3"), "the server's, and not one of each command"
+
+
+def test_an_import_is_tried_before_it_is_made(shop: Shop, url: str) -> None:
+    with closing(OriginalFile(shop.cwd / "data", at_ms=time.time_ns() // 1_000_000 - 86_400_000)) as file:
+        fill(file)
+    take = ("import", "codex-flow-systemd-local", "data")
+    told = [shop.json(*take, *more, STEPWELL_DB=url) for more in (["--dry-run"], [], ["--dry-run"])]
+    assert [(one["events"], one["present"]) for one in told] == [(11, 0), (11, 0), (0, 11)]

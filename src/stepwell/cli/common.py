@@ -50,6 +50,19 @@ class Place(Struct, frozen=True):
         """The file of the database; None when it is no file."""
         return Path(self.url.removeprefix("sqlite:///")) if self.url.startswith("sqlite:///") else None
 
+    def exists(self) -> bool:
+        """Whether there is a database. Raises `Unavailable` where its server does not say."""
+        return open_store(self.url, self.settings).exists() if self.path is None else self.path.exists()
+
+    def _missing(self) -> Unknown:
+        if self.path is None:
+            hint = "Look at the address and its schema; `stepwell serve` and `stepwell db migrate` make the tables."
+            return Unknown(f"there are no tables of Stepwell in {public_address(self.url)}", hint=hint)
+        hint = "Use --cwd, --data-dir or --db; `stepwell serve` and `stepwell flow fire` make a database."
+        if (self.cwd / ORIGINAL_DATA / DATABASE).exists():
+            hint = f"codex-flow-systemd-local has one here: --data-dir {self.cwd / ORIGINAL_DATA}"
+        return Unknown(f"no database {self.path}", hint=hint, path=str(self.path))
+
     @asynccontextmanager
     async def open(
         self,
@@ -63,14 +76,8 @@ class Place(Struct, frozen=True):
         app: "App | None" = None,
     ) -> AsyncIterator[Local]:
         """Opens the store, and with `slots` a worker on it. Unless it may `create` one, there has to be one."""
-        if self.path is not None and not create and not self.path.exists():
-            hint = "Use --cwd, --data-dir or --db; `stepwell serve` and `stepwell flow fire` make a database."
-            if (self.cwd / ORIGINAL_DATA / DATABASE).exists():
-                hint = f"codex-flow-systemd-local has one here: --data-dir {self.cwd / ORIGINAL_DATA}"
-            raise Unknown(f"no database {self.path}", hint=hint, path=str(self.path))
-        if self.path is None and not create and not open_store(self.url, self.settings).exists():
-            hint = "Look at the address and its schema; `stepwell serve` and `stepwell db migrate` make the tables."
-            raise Unknown(f"there are no tables of Stepwell in {public_address(self.url)}", hint=hint)
+        if not create and not self.exists():
+            raise self._missing()
         if slots and options is None:
             options = flow_options(os.environ)
         roles = roles or slots > 0

@@ -43,7 +43,7 @@ def codex_flow(place: Place, folder: Path, dry_run: bool, drop_old: bool, as_jso
                 check_retention(original, place.settings, wall_ms())
             async with AsyncExitStack() as stack:
                 engine = None
-                if not dry_run or (place.path is not None and place.path.exists()):
+                if not dry_run or place.exists():
                     engine = (await stack.enter_async_context(place.open(create=not dry_run))).engine
                 rehearsed = engine is None or dry_run
                 desk = rehearse_in(engine, place.settings, wall_ms) if rehearsed or engine is None else adopt_in(engine)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 from msgspec import Struct
 
+from stepwell.cli import seed_runner as runner
 from stepwell.cli import seed_verbs as verbs
 from stepwell.cli.common import ORIGINAL_DATA, clean, find_place
 from stepwell.cli.main import finish
@@ -53,9 +54,9 @@ SHORT = {"events": LIST_EVENTS, "event": SHOW_EVENT, "replay": REPLAY, "runs": L
 BACKEND = {**LONG, **SHORT, "run": SHOW_RUN}
 RUNNER = {
     **LONG, **SHORT,
-    "list": Verb(verbs.list_flows, "list"),
-    "fire": Verb(verbs.fire, "fire --event FILE", ("event",)),
-    "run": Verb(verbs.run_step, "run FLOW STEP --event FILE", ("event",), 2),
+    "list": Verb(runner.list_flows, "list"),
+    "fire": Verb(runner.fire, "fire --event FILE", ("event",)),
+    "run": Verb(runner.run_step, "run FLOW STEP --event FILE", ("event",), 2),
 }  # fmt: skip
 
 _OPTIONS = (

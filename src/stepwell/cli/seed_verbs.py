@@ -1,4 +1,4 @@
-"""What the seed's verbs do (source: spec codex-flows 4.8): the views of the HTTP server, printed."""
+"""The verbs of the seed's backend (source: spec codex-flows 4.8): the views of the HTTP server, printed."""
 
 import asyncio
 import os
@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import click
-import msgspec
 from msgspec import Struct
 
 from stepwell.cli.chain import to_the_end
-from stepwell.cli.common import Place, clean, print_json, read_file, run_async
+from stepwell.cli.common import Place, print_json, read_file, run_async
 from stepwell.cli.given import flow_options, server_options
 from stepwell.flows.backend import iso_ms
-from stepwell.flows.discovery import discover
 from stepwell.flows.events import FlowEvent, parse_event
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.views import accepted_view, event_id_of, full_run_view, run_view, stored_event_view
 from stepwell.model.commands import Accepted
-from stepwell.model.errors import Invalid, StepwellError, Unknown
+from stepwell.model.errors import Invalid, Unknown
 from stepwell.model.rows import Run
 from stepwell.model.words import STATUSES
 from stepwell.store.port import Reader, RunFilter
@@ -174,7 +171,7 @@ def dispatch(asked: Asked) -> None:
     body = read_file(asked.options["event"])
 
     async def work(local: Local) -> Accepted:
-        return await local.flows.dispatch(_event(body, local), by="dispatch")
+        return await local.flows.dispatch(event_in(body, local), by="dispatch")
 
     _start(asked, work)
 
@@ -204,21 +201,24 @@ def _start(asked: Asked, work: Any) -> None:
 
 
 async def _ended(asked: Asked, run_ids: Sequence[str]) -> list[Run]:
-    """Waits for runs. Where no worker lives, or none takes them, they are run here: nobody waits for ever."""
-    own = any_worker(asked.place.path) is not True
+    """Waits for runs. Where no worker lives, or none takes them, they are run here: nobody waits for ever.
+
+    Whether one lives cannot be known on PostgreSQL, so there they are left to it for a while.
+    """
+    own = any_worker(asked.place.path) is False
     options = asked.flow_options()
     while True:
         slots = max(1, asked.options["slots"]) if own else 0
         async with asked.place.open(slots=slots, drain_s=0, options=options) as local:
             if own:  # what the results send is run here as well: nobody else would
-                await _all_ended(local, run_ids)
+                await all_ended(local, run_ids)
             runs = await _follow(local, run_ids, patience_s=PATIENCE_S)
             if runs is not None:
                 return runs
         own = True
 
 
-async def _all_ended(local: Local, run_ids: Sequence[str]) -> list[Run]:
+async def all_ended(local: Local, run_ids: Sequence[str]) -> list[Run]:
     """The runs, and those that their results lead to, run here to their end. `Invalid` for a workflow, which cannot."""
 
     async def ended(some: Sequence[str]) -> list[Run]:
@@ -254,90 +254,6 @@ def _runs(reader: Reader, *, run_ids: Sequence[str]) -> list[Run]:
     return [run for run in found if run is not None]
 
 
-def _event(body: bytes, local: Local) -> FlowEvent:
+def event_in(body: bytes, local: Local) -> FlowEvent:
+    """The event that a file holds. Raises the error that says what is wrong with it."""
     return parse_event(body, now_iso=iso_ms(local.engine.clock_ms()), max_bytes=local.engine.settings.payload_bytes)
-
-
-# ── the runner: packages of this folder, without a memory ────────────────────────────────────────────────────────
-
-
-def list_flows(asked: Asked) -> None:
-    """name TAB root, a line each; broken packages on stderr, and exit code 1."""
-    found = discover(asked.place.cwd)
-    for flow in found.flows:
-        click.echo(f"{clean(flow.name)}\t{clean(str(flow.root))}")
-    for problem in found.problems:
-        click.echo(clean(f"{problem.path}: {problem.reason}"), err=True)
-    if found.problems:
-        raise click.exceptions.Exit(1)
-
-
-def fire(asked: Asked) -> None:
-    """{eventId, results: [{flow, step, result}]}: all steps that match, and what they lead to, here, to their end."""
-
-    async def work(local: Local, event: FlowEvent) -> Accepted:
-        return await local.flows.dispatch(event, by="fire")
-
-    accepted, runs = _here(asked, work)
-    print_json({"eventId": accepted.event_id, "results": [_report(run) for run in runs if run.result is not None]})
-    _tell_failures(runs)
-
-
-def run_step(asked: Asked) -> None:
-    """{flow, step, result}: one step, whatever its trigger says."""
-    if len(asked.words) < 2:
-        raise Invalid("run requires <flow> <step>", hint="`codex-flow list` lists the flows.")
-    flow_name, step_name = asked.words
-
-    async def work(local: Local, event: FlowEvent) -> Accepted:
-        flows = {flow.name: flow for flow in local.flows.discover().flows}
-        if flow_name not in flows:
-            raise Unknown(f"Unknown flow: {flow_name}", hint=f"Flows here: {', '.join(flows) or 'none'}.")
-        if flows[flow_name].step(step_name) is None:
-            steps = ", ".join(step.name for step in flows[flow_name].steps)
-            raise Unknown(f"Unknown step {step_name} in flow {flow_name}", hint=f"Its steps: {steps}.")
-        return await local.flows.run_one(flow_name, step_name, event, by="run")
-
-    _, runs = _here(asked, work)
-    for run in runs:
-        if run.result is not None:
-            print_json(_report(run))
-    _tell_failures(runs)
-
-
-def _here(asked: Asked, work: Any) -> tuple[Accepted, list[Run]]:
-    """Runs steps in a store of this process alone: as in the seed, what is fired here is not kept, nor compared."""
-    if not asked.options["event"]:
-        raise Invalid("missing --event <path>", hint="Name a JSON file, or - for stdin.")
-    body = read_file(asked.options["event"])
-    place = msgspec.structs.replace(asked.place, url="memory:")
-
-    async def start() -> tuple[Accepted, list[Run]]:
-        slots = max(1, asked.options["slots"])
-        async with place.open(create=True, slots=slots, drain_s=0, options=asked.flow_options()) as local:
-            try:
-                event = _event(body, local)
-            except StepwellError as error:
-                message = f"event file must contain at least string id and type: {error.message}"
-                raise Invalid(message, hint=error.hint) from None
-            accepted: Accepted = await work(local, event)
-            return accepted, await _all_ended(local, accepted.run_ids)
-
-    return run_async(start())
-
-
-def _report(run: Run) -> dict[str, Any]:
-    flow_name, _, step_name = run.name.partition("/")
-    return {"flow": flow_name, "step": step_name, "result": msgspec.json.decode(run.result or "null")}
-
-
-def _tell_failures(runs: Sequence[Run]) -> None:
-    """What failed without a result, with the end of its stderr; then exit code 1."""
-    failed = [run for run in runs if run.result is None]
-    for run in failed:
-        error = msgspec.json.decode(run.error or "{}")
-        click.echo(clean(f"flow step {run.name} failed: {error.get('message', run.status)}"), err=True)
-        for line in error.get("stderr", "").splitlines():
-            click.echo(clean(line), err=True)
-    if failed:
-        raise click.exceptions.Exit(1)
