@@ -22,7 +22,7 @@ from stepwell.kernel.unit import PoolKey, Table, TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
 from stepwell.model.rows import Run, Task
-from stepwell.store.port import NOTHING, Ahead, Group, Session
+from stepwell.store.port import Ahead, Group, Session
 
 T = TypeVar("T")
 DAY_MS = 86_400_000
@@ -87,10 +87,23 @@ def _named(session: Session, unit: Unit, numbers: set[int], ids: set[tuple[str, 
 
 
 def ahead(need: Need) -> Ahead:
-    """What `load` asks for first; nothing where requests are read before, which may name runs."""
+    """What `load` asks for first. Requests come before runs, events before pools; claims find pools of their own."""
+    numbers = {"run": need.new_runs, "event": need.new_events}
     if need.requests or need.claims:
-        return NOTHING
-    return Ahead(frozenset(need.runs | need.closing), frozenset(need.ids | need.closing_ids), frozenset(need.tasks))
+        return Ahead(numbers=numbers)
+    promotes = c.Promote in need.internal
+    return Ahead(
+        runs=frozenset(need.runs | need.closing),
+        ids=frozenset(need.ids | need.closing_ids),
+        tasks=frozenset(need.tasks),
+        pools=frozenset() if need.events or promotes else frozenset(_named_pools(need)),
+        ready=frozenset() if need.events or promotes else frozenset(name for _, name, _ in need.slots),
+        numbers=numbers,
+    )
+
+
+def _named_pools(need: Need) -> set[tuple[str, str]]:
+    return need.pools | need.limiting | {(scope, name) for scope, name, _ in need.promote}
 
 
 def _seed_runs(unit: Unit, runs: list[Run]) -> None:
@@ -415,8 +428,7 @@ def _limits(session: Session, unit: Unit, need: Need, looks: list[_Look]) -> Non
 
     Nobody else has them until the commit, so they come all at once, and before anything that is only taken.
     """
-    keys = need.pools | need.limiting | {(scope, name) for scope, name, _ in need.promote}
-    keys |= {(scope, name) for look in looks for name, _, scope in look.groups}
+    keys = _named_pools(need) | {(scope, name) for look in looks for name, _, scope in look.groups}
     limited = session.pools(keys) if keys else ()
     for pool in limited:
         unit.pools.seed((pool.scope, pool.name), pool)

@@ -36,14 +36,18 @@ class Broken(Exception):
 
 
 class Ahead(Struct, frozen=True):
-    """What a batch is going to ask for first: runs to write, by number and by (scope, id), and tasks; a hint.
+    """What a batch is going to ask for first; a hint, for a store far away, which brings it as it begins.
 
-    A store far away brings it together with what it does to begin.
+    Runs to write, by number and by (scope, id), and tasks; pools to lease from; the names of pools that `any_ready` is
+    asked for; how many numbers of each kind.
     """
 
     runs: frozenset[int] = frozenset()
     ids: frozenset[tuple[str, str]] = frozenset()
     tasks: frozenset[TaskKey] = frozenset()
+    pools: frozenset[tuple[str, str]] = frozenset()
+    ready: frozenset[str] = frozenset()
+    numbers: Mapping[str, int] = {}
 
 
 NOTHING = Ahead()

@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from stepwell.kernel.unit import Unit
+from stepwell.model import commands as c
+from stepwell.model.entries import StepCompleted
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.port import Broken, Refused, Retry, RunFilter, Unknowable
@@ -161,6 +163,30 @@ def test_what_is_prepared_is_bounded(store: PostgresStore) -> None:
     assert len(prepared) < KEPT
     assert prepared.count("select 1 / $1::int") == 1
     link.db.close()
+
+
+def test_a_start_a_step_and_an_end_wait_for_the_server_twice_each(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once with all that they ask for first, once with all that they write."""
+    waits: list[int] = []
+    waited = Exchange._results
+
+    def counted(link: Exchange) -> Any:
+        waits[-1:] = [waits[-1] + 1]
+        return waited(link)
+
+    bench = Bench(store)
+    bench.turn("warm")
+    monkeypatch.setattr(Exchange, "_results", counted)
+    waits.append(0)
+    lease = bench.do(c.StartRun("r", "wf", claim_for=c.ClaimFor("w", 60_000, "secret"))).claim.lease
+    for command in (c.Record(lease, 1, 1_000, (c.Draft(StepCompleted(), "k"),)), c.Finish(lease, 2, c.Completed("1"))):
+        waits.append(0)
+        bench.do(command)
+    monkeypatch.undo()
+    bench.close()
+    assert waits == [2, 2, 2]
 
 
 # ── commits that are lost ────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,9 @@
 """Internal numbers of runs and events, from sequences: none is given twice; dense while one lane takes them."""
 
+from collections.abc import Sequence
+
 from stepwell.store.port import Retry
-from stepwell.store.postgres.exchange import Exchange
+from stepwell.store.postgres.exchange import Exchange, Statement
 from stepwell.store.postgres.sql import sql
 
 TRIES = 10
@@ -17,6 +19,21 @@ class Numbers:
     def begin(self) -> None:
         """Another batch, or the same one again."""
         self._promised.clear()
+
+    def missing(self, kind: str, count: int) -> int:
+        """How many more it takes for a batch that wants so many."""
+        first, end = self._free.get(kind, (0, 0))
+        return max(0, count - (end - first))
+
+    def more(self, kind: str, count: int) -> Statement:
+        """The statement that takes so many."""
+        return sql("lane/numbers"), (f"{kind}_no", count)
+
+    def add(self, kind: str, taken: Sequence[int]) -> None:
+        """What the statement brought; they stay unused where they are not in a row with those that are there."""
+        first, end = self._free.get(kind, (0, 0))
+        if taken and taken[-1] - taken[0] == len(taken) - 1 and (first == end or taken[0] == end):
+            self._free[kind] = (taken[0] if first == end else first, taken[-1] + 1)
 
     def take(self, link: Exchange, kind: str, count: int) -> int:
         """The first of `count` numbers in a row, after those that this batch was promised; `used` says which it used.
@@ -37,7 +54,7 @@ class Numbers:
     def _more(self, link: Exchange, kind: str, missing: int, count: int, first: int, end: int) -> tuple[int, int]:
         """A longer row of numbers. Another lane may take one in the middle: then those around it stay unused."""
         for _ in range(TRIES):
-            rows = link.rows(sql("lane/numbers"), (f"{kind}_no", missing))
+            rows = link.rows(*self.more(kind, missing))
             start, last = rows[0][0], rows[-1][0]
             if last - start == missing - 1:
                 if start == end and missing < count:

@@ -18,18 +18,16 @@ from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.port import NOTHING, Ahead, Group, Retry
 from stepwell.store.postgres.app_tables import PostgresTables
+from stepwell.store.postgres.brought import GROUPS, Brought, asked, groups_of, key_columns, named_runs, numbers_of
 from stepwell.store.postgres.connection import Connect
 from stepwell.store.postgres.exchange import Exchange, Statement
 from stepwell.store.postgres.flush import Act, acts
 from stepwell.store.postgres.numbers import Numbers
 from stepwell.store.postgres.sql import sql, together
-from stepwell.store.postgres.text import storable
 from stepwell.store.postgres.told import TOLD, TOLD_OF_COMMIT
 from stepwell.store.reading import resolve_entries, resolve_event, text_of_blob
 
 BEGIN = "begin isolation level read committed"
-#: How many (pool, requires, scope) a claim looks at.
-GROUPS = 100
 #: How many keys of a pool a claim looks at.
 KEYS = 200
 #: How often a batch looks for work where others were quicker.
@@ -55,20 +53,18 @@ class PostgresSession:
         self._unit: Unit | None = None
         self.left_out = False
         self._acts: list[Act] = []  # what is flushed and not sent yet
-        self._ahead = NOTHING  # what came with the begin of the transaction
-        self._ahead_runs: list[Any] = []
-        self._ahead_tasks: dict[TaskKey, Task] = {}
+        self._brought = Brought()
         self._looked_to: dict[str, tuple[str, str, str]] = {}
         self._key_looked_to: dict[Group, str] = {}
 
     # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, ahead: Ahead = NOTHING) -> None:
-        """In one round trip: begin, the lane's row, and then the runs and tasks that the batch names."""
+        """In one round trip: begin, the lane's row, and then what the batch is going to ask for first."""
         self._loaded.clear()
         self._numbers.begin()
         self._app.begin()
-        self._ahead, self._ahead_runs, self._ahead_tasks = ahead, [], {}
+        self._brought = Brought()
         with TOLD:
             if self._link.db.closed:
                 self._link = Exchange(self._connect(), keeps_plans=True)
@@ -79,17 +75,13 @@ class PostgresSession:
                 raise
 
     def _begin(self, ahead: Ahead) -> None:
-        named = [_named_runs("free_runs", ahead.runs, ahead.ids)] if ahead.runs or ahead.ids else []
-        tasks = [(sql("load/tasks"), (_numbers_of(ahead.tasks),))] if ahead.tasks else []
+        asks = asked(ahead, self._numbers)
         begin = [(BEGIN, ()), *self._bound, (sql("lane/begin"), (self._lane,))]
-        raised, *brought = self._link.all(*begin, *named, *tasks)[len(begin) - 1 :]
+        raised, *answers = self._link.all(*begin, *asks.values())[len(begin) - 1 :]
         self._number, self.now = raised.rows[0]
-        if named:
-            self._ahead_runs = brought[0].rows
-        if tasks:  # those of a run that another lane has may change until it is taken
-            ours = {row[1] for row in self._ahead_runs if row[0]}
-            found = (Task(*row) for row in brought[-1].rows)
-            self._ahead_tasks = {(task.run_no, task.k): task for task in found if task.run_no in ours}
+        self._brought = Brought(ahead, {what: answer.rows for what, answer in zip(asks, answers, strict=True)})
+        for kind in ahead.numbers:
+            self._numbers.add(kind, self._brought.numbers(kind))
 
     def commit(self) -> None:
         """What is left to flush goes with it, in one round trip."""
@@ -142,24 +134,26 @@ class PostgresSession:
     # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _all(self, act: str, *values: Any) -> list[Any]:
+        return self._rows(sql(act), values)
+
+    def _rows(self, text: str, values: Sequence[Any]) -> list[Any]:
         with TOLD:
-            return self._link.rows(sql(act), values)
+            return self._link.rows(text, values)
 
     def _named(self, act: str, keys: Collection[tuple[Any, str]]) -> list[Any]:
-        return self._all(act, *_columns(keys))
+        return self._all(act, *key_columns(keys))
 
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
         return self._kept([Run(*row) for row in self._locked("runs", numbers, ids)])
 
     def take(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> tuple[list[Run], list[Run]]:
-        came = self._ahead.runs == numbers and self._ahead.ids == set(ids)
-        rows = self._ahead_runs if came else self._locked("free_runs", numbers, ids)
+        came = self._brought.runs(numbers, ids)
+        rows = self._locked("free_runs", numbers, ids) if came is None else came
         taken = self._kept([Run(*row) for free, *row in rows if free])
         return taken, [] if len(taken) == len(rows) else [Run(*row) for free, *row in rows if not free]
 
     def _locked(self, what: str, numbers: Collection[int], ids: Collection[tuple[str, str]]) -> list[Any]:
-        with TOLD:
-            return self._link.rows(*_named_runs(what, numbers, ids))
+        return self._rows(*named_runs(what, numbers, ids))
 
     def _kept(self, runs: list[Run]) -> list[Run]:
         """Runs that this batch may write, as they stand in the store."""
@@ -173,9 +167,10 @@ class PostgresSession:
         return [Run(*row) for row in self._named("load/runs_by_id", ids)]
 
     def tasks(self, keys: Collection[TaskKey]) -> list[Task]:
-        found = [self._ahead_tasks[key] for key in keys if key in self._ahead_tasks]
-        others = [key for key in keys if key not in self._ahead_tasks]
-        return found + self._tasks(_numbers_of(others)) if others else found
+        came = self._brought.tasks
+        found = [came[key] for key in keys if key in came]
+        others = [key for key in keys if key not in came]
+        return found + self._tasks(numbers_of(others)) if others else found
 
     def _tasks(self, numbers: list[int]) -> list[Task]:
         return [Task(*row) for row in self._all("load/tasks", numbers)]
@@ -199,7 +194,8 @@ class PostgresSession:
         return self._all("load/meta", list(keys))
 
     def pools(self, keys: Collection[tuple[str, str]]) -> list[Pool]:
-        return [Pool(*row) for row in self._named("load/pools", keys)]
+        came = self._brought.pools(keys)
+        return [Pool(*row) for row in (self._named("load/pools", keys) if came is None else came)]
 
     def requests(self, keys: Collection[tuple[str, str]]) -> list[Request]:
         return [Request(*row) for row in self._named("load/requests", keys)]
@@ -217,9 +213,9 @@ class PostgresSession:
         """Groups of a pool, or of all pools for "": where there are very many, from where the last look ended."""
         first = (pool, "", "")
         start = self._looked_to.pop(pool, first)
-        groups = self._all("find/groups", *start, pool, GROUPS)
+        groups = self._rows(*groups_of(pool, start))
         if len(groups) < GROUPS and start != first:
-            again = self._all("find/groups", *first, pool, GROUPS - len(groups))
+            again = self._rows(*groups_of(pool, limit=GROUPS - len(groups)))
             groups += [group for group in again if group <= start]
         if len(groups) == GROUPS:
             self._looked_to[pool] = groups[-1]
@@ -256,7 +252,8 @@ class PostgresSession:
         return self._taken(_is_ready, "find/ready_of_keys", *group, list(free), list(free.values()), limit)
 
     def any_ready(self, scope: str, pool: str) -> bool:
-        groups = self._groups(pool)
+        came = self._brought.groups(pool)
+        groups = self._groups(pool) if came is None else came
         return len(groups) >= GROUPS or any(group[2] == scope for group in groups)
 
     def entries_of(self, run_no: int, kinds: Collection[str], until: int) -> list[Entry]:
@@ -369,23 +366,6 @@ class PostgresSession:
             return self._all("find/time_of", reading.run_no, reading.until)[0][0]
         rows = self._all("list/event_by_no", reading.event_no)
         return resolve_event(self._all, Event(*rows[0])) if rows else None
-
-
-def _numbers_of(keys: Collection[TaskKey]) -> list[int]:
-    return [run_no << 20 | k for run_no, k in keys]
-
-
-def _named_runs(what: str, numbers: Collection[int], ids: Collection[tuple[str, str]]) -> Statement:
-    """The statement that locks runs, in order, and its parameters."""
-    if not ids:
-        return sql(f"load/{what}"), [list(numbers)]
-    return sql(f"load/{what}_and_named"), [list(numbers), *_columns(ids)]
-
-
-def _columns(keys: Collection[tuple[Any, str]]) -> tuple[list[Any], list[str]]:
-    """Both parts of the keys that something may have."""
-    found = [key for key in keys if storable(key[1])]
-    return [first for first, _ in found], [second for _, second in found]
 
 
 def _is_ready(task: Task) -> bool:
