@@ -1,6 +1,5 @@
 """Holds what the steps of a flow storm wrote down against the journals that the kernel kept."""
 
-import asyncio
 from collections import Counter
 from contextlib import closing
 from itertools import pairwise
@@ -15,6 +14,7 @@ from stepwell.model.ids import attempt_id
 from stepwell.model.rows import Entry, Run
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader, scan_all
+from tests.crash.crew import Crew, outlive
 from tests.crash.flow_packages import DOOMED
 from tests.crash.flow_storm import Plan, Report, Storm
 from tests.server.support import database
@@ -44,35 +44,40 @@ class Attempt(Struct):
 def run_storm(cwd: Path, plan: Plan) -> Report:
     """A storm, and all that must be true after it."""
     storm = Storm(cwd, plan)
-    try:
-        asyncio.run(storm.rage())
-        judge(storm)
-    finally:
-        storm.clear()
-    print(f"\n{storm.report}")
+    outlive(storm, judge)
     return storm.report
 
 
 def judge(storm: Storm) -> None:
     """Everything that must be true after a storm."""
-    report, lived = storm.report, read_logs(storm.logs)
-    with closing(durable(database(storm.cwd)).reader()) as reader:
-        runs = {run.id: run for run in scan_all(reader)}
-        told = {run_id for ids in report.told.values() for run_id in ids}
-        assert told <= runs.keys(), "an acknowledged run is not there"
-        known: set[str] = set()
-        for run in runs.values():
-            attempts = read_attempts(run, reader.entries(run.no, limit=100_000))
-            check_run(run, attempts)
-            check_attempts(run, attempts, lived, report)
-            known |= {one.id for one in attempts}
-        assert lived.keys() <= known, f"ran without an attempt: {lived.keys() - known}"
-        check_chains(reader, runs, told)
-    assert storm.guards, "no worker had a guard, or none was found"
-    assert storm.leftovers({mark for one in lived.values() for mark in one.marks}) == []
-    assert offences(durable(database(storm.cwd)), Settings(lost_leases=1_000)) == []
-    for log in storm.cwd.glob("*.log"):
-        assert "Traceback" not in log.read_text(), log.read_text()[-4_000:]
+    store = durable(database(storm.cwd))
+    with closing(store.reader()) as reader:
+        judge_flows(reader, {run.id: run for run in scan_all(reader)}, storm.logs, storm.report, storm.crew)
+    assert storm.crew.guards, "no worker had a guard, or none was found"
+    assert offences(store, Settings(lost_leases=1_000)) == []
+    check_said(storm.cwd)
+
+
+def judge_flows(reader: Reader, runs: dict[str, Run], logs: Path, report: Report, crew: Crew) -> None:
+    """Attempts are what they wrote down themselves, no two of a run overlap, and nobody is left of them."""
+    lived = read_logs(logs)
+    told = {run_id for ids in report.told.values() for run_id in ids}
+    assert told <= runs.keys(), "an acknowledged run is not there"
+    known: set[str] = set()
+    for run in runs.values():
+        attempts = read_attempts(run, reader.entries(run.no, limit=100_000))
+        check_run(run, attempts)
+        check_attempts(run, attempts, lived, report)
+        known |= {one.id for one in attempts}
+    assert lived.keys() <= known, f"ran without an attempt: {lived.keys() - known}"
+    check_chains(reader, runs, told)
+    assert crew.leftovers({mark for one in lived.values() for mark in one.marks}) == []
+
+
+def check_said(folder: Path) -> None:
+    """No process of a storm met an error that it did not know."""
+    for log in folder.glob("*.log"):
+        assert "Traceback" not in log.read_text(), log.read_text()[-8_000:]
 
 
 def read_logs(folder: Path) -> dict[str, Lived]:

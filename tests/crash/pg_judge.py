@@ -1,33 +1,27 @@
 """Holds what a storm on PostgreSQL left in tables, files and the database's log against the journals."""
 
-import asyncio
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-import psycopg
-
-from stepwell.model.rows import Run
 from stepwell.model.settings import Settings
-from stepwell.store.port import Reader, scan_all
+from stepwell.store.port import scan_all
 from stepwell.worker.local import open_store
-from tests.crash import flow_judge
+from tests.crash.crew import outlive
+from tests.crash.flow_judge import check_said, judge_flows
 from tests.crash.pg_storm import Plan, Report, Storm
-from tests.crash.workflow_app import Line
 from tests.crash.workflow_judge import (
     Sea,
     Told,
     check_attempts,
+    check_lawful,
     check_once,
     check_totals,
     check_voyage,
-    decode_line,
     judge_run,
     name_of,
 )
-from tests.server.support import environ, stepwell
-from tests.support import nursery, offences
 
 SETTINGS = Settings(lost_leases=1_000)
 FERRIES = ("sea:ferry", "sea:tug")
@@ -41,71 +35,29 @@ EXPECTED = re.compile(
 )
 
 
-class Left(Sea):
-    """All that is left of the workflows of a storm: journals, rows, lines."""
-
-    def __init__(self, storm: Storm, reader: Reader, runs: list[Run]) -> None:
-        self.told = {run.id: Told(run, reader.entries(run.no, limit=100_000)) for run in runs}
-        self.rows = Counter[tuple[str, str, str]](rows_of(storm))
-        self.lines: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
-        for text in storm.lines.read_bytes().splitlines():
-            line = decode_line(text)
-            self.lines[line.what, line.run, line.name].append(line)
-
-
-def rows_of(storm: Storm) -> list[tuple[str, str, str]]:
-    with psycopg.connect(storm.server.conninfo) as db:
-        return db.execute(b"select run, name, value from public_app.effect").fetchall()
-
-
 def run_storm(cwd: Path, plan: Plan) -> Report:
     """A storm, and all that must be true after it."""
     storm = Storm(cwd, plan)
-    try:
-        asyncio.run(storm.rage())
-        judge(storm)
-    finally:
-        storm.clear()
-    print(f"\nseed {plan.seed}: {storm.report}")
+    outlive(storm, judge)
     return storm.report
 
 
 def judge(storm: Storm) -> None:
-    """Everything that must be true after a storm."""
+    """Everything that must be true after a storm: of its flows, of its workflows, of what the database said."""
     store = open_store(storm.server.url, SETTINGS)
     with closing(store.reader()) as reader:
         runs = list(scan_all(reader))
         storm.report.ended = Counter(run.status for run in runs)
         steps = {run.id: run for run in runs if run.kind == "step"}
-        judge_flows(storm, reader, steps)
-        judge_workflows(storm, Left(storm, reader, [run for run in runs if run.kind != "step"]))
-    broken = offences(store, SETTINGS)
-    assert broken == [], broken[:20]
-    said = nursery.run(stepwell("doctor", "--db", storm.url), env=environ(STEPWELL_LOST_LEASES="1000"), timeout=60)
-    assert said.returncode == 0, said.stdout + said.stderr
+        assert len(storm.report.flows.told) == storm.plan.events
+        judge_flows(reader, steps, storm.steps, storm.report.flows, storm.crew)
+        judge_workflows(storm, Sea(reader, [run for run in runs if run.kind != "step"], storm.lines))
+    check_lawful(store, storm.url)
     check_log(storm.server.log)
-    for log in storm.cwd.glob("*.log"):
-        assert "Traceback" not in log.read_text(), log.read_text()[-8_000:]
+    check_said(storm.cwd)
 
 
-def judge_flows(storm: Storm, reader: Reader, runs: dict[str, Run]) -> None:
-    """As after a flow storm: attempts are what they wrote down themselves, and no two of a run overlap."""
-    report, lived = storm.report.flows, flow_judge.read_logs(storm.steps)
-    told = {run_id for ids in report.told.values() for run_id in ids}
-    assert len(report.told) == storm.plan.events
-    assert told <= runs.keys(), "an acknowledged run is not there"
-    known: set[str] = set()
-    for run in runs.values():
-        attempts = flow_judge.read_attempts(run, reader.entries(run.no, limit=100_000))
-        flow_judge.check_run(run, attempts)
-        flow_judge.check_attempts(run, attempts, lived, report)
-        known |= {one.id for one in attempts}
-    assert lived.keys() <= known, f"ran without an attempt: {lived.keys() - known}"
-    flow_judge.check_chains(reader, runs, told)
-    assert storm.leftovers({mark for one in lived.values() for mark in one.marks}) == []
-
-
-def judge_workflows(storm: Storm, sea: Left) -> None:
+def judge_workflows(storm: Storm, sea: Sea) -> None:
     """As after a workflow storm, and what was called back has turned around once."""
     plan, report = storm.plan, storm.report.workflows
     voyages = {f"voyage-{number}" for number in range(plan.voyages)}

@@ -5,10 +5,8 @@ asks again, with an id of its own, until it is told.
 """
 
 import asyncio
-import json
 import os
 import random
-import signal
 import sys
 import time
 from collections import Counter
@@ -23,21 +21,19 @@ from msgspec import Struct, field
 from stepwell import Conflict, Stepwell, Unavailable
 from stepwell.model.settings import Settings
 from tests.crash import flow_storm, workflow_storm
+from tests.crash.crew import Crew, all_ended, new_mark
 from tests.crash.flow_packages import write_packages
-from tests.crash.flow_processes import MARK, STEP_MARK, Guarded, marked
-from tests.crash.flow_storm import Living, free_port, post
+from tests.crash.flow_processes import MARK
 from tests.crash.pg_app import app, ferry
-from tests.crash.pg_places import Place
+from tests.crash.places import ForkedPlace
+from tests.crash.posters import AGAIN_S, Posters, free_port
 from tests.crash.workflow_app import LOG, PAUSE, arrived, order, voyage
-from tests.crash.workflow_storm import is_open
 from tests.server.support import environ
 from tests.support.pgbouncer import Pooler
 from tests.support.postgres import Server
 
 T = TypeVar("T")
 POSTERS = 8
-#: How long a sender waits before it asks again.
-AGAIN_S = 0.1
 #: One stroke in so many stops a process for a while, in seconds: a lease is 3.
 STOP, STOPPED_S = 5, (0.5, 5.0)
 SETTINGS = {
@@ -106,7 +102,7 @@ class Storm:
     def __init__(self, cwd: Path, plan: Plan) -> None:
         self.cwd, self.plan, self.report = cwd, plan, Report()
         self.rng = random.Random(plan.seed)
-        self.mark = f"{os.getpid()}-{plan.seed}-{os.urandom(4).hex()}"
+        self.mark = new_mark(plan.seed)
         self.lines, self.steps = cwd / "lines", cwd / "steps"
         self.lines.touch()
         self.steps.mkdir()
@@ -116,9 +112,9 @@ class Storm:
         self.url = self.server.url if self.pooler is None else self.pooler.url()
         self.ports = [free_port() for _ in range(plan.servers)]
         self.places = self._places()
-        self._stopped: list[asyncio.Task[None]] = []
+        self.crew = Crew(self.mark, self.places)
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> list[ForkedPlace]:
         plan = self.plan
         said = {LOG: str(self.lines), PAUSE: str(plan.pause_s), MARK: self.mark, "STORM_LOG": str(self.steps)}
         env = environ(**said, **SETTINGS)
@@ -127,68 +123,31 @@ class Storm:
         where = ["--cwd", str(self.cwd), "--db", self.url, "--app", "tests.crash.pg_app:app"]
         slots = ["--slots", str(plan.slots)]
         servers = [
-            Place(self.cwd, f"server{n}", [*run, "serve", *where, *slots, "--port", str(port)], env)
+            ForkedPlace(self.cwd, f"server{n}", [*run, "serve", *where, *slots, "--port", str(port)], env)
             for n, port in enumerate(self.ports)
         ]
         return servers + [
-            Place(self.cwd, f"worker{n}", [*run, "worker", *where, *slots], env) for n in range(plan.workers)
+            ForkedPlace(self.cwd, f"worker{n}", [*run, "worker", *where, *slots], env) for n in range(plan.workers)
         ]
 
-    async def rage(self) -> Report:
+    async def rage(self) -> None:
         """All of it: what is sent, kills, crashes, calm, the last ends, the stop."""
         began = time.monotonic()
-        keeping = [asyncio.create_task(place.keep()) for place in self.places]
-        try:
-            async with asyncio.timeout(self.plan.limit_s):
-                await asyncio.gather(self._strike(), self._crash(), self._post_all(), self._sail_all())
-                calm = time.monotonic()
-                await self._all_ended()
-                self.report.calm_s = time.monotonic() - calm
-                await self._all_open()
-        finally:
-            for task in self._stopped:
-                task.cancel()
-            await asyncio.gather(*self._stopped, return_exceptions=True)
-            for place in self.places:
-                place.end()
-            await asyncio.gather(*keeping)
+        async with self.crew.at_work(), asyncio.timeout(self.plan.limit_s):
+            await asyncio.gather(self._strike(), self._crash(), self._post_all(), self._sail_all())
+            calm = time.monotonic()
+            with psycopg.connect(self.server.conninfo, autocommit=True) as db:
+                await all_ended(db)
+            self.report.calm_s = time.monotonic() - calm
+            await self.crew.all_open()
         self.report.seconds = time.monotonic() - began
-        faults = [fault for place in self.places for fault in place.faults]
-        assert not faults, (faults, self.logs())
         self.report.refused = sum(place.refused for place in self.places)
-        return self.report
-
-    def logs(self) -> str:
-        """The end of what those said who ended as they should not."""
-        return "\n".join(place.log.read_text()[-4_000:] for place in self.places if place.faults)
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _post_all(self) -> None:
-        kinds = self.rng.choices(list(self.plan.kinds), weights=list(self.plan.kinds.values()), k=self.plan.events)
-        numbers = list(enumerate(kinds))
-        await asyncio.gather(*(self._poster(numbers, random.Random(f"{self.plan.seed}.{n}")) for n in range(POSTERS)))
-
-    async def _poster(self, numbers: list[tuple[int, str]], rng: random.Random) -> None:
-        gap = self.plan.send_s * POSTERS / self.plan.events
-        while numbers:
-            number, kind = numbers.pop()
-            await asyncio.sleep(rng.uniform(0, 2 * gap))
-            body = {"id": f"storm/{number}", "type": f"storm.{kind}", "payload": {"n": number}}
-            for _ in range(2 if rng.random() < 0.1 else 1):  # some are told twice by a sender that forgot
-                run_ids = await self._until_acknowledged(json.dumps(body).encode(), rng)
-                assert self.report.flows.told.setdefault(str(body["id"]), run_ids) == run_ids
-
-    async def _until_acknowledged(self, body: bytes, rng: random.Random) -> list[str]:
-        """Asks one server after the other."""
-        while (answer := await asyncio.to_thread(post, rng.choice(self.ports), body)) is None:
-            self.report.flows.unanswered += 1
-            await asyncio.sleep(AGAIN_S)
-        status, text = answer
-        assert status == 202, (status, text)
-        run_ids: list[str] = json.loads(text)["runIds"]
-        assert len(run_ids) == 1, text
-        return run_ids
+        posters = Posters(self.plan.seed, self.ports, self.report.flows, POSTERS)
+        await posters.post(self.plan.events, self.plan.kinds, self.plan.send_s)
 
     async def _sail_all(self) -> None:
         settings = Settings(poll_ms=500, lost_leases=1_000)
@@ -235,20 +194,12 @@ class Storm:
         ends = time.monotonic() + self.plan.kill_s
         while time.monotonic() < ends:
             await asyncio.sleep(self.plan.every_s)
-            victims = [place for place in self.places if is_open(place)] or self.places
+            victims = [place for place in self.places if place.is_open()] or self.places
             victim = self.rng.choice(victims)
-            if self.rng.randrange(STOP) == 0 and (process := victim.process) is not None:
-                process.send_signal(signal.SIGSTOP)
-                self.report.stopped += 1
-                self._stopped.append(asyncio.create_task(self._go_on(process)))
+            if self.rng.randrange(STOP) == 0:
+                self.report.stopped += self.crew.stop(victim, self.rng.uniform(*STOPPED_S))
             else:
-                self.report.kills[victim.name.rstrip("0123456789")] += victim.kill()
-
-    async def _go_on(self, process: Living) -> None:
-        try:
-            await asyncio.sleep(self.rng.uniform(*STOPPED_S))
-        finally:
-            process.send_signal(signal.SIGCONT)
+                self.report.kills[victim.kind] += victim.kill()
 
     async def _crash(self) -> None:
         for _ in range(self.plan.crashes):
@@ -258,41 +209,9 @@ class Storm:
             await asyncio.to_thread(self.server.start)
             self.report.restarts += 1
 
-    # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _all_ended(self) -> None:
-        query = b"select id, status, hold from run where status not in ('completed', 'failed', 'canceled')"
-        with psycopg.connect(self.server.conninfo, autocommit=True) as db:
-            while left := db.execute(query).fetchall():  # rows of other processes, no event of ours
-                held = [one for one in left if one[2] is not None]
-                assert not held, held
-                await asyncio.sleep(0.1)
-
-    async def _all_open(self) -> None:
-        """Whoever was started last can be told to end, too."""
-        while not all(map(is_open, self.places)):  # noqa: ASYNC110 - files of other processes
-            await asyncio.sleep(0.05)
-
-    @property
-    def guards(self) -> set[Guarded]:
-        """The guards of all that were ended."""
-        return set[Guarded]().union(*(place.guards for place in self.places))
-
-    def leftovers(self, marks: set[str], patience_s: float = 5.0) -> list[object]:
-        """Who is still there after `patience_s`: processes of the storm or with a mark of its attempts, and guards."""
-        ends = time.monotonic() + patience_s
-        while True:
-            guards = [one for one in self.guards if one.lives()]
-            left: list[object] = [*marked(MARK, {self.mark}), *marked(STEP_MARK, marks), *guards]
-            if not left or time.monotonic() > ends:
-                return left
-            time.sleep(0.05)
-
     def clear(self) -> None:
-        """Kills whoever is left, so that a storm that fails leaves nobody either."""
-        for pid in (*(pid for pid, _ in marked(MARK, {self.mark})), *(one.pid for one in self.guards if one.lives())):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Leaves nobody behind, nor a database."""
+        self.crew.clear()
         if self.pooler is not None:
             self.pooler.close()
         self.server.close()

@@ -16,9 +16,11 @@ from msgspec import Struct
 from stepwell import Stepwell
 from stepwell.model.settings import Settings
 from stepwell.worker.local import open_store
+from tests.crash.crew import Crew, new_mark
+from tests.crash.flow_processes import MARK
 from tests.crash.pg_app import app, family
 from tests.crash.pg_judge import check_log
-from tests.crash.pg_places import Place
+from tests.crash.places import ForkedPlace
 from tests.server.support import environ
 from tests.support import assert_lawful
 from tests.support.postgres import Server
@@ -44,23 +46,18 @@ class Raised(Struct):
 def raise_family(folder: Path, children: int, limit_s: float) -> Raised:
     """Three servers with a worker each, and a program that starts the parent and waits for it."""
     server = Server(synchronous_commit="on", autovacuum="on")
-    env = environ(PYTHONPATH=f"{ROOT / 'src'}:{ROOT}")
+    mark = new_mark(children)
+    env = environ(**{"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", MARK: mark})
     run = [sys.executable, "-m", "tests.crash.pg_process", "serve", "--cwd", str(folder), "--db", server.url]
     command = [*run, "--app", "tests.crash.pg_app:app", "--port", "0", "--slots", "20"]
-    places = [Place(folder, f"server{number}", command, env) for number in range(3)]
+    crew = Crew(mark, [ForkedPlace(folder, f"server{number}", command, env) for number in range(3)])
 
     async def main() -> float:
-        keeping = [asyncio.create_task(place.keep()) for place in places]
-        try:
-            async with Stepwell(server.url, app, worker=False) as sw:
-                began = time.monotonic()
-                parent = await sw.options(id="parent").start(family, children)
-                assert await parent.result(timeout=limit_s) == sum(range(children))
-                return time.monotonic() - began
-        finally:
-            for place in places:
-                place.end()
-            await asyncio.gather(*keeping)
+        async with crew.at_work(), Stepwell(server.url, app, worker=False) as sw:
+            began = time.monotonic()
+            parent = await sw.options(id="parent").start(family, children)
+            assert await parent.result(timeout=limit_s) == sum(range(children))
+            return time.monotonic() - began
 
     try:
         seconds = asyncio.run(main())
@@ -71,8 +68,9 @@ def raise_family(folder: Path, children: int, limit_s: float) -> Raised:
             assert run_ is not None
             entries = reader.entries(run_.no, limit=100_000)
         check_log(server.log)
-        assert [fault for place in places for fault in place.faults] == []
+        assert crew.leftovers(set()) == []
     finally:
+        crew.clear()
         server.close()
     heard = Counter(entry.at for entry in entries if entry.kind == "child.ended")
     assert heard.total() == children

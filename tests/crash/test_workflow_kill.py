@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from stepwell.model.settings import Settings
-from tests.crash.workflow_judge import Sea, judge_all, run_storm
+from tests.crash.workflow_judge import judge_all, run_storm, sea_of
 from tests.crash.workflow_lives import AHEAD_MS, Lives
 from tests.crash.workflow_storm import Plan, Report
 from tests.support import durable, offences
@@ -50,7 +50,7 @@ def test_a_kill_at_each_point_of_each_commit_of_a_workflow(point: str, tmp_path:
 
 def check_errand(path: Path, log: Path) -> None:
     """It has its result, and its effects once."""
-    sea = Sea(path, log)
+    sea = sea_of(path, log)
     assert set(sea.told) == {"errand"}
     judge_all(sea, Report())
     errand = sea.told["errand"]

@@ -7,19 +7,18 @@ instead, most often for longer than their leases last.
 import asyncio
 import os
 import random
-import signal
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct, field
 
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
-from tests.crash.flow_processes import MARK, marked
-from tests.crash.flow_storm import Keeper, Living
+from tests.crash.crew import Crew, all_ended, new_mark
+from tests.crash.flow_processes import MARK
+from tests.crash.places import Place
 from tests.crash.workflow_app import LOG, PAUSE
 from tests.server.support import environ, stepwell
 from tests.support import by_hand, durable, durable_url
@@ -79,70 +78,41 @@ class Storm:
         self.folder, self.plan, self.report = folder, plan, Report()
         self.path, self.log = folder / "sea.sqlite", folder / "log"
         self.rng = random.Random(plan.seed)
-        self._melting: list[asyncio.Task[None]] = []
-        self.mark = f"{os.getpid()}-{plan.seed}-{os.urandom(4).hex()}"
-        env = environ(**{LOG: str(self.log), PAUSE: str(plan.pause_s), MARK: self.mark}, **SERVER)
+        mark = new_mark(plan.seed)
+        env = environ(**{LOG: str(self.log), PAUSE: str(plan.pause_s), MARK: mark}, **SERVER)
         env["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parents[2]}"
         run = [sys.executable, "-m", "tests.crash.workflow_process"]
         start = [*run, "start", str(folder), str(plan.voyages), str(plan.kills * plan.every_s)]
-        self.starter = Keeper(folder, "starter", start, env)
+        self.starter = Place(folder, "starter", start, env)
         work = [*run, "work", str(folder)]
         where = ("--cwd", str(folder), "--db", durable_url(self.path), "--app", "tests.crash.workflow_app:app")
         serve = stepwell("serve", *where, "--port", "0", "--slots", "6")
-        self.workers = [Keeper(folder, f"worker{n}", work, env) for n in range(plan.workers)]
-        self.workers.append(Keeper(folder, "server", serve, env))
+        self.workers = [Place(folder, f"worker{n}", work, env) for n in range(plan.workers)]
+        self.workers.append(Place(folder, "server", serve, env))
+        self.crew = Crew(mark, [self.starter, *self.workers])
 
-    async def rage(self) -> Report:
+    async def rage(self) -> None:
         """All of it: starts, signals, kills, calm, the last ends, the stop."""
         began = time.monotonic()
-        places = [self.starter, *self.workers]
-        keeping = [asyncio.create_task(place.keep()) for place in places]
-        try:
-            async with asyncio.timeout(self.plan.limit_s):
-                await asyncio.gather(self._strike(), self._order_all())
-                await self._all_ended()
-                await self._all_open()
-        finally:
-            for task in self._melting:
-                task.cancel()
-            await asyncio.gather(*self._melting, return_exceptions=True)
-            for place in places:
-                place.end()
-            await asyncio.gather(*keeping)
+        async with self.crew.at_work(), asyncio.timeout(self.plan.limit_s):
+            await asyncio.gather(self._strike(), self._order_all())
+            with by_hand(self.path) as db:
+                await all_ended(db)
+            self.report.calm_s = time.monotonic() - self._calm
+            await self.crew.all_open()
         self.report.seconds = time.monotonic() - began
-        faults = [fault for place in places for fault in place.faults]
-        assert not faults, (faults, self.logs())
-        return self.report
-
-    def logs(self) -> str:
-        """The end of what the processes said."""
-        return "\n".join(path.read_text()[-4_000:] for path in sorted(self.folder.glob("*.log")))
 
     async def _strike(self) -> None:
         kills, plan = self.report.kills, self.plan
         while kills["worker"] + kills["server"] < plan.kills:
             await asyncio.sleep(self.rng.uniform(0, 2 * plan.every_s))
             victim = self.starter if self.rng.randrange(STARTER) == 0 else self.rng.choice(self.workers)
-            works = is_open(victim)
+            works = victim.is_open()
             if works and victim is not self.starter and self.rng.randrange(FREEZE) == 0:
-                self._freeze(victim)
+                self.report.frozen += self.crew.stop(victim, self.rng.uniform(*FROZEN_S))
             elif (works or self.rng.randrange(EARLY) == 0) and victim.kill():
-                kills[victim.name.rstrip("0123456789") if works else "early"] += 1
+                kills[victim.kind if works else "early"] += 1
         self._calm = time.monotonic()
-
-    def _freeze(self, place: Keeper) -> None:
-        process = place.process
-        if process is not None and process.returncode is None:
-            process.send_signal(signal.SIGSTOP)
-            self.report.frozen += 1
-            self._melting.append(asyncio.create_task(self._melt(process)))
-
-    async def _melt(self, process: Living) -> None:
-        try:
-            await asyncio.sleep(self.rng.uniform(*FROZEN_S))
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGCONT)
 
     async def _order_all(self) -> None:
         """Gives each voyage its order, some time after its start was acknowledged; some get it twice.
@@ -168,38 +138,6 @@ class Storm:
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         return {line.strip() for line in lines if line.endswith("\n")}
 
-    async def _all_ended(self) -> None:
-        with by_hand(self.path) as db:
-            query = "select id, status, hold from run where status not in ('completed', 'failed', 'canceled')"
-            while left := db.execute(query).fetchall():  # rows of other processes, no event of ours
-                held = [one for one in left if one[2] is not None]
-                assert not held, held
-                await asyncio.sleep(0.1)
-        self.report.calm_s = time.monotonic() - self._calm
-
-    async def _all_open(self) -> None:
-        """Whoever was started last can be told to end, too."""
-        while not all(map(is_open, (self.starter, *self.workers))):  # noqa: ASYNC110 - files of other processes
-            await asyncio.sleep(0.05)
-
-    def leftovers(self) -> list[int]:
-        """The processes of this storm that still live."""
-        return [pid for pid, _ in marked(MARK, {self.mark})]
-
     def clear(self) -> None:
-        """Kills whoever is left, so that a storm that fails leaves nobody either."""
-        for pid in self.leftovers():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def is_open(place: Keeper) -> bool:
-    """Whether it has opened the database: from then on it catches SIGTERM."""
-    process = place.process
-    if process is None or process.returncode is not None:
-        return False
-    with suppress(OSError):
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-        return bool(caught & 1 << (signal.SIGTERM - 1))
-    return False
+        """Leaves nobody behind."""
+        self.crew.clear()
