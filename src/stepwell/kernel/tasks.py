@@ -62,12 +62,17 @@ def slot(unit: Unit, task: Task, now: int) -> str:
         if used >= pool.key_limit:
             return "key_full"
     if (rate := pool.rate) is not None:
-        if pool.refilled_at > now + AHEAD_MS:  # nothing would be refilled until the clock is there again
+        if is_ahead(pool, now):  # nothing would be refilled until the clock is there again
             pool = unit.pools.edit((task.scope, task.pool))
             pool.refilled_at = now
         if tokens(pool.tokens, rate, pool.rate_ms, now - pool.refilled_at) < 1:
             return "rate"
     return "free"
+
+
+def is_ahead(pool: Pool, now: int) -> bool:
+    """Whether the clock was put back since the pool was refilled."""
+    return pool.refilled_at > now + AHEAD_MS
 
 
 def free_slots(pool: Pool, used: int, now: int) -> float:
@@ -77,6 +82,8 @@ def free_slots(pool: Pool, used: int, now: int) -> float:
     left = inf if pool.limit is None else pool.limit - used
     if pool.rate is None:
         return left
+    if is_ahead(pool, now):  # one to look at: the claim that does puts it right
+        return min(left, 1)
     return min(left, tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at))
 
 

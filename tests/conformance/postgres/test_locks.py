@@ -10,7 +10,7 @@ from stepwell.kernel.unit import Unit
 from stepwell.model.rows import Message
 from stepwell.model.settings import Settings
 from stepwell.store.port import Ahead, Retry
-from stepwell.store.postgres.session import PostgresSession
+from stepwell.store.postgres.session import FIRST, PostgresSession
 from stepwell.store.postgres.store import PostgresStore
 from tests.support.crowd import at_once
 from tests.support.postgres import ask
@@ -70,7 +70,8 @@ def test_what_changed_before_its_run_was_locked_is_left_out(sessions: Sessions) 
     session = sessions("lane")
     fill(session, task(1), task(2, 1, priority=9))
     with loading(session):
-        found = session._taken(lambda one: one.priority == 9, "find/ready", ["p"], [""], ["main"], [5])
+        group = (["p"], [""], ["main"], [5], *([part] for part in FIRST))
+        found = session._taken(lambda one: one.priority == 9, "find/ready", *group)
         assert [one.run_no for one in found] == [2]
 
 

@@ -82,7 +82,7 @@ def test_a_failed_transaction_is_no_commit(sessions: Sessions) -> None:
     session = sessions("lane")
     session.begin()
     with pytest.raises(Refused):
-        session._all("find/ready", ["p"], [""], ["main"], ["many"])
+        session._all("find/blocked", "main", "p", "k", "many")
     with pytest.raises(Retry):
         session.commit()
     session.rollback()

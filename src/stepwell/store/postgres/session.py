@@ -30,6 +30,8 @@ from stepwell.store.reading import resolve_entries, resolve_event, text_of_blob
 BEGIN = "begin isolation level read committed"
 #: How many keys of a pool a claim looks at.
 KEYS = 200
+#: Before every task of a group: its priority, order and number.
+FIRST = (-(1 << 63), -(1 << 63), 0)
 #: How often a batch looks for work where others were quicker.
 LOOKS = 4
 
@@ -55,6 +57,7 @@ class PostgresSession:
         self._acts: list[Act] = []  # what is flushed and not sent yet
         self._brought = Brought()
         self._looked_to: dict[str, tuple[str, str, str]] = {}
+        self._begins: dict[Group, tuple[int, int, int]] = {}  # of this batch: the first ready task of each
         self._key_looked_to: dict[Group, str] = {}
 
     # ── the transaction ──────────────────────────────────────────────────────────────────────────────────────────
@@ -64,6 +67,7 @@ class PostgresSession:
         self._loaded.clear()
         self._numbers.begin()
         self._app.begin()
+        self._begins.clear()
         self._brought = Brought()
         with TOLD:
             if self._link.db.closed:
@@ -213,13 +217,19 @@ class PostgresSession:
         """Groups of a pool, or of all pools for "": where there are very many, from where the last look ended."""
         first = (pool, "", "")
         start = self._looked_to.pop(pool, first)
-        groups = self._rows(*groups_of(pool, start))
+        groups = self._begun(groups_of(pool, start))
         if len(groups) < GROUPS and start != first:
-            again = self._rows(*groups_of(pool, limit=GROUPS - len(groups)))
+            again = self._begun(groups_of(pool, limit=GROUPS - len(groups)))
             groups += [group for group in again if group <= start]
         if len(groups) == GROUPS:
             self._looked_to[pool] = groups[-1]
         return sorted(groups)
+
+    def _begun(self, asked: Statement) -> list[Group]:
+        """Keeps where each begins: what went through it lies dead before that while somebody holds an old snapshot."""
+        found = self._rows(*asked)
+        self._begins.update((row[:3], row[3:]) for row in found)
+        return [row[:3] for row in found]
 
     def _taken(self, fits: Callable[[Task], bool], act: str, *values: Any) -> list[Task]:
         """Tasks whose runs are locked now, read again with the lock: whoever had it before may have changed them.
@@ -235,8 +245,8 @@ class PostgresSession:
         return []
 
     def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
-        pools, needs, scopes = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
-        return self._taken(_is_ready, "find/ready", pools, needs, scopes, list(wanted.values()))
+        rows = [(*group, most, *self._begins.get(group, FIRST)) for group, most in wanted.items()]
+        return self._taken(_is_ready, "find/ready", *map(list, zip(*rows, strict=True))) if rows else []
 
     def ready_keys(self, group: Group) -> list[str]:
         start = self._key_looked_to.pop(group, "")
