@@ -58,6 +58,7 @@ class Exchange:
         db.prepare_threshold = None
         self._names: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self._given = 0
+        self._given_as, self._loaded_as = Transformer(db), Transformer(db)  # each knows the types that it met
         self._poll = select.poll()
         self._poll.register(db.fileno(), select.POLLIN)
         self._keeps_plans = keeps_plans and self._prepares
@@ -105,7 +106,7 @@ class Exchange:
 
     def _send(self, statement: Statement | Adapted) -> tuple[tuple[str, tuple[int, ...]], bytes] | None:
         """What was prepared for it, if that is new."""
-        connection, adapted = self.db.pgconn, Transformer(self.db)
+        connection, adapted = self.db.pgconn, self._given_as
         if isinstance(statement, Adapted):
             connection.send_query_params(statement.text.encode(), statement.values, statement.types, statement.formats)
             return None
@@ -169,9 +170,8 @@ class Exchange:
         word = (result.command_status or b"").decode()
         if result.status != ExecStatus.TUPLES_OK or not loads:
             return Answer([], word, result)
-        loaded = Transformer(self.db)
-        loaded.set_pgresult(result)
-        return Answer(loaded.load_rows(0, result.ntuples, tuple), word, result)
+        self._loaded_as.set_pgresult(result)
+        return Answer(self._loaded_as.load_rows(0, result.ntuples, tuple), word, result)
 
 
 def _good(result: PGresult) -> PGresult:
