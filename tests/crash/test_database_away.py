@@ -1,8 +1,6 @@
 """A PostgreSQL server that crashes under load, or stands still: nothing that was answered is gone, nothing is twice."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -100,16 +98,10 @@ def test_a_server_that_stands_still_is_waited_for(server: Server) -> None:
     async def main() -> None:
         async with Engine(PostgresStore(server.url), settings=SETTINGS) as engine:
             await engine.submit(c.StartRun("r", "wf"))
-            stopped = server.processes
-            for pid in stopped:
-                os.kill(pid, signal.SIGSTOP)
-            try:
+            with server.stands_still():
                 answers = [asyncio.ensure_future(engine.submit(c.Signal("r", "s", str(n)))) for n in range(3)]
                 done, _ = await asyncio.wait(answers, timeout=0.5)
                 assert not done
-            finally:
-                for pid in stopped:
-                    os.kill(pid, signal.SIGCONT)
             assert [answer.seq for answer in await asyncio.gather(*answers)] == [2, 3, 4]
             assert engine.trouble is None
 
@@ -122,18 +114,12 @@ def test_an_engine_closes_although_its_server_stands_still(server: Server, monke
     async def main() -> None:
         async with Engine(PostgresStore(server.url + "&connect_timeout=1"), settings=SETTINGS) as engine:
             await engine.submit(c.StartRun("r", "wf"))
-            stopped = server.processes
-            for pid in stopped:
-                os.kill(pid, signal.SIGSTOP)
-            try:
+            with server.stands_still():
                 answers = [asyncio.ensure_future(engine.submit(c.Signal("r", "s", str(n)))) for n in range(3)]
                 reads = [asyncio.ensure_future(engine.read(lambda reader: reader.counts())) for _ in range(3)]
                 await asyncio.wait(answers, timeout=0.2)
                 async with asyncio.timeout(10):
                     await engine.close()
-            finally:
-                for pid in stopped:
-                    os.kill(pid, signal.SIGCONT)
             replies = await asyncio.gather(*answers, *reads, return_exceptions=True)
             assert {type(reply) for reply in replies} == {Unavailable}
 

@@ -1,8 +1,5 @@
 """Memory is the oracle: SQLite and PostgreSQL give every answer that it gives, and show every row that it shows."""
 
-import os
-import time
-
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -10,6 +7,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from stepwell.kernel.decide import RULES
 from tests.properties import certain
 from tests.properties.machine import Machine, PostgresMachine
+from tests.support.soak import rounds
 
 COMMANDS = {kind.__name__ for kind in RULES}
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -56,7 +54,6 @@ def test_memory_and_postgres_agree() -> None:
 @pytest.mark.parametrize("machine", [Machine, PostgresMachine])
 def test_memory_agrees_with_another_for_a_long_time(machine: type[Machine]) -> None:
     certain.live(machine.coverage, machine.kind)
-    until = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600")) / 2
-    while time.monotonic() < until:
+    for _ in rounds(share=1 / 2):
         lives(machine, 100, 60, derandomize=False)
     assert_covered(machine)

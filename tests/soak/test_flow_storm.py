@@ -3,15 +3,13 @@
 They go on for SOAK_SECONDS; one there is in any case.
 """
 
-import os
-import time
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.crash.flow_judge import run_storm
 from tests.crash.flow_storm import Plan
+from tests.support.soak import rounds
 
 #: How long a storm takes; no other is begun when less is left.
 STORM_S = 100
@@ -19,11 +17,7 @@ STORM_S = 100
 
 @pytest.mark.soak
 def test_storms_of_500_flow_runs(tmp_path: Path) -> None:
-    until = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
-    first = int(os.environ.get("SOAK_SEED", "1"))
-    for seed in count(first):
-        if seed > first and time.monotonic() + STORM_S > until:
-            return
+    for seed in rounds(each_s=STORM_S):
         folder = tmp_path / str(seed)
         folder.mkdir()
         plan = Plan(seed, events=500, post_s=55, kill_s=60, limit_s=170, server_slots=2 * (seed % 2))

@@ -3,7 +3,6 @@
 A storm that SOAK_SECONDS is too short for is as much smaller. SOAK_SEED is its seed.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from tests.crash.pg_judge import run_storm
 from tests.crash.pg_storm import Plan
 from tests.crash.test_pg_family import raise_family
+from tests.support.soak import first_seed, soak_s
 
 FLOW_RUNS, WORKFLOWS = 5_000, 5_000
 #: What all of it takes on two cores.
@@ -24,17 +24,16 @@ KINDS = {"quick": 30, "flaky": 5, "chain": 3, "sleepy": 2, "family": 1, "doomed"
 @pytest.mark.soak
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
 def test_a_storm_of_5_000_flow_runs_and_5_000_workflows(tmp_path: Path, pooled: bool) -> None:
-    seconds = float(os.environ.get("SOAK_SECONDS", "600"))
-    share = min(1.0, seconds / FULL_S)
+    share = min(1.0, soak_s() / FULL_S)
     send_s = share * FULL_S * (1 - CALM)
     plan = Plan(
-        int(os.environ.get("SOAK_SEED", "1")),
+        first_seed(),
         events=int(FLOW_RUNS * share),
         voyages=int(WORKFLOWS / 4 * share),  # each with a boat and a log book
         ferries=int(WORKFLOWS / 8 * share),  # each with a tug
         send_s=send_s,
         kill_s=send_s,
-        limit_s=seconds + 100,
+        limit_s=soak_s() + 100,
         kinds=KINDS,
         pooled=pooled,
     )

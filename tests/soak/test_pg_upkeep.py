@@ -1,7 +1,5 @@
 """A steady load with retention on PostgreSQL, for SOAK_SECONDS: at most 30 % of its tables and indexes are air."""
 
-import os
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -13,6 +11,7 @@ from stepwell.model.settings import Settings
 from stepwell.store.postgres.store import PostgresStore
 from tests.support import Bench
 from tests.support.postgres import Server
+from tests.support.soak import rounds
 
 DAY_MS = 86_400_000
 #: Runs that end in a round, and how many rounds make a day, after which they go.
@@ -67,17 +66,17 @@ def sizes(store: PostgresStore) -> dict[str, tuple[int, int]]:
 @pytest.mark.soak
 def test_tables_under_a_steady_load_with_retention_stay_full(store: PostgresStore) -> None:
     bench = Bench(store, settings=Settings(event_retention_days=1, change_retention=1_000))
-    number, until = 0, time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
-    while number < 2 * DAY_ROUNDS or time.monotonic() < until:
-        number += 1
+    lived = 0
+    for number in rounds(at_least=2 * DAY_ROUNDS):
         live(bench, number)
+        lived += ROUND
     found = sizes(store)
     bench.close()
     kept = ROUND * DAY_ROUNDS
     for table, (size, fresh) in found.items():
         print(f"{table:8} {size / 2**20:7.1f} MiB, as a copy {fresh / 2**20:7.1f} MiB")
     size, fresh = (sum(pair[place] for pair in found.values()) for place in (0, 1))
-    print(f"{number * ROUND:,} runs, about {kept:,} are kept: {1 - fresh / size:.0%} of {size / 2**20:.0f} MiB")
+    print(f"{lived:,} runs, about {kept:,} are kept: {1 - fresh / size:.0%} of {size / 2**20:.0f} MiB")
     assert 1 - fresh / size <= BLOAT
     with closing(store.reader()) as reader:
         assert reader.orphans() == []

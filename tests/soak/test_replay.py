@@ -1,6 +1,5 @@
 """Random programs, larger than those of every day, until the time is over. A failure names its seed."""
 
-import os
 import time
 from collections import Counter
 from functools import partial
@@ -9,11 +8,11 @@ from random import SystemRandom
 
 import pytest
 
+from tests.support.soak import soak_s
 from tests.workflow import campaign as c
 from tests.workflow.programs import Node
 
 pytestmark = pytest.mark.soak
-SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 CHECKS: tuple[c.Check, ...] = (
     c.on_memory,
     partial(c.on_two, "sqlite"),
@@ -29,6 +28,6 @@ def checked(seed: int, node: Node | None, last: list[str]) -> Counter[str]:
 
 
 def test_programs_without_end() -> None:
-    first, until = SystemRandom().randrange(1 << 40), time.monotonic() + SECONDS
+    first, until = SystemRandom().randrange(1 << 40), time.monotonic() + soak_s()
     counts = c.campaign(takewhile(lambda _: time.monotonic() < until, count(first)), checked)
     assert counts["crash"]

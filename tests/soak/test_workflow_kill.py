@@ -3,15 +3,13 @@
 They go on for SOAK_SECONDS; one there is in any case (source: spec orchestrator E.8 no. 140).
 """
 
-import os
-import time
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.crash.workflow_judge import run_storm
 from tests.crash.workflow_storm import Plan
+from tests.support.soak import rounds
 
 #: How long a storm takes; no other is begun when less is left.
 STORM_S = 120
@@ -19,11 +17,7 @@ STORM_S = 120
 
 @pytest.mark.soak
 def test_storms_of_100_workflows_and_200_kills(tmp_path: Path) -> None:
-    until = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "600"))
-    first = int(os.environ.get("SOAK_SEED", "1"))
-    for seed in count(first):
-        if seed > first and time.monotonic() + STORM_S > until:
-            return
+    for seed in rounds(each_s=STORM_S):
         folder = tmp_path / str(seed)
         folder.mkdir()
         report = run_storm(folder, Plan(seed, voyages=100, kills=200, limit_s=170))

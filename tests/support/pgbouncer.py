@@ -7,9 +7,7 @@ comes with, so what the store must not rely on is refused here as it is anywhere
 import atexit
 import os
 import shutil
-import subprocess
 import tempfile
-import time
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
@@ -20,9 +18,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.support import postgres
+from tests.support.daemon import Daemon
 
 UNPACKED = Path(__file__).parents[2] / "build" / "pgbouncer"
-PORT, START_S = 6432, 10.0
+PORT = 6432
 CONFIG = """\
 [databases]
 * = host={host} user=test
@@ -37,8 +36,6 @@ server_login_retry = 0.2
 query_wait_timeout = {wait_s}
 server_check_delay = 0
 """
-#: Ends it when the pipe that this shell reads is closed: also when its owner is killed.
-GUARD = '"$@" & pooler=$!; read -r _; kill -KILL $pooler; wait $pooler'
 
 
 class Pooler:
@@ -69,21 +66,18 @@ class Pooler:
             db.execute(f"create database {name}".encode())
         return self.url(name)
 
-    @property
-    def log(self) -> str:
-        """All that it said."""
-        return (self.folder / "log").read_text(errors="replace")
-
     def _start(self) -> None:
         program, user = self._program()
         paths = os.pathsep.join(map(str, self.folder.glob("lib/*")))
-        with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                ["sh", "-c", GUARD, "sh", str(program), str(self.folder / "ini")],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, user=user, cwd="/", start_new_session=True,
-                env={**os.environ, **({"LD_LIBRARY_PATH": paths} if paths else {})},
-            )  # fmt: skip
-        self._wait()
+        self._daemon = Daemon(
+            str(program),
+            str(self.folder / "ini"),
+            conninfo=f"host={self.folder} port={PORT} user=test dbname=postgres",
+            log=self.folder / "log",
+            signal="KILL",
+            user=user,
+            env={**os.environ, **({"LD_LIBRARY_PATH": paths} if paths else {})},
+        )
 
     def _program(self) -> tuple[Path, str | None]:
         """It refuses to run as root: then it is `nobody`, who may not see where this tree is, so it gets a copy."""
@@ -99,25 +93,10 @@ class Pooler:
             shutil.copytree(folder, self.folder / "lib" / folder.name, symlinks=True)
         return Path(shutil.copy(program, self.folder)), user
 
-    def _wait(self) -> None:
-        until = time.monotonic() + START_S
-        while True:
-            try:
-                psycopg.connect(f"host={self.folder} port={PORT} user=test dbname=postgres").close()
-            except psycopg.OperationalError as error:
-                if time.monotonic() > until:
-                    raise RuntimeError(f"pgbouncer does not start: {self.log}") from error
-                time.sleep(0.02)  # it has no other sign of being ready
-            else:
-                return
-
     def close(self) -> None:
         """Ends it at once; every connection is cut."""
-        stdin = self._process.stdin
-        if stdin is not None and not stdin.closed:
-            stdin.close()
-            self._process.wait(START_S)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self._daemon.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @cache

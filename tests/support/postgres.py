@@ -4,15 +4,13 @@ The server that tests share starts when one first asks; all end with the process
 """
 
 import atexit
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -25,13 +23,13 @@ import psycopg
 from stepwell.store.port import Store
 from stepwell.store.postgres.connection import Db
 from stepwell.store.postgres.store import OLDEST, PostgresStore
+from tests.support.daemon import Daemon, until_it_answers
 
 #: The folder with `postgres` and `initdb` of another version, for example /usr/lib/postgresql/15/bin; "oldest": of the
 #: oldest one that is here and supported.
 BINARIES = "STEPWELL_TEST_POSTGRES"
 #: Where the server of this process is: its children use the same one.
 SERVER = "STEPWELL_TEST_SERVER"
-START_S = 30.0
 #: Its data are worth nothing, and what is read below the oldest transaction is not to wait for a vacuum.
 SETTINGS = {
     "listen_addresses": "",
@@ -43,8 +41,6 @@ SETTINGS = {
     "max_connections": "200",
     "deadlock_timeout": "200ms",
 }
-#: Ends the server when the pipe that this shell reads is closed: also when its owner is killed.
-GUARD = '"$@" & server=$!; read -r _; kill -QUIT $server; wait $server'
 
 
 def _binaries() -> Path:
@@ -93,10 +89,10 @@ class Server:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="stepwell-pg-"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self._binaries, self._user = _for_nobody(_binaries(), self.folder)
-        self._data, self._settings = self.folder / "data", SETTINGS | settings
+        self._data, self._log, self._settings = self.folder / "data", self.folder / "log", SETTINGS | settings
         self.conninfo = f"host={self._data} user=test dbname=postgres"
         self._make()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._daemon: Daemon | None = None
         self.start()
         atexit.register(self.crash)
 
@@ -123,50 +119,42 @@ class Server:
     def kill(self) -> None:
         """As if its machine had no power any more."""
         for pid in self.processes:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.crash()
+
+    @contextmanager
+    def stands_still(self) -> Iterator[None]:
+        """It does nothing, and its connections stay open."""
+        stopped = self.processes
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
 
     @property
     def log(self) -> str:
         """All that it said."""
-        return (self.folder / "log").read_text(errors="replace")
+        return self._log.read_text(errors="replace")
 
     def start(self) -> None:
         """Starts it, and waits until it answers."""
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         command = [str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self._data), *options]
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["sh", "-c", GUARD, "sh", *command],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, user=self._user, cwd="/", start_new_session=True,
-            )  # fmt: skip
-        self._wait()
+        self._daemon = Daemon(*command, conninfo=self.conninfo, log=self._log, signal="QUIT", user=self._user)
 
     def crash(self) -> None:
         """Ends it at once, as `pg_ctl stop -m immediate` does: every connection is cut, nothing is written."""
-        process, self._process = self._process, None
-        if process is not None:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait(START_S)
+        if self._daemon is not None:
+            self._daemon.end()
 
     def close(self) -> None:
         """Ends it for good."""
         self.crash()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _wait(self) -> None:
-        until = time.monotonic() + START_S
-        while True:
-            try:
-                psycopg.connect(self.conninfo).close()
-            except psycopg.OperationalError as error:
-                if time.monotonic() > until:
-                    raise RuntimeError(f"PostgreSQL does not start: {self.log}") from error
-                time.sleep(0.02)  # it has no other sign of being ready
-            else:
-                return
 
 
 class Standby(Server):
@@ -191,7 +179,7 @@ class Standby(Server):
     def lose_received(self, receiver: int) -> None:
         """What it has not taken in is gone, as with a machine that was cut off."""
         os.kill(receiver, signal.SIGKILL)
-        self._wait()  # a server starts anew when one of its processes is killed
+        until_it_answers(self.conninfo, self._log)  # a server starts anew when one of its processes is killed
 
 
 @cache
