@@ -101,8 +101,9 @@ def test_lanes_give_different_numbers_whatever_they_do_at_once(sessions: Session
         chance = random.Random(session._lane)
         for _ in range(40):
             with writing(session) as unit:
-                unit.next_no.seed("run", session.numbers("run", chance.randrange(1, 50)))
-                numbers = [unit.take_no("run") for _ in range(chance.randrange(0, 5))]
+                wanted = chance.randrange(1, 50)
+                unit.next_no.seed("run", session.numbers("run", wanted))
+                numbers = [unit.take_no("run") for _ in range(min(wanted, chance.randrange(0, 5)))]
                 put(unit, *map(run, numbers))
             taken += numbers
         return taken
@@ -138,3 +139,23 @@ def test_numbers_that_are_wanted_in_the_middle_of_a_batch_are_given_once(session
     assert theirs not in range(again, again + 3)
     one.rollback()
     two.rollback()
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_what_a_batch_left_over_is_not_used_below_newer_numbers(changes: bool, sessions: Sessions) -> None:
+    """As with an event that was there already: lists go by numbers, so a later one would stand below others."""
+    one, two = sessions("one"), sessions("two")
+    if changes:
+        with writing(one) as unit:
+            unit.next_no.seed("run", one.numbers("run", 3))
+            put(unit, run(unit.take_no("run")))
+    else:
+        one.begin()
+        one.numbers("run", 3)
+        one.abandon()
+    with loading(one) as s:
+        assert s.numbers("run", 1) == 1 + changes, "nobody took a newer one"
+    with loading(two) as s:
+        theirs = s.numbers("run", 1)
+    with loading(one) as s:
+        assert s.numbers("run", 1) > theirs

@@ -10,11 +10,15 @@ TRIES = 10
 
 
 class Numbers:
-    """What a lane took and has not used: a batch that was rolled back gives its numbers to the next one."""
+    """What a lane took and has not used: a batch that was rolled back gives its numbers to the next one.
+
+    Lists go by numbers, the newest first. So what a batch left over is used unless a lane took newer ones.
+    """
 
     def __init__(self) -> None:
         self._free: dict[str, tuple[int, int]] = {}  # by kind: the next, and the first that is not ours
         self._promised: dict[str, int] = {}  # by kind: how many of them the batch under way may use
+        self._left: set[str] = set()  # kinds of which a batch that is over used less than it took
 
     def begin(self) -> None:
         """Another batch, or the same one again."""
@@ -40,6 +44,9 @@ class Numbers:
 
         Raises Retry where they cannot be in a row with those: then they are for when the batch is made again.
         """
+        if kind in self._left:
+            self._left.remove(kind)
+            self._drop_overtaken(link, kind)
         promised = self._promised.get(kind, 0)
         first, end = before = self._free.get(kind, (0, 0))
         wanted = promised + count
@@ -50,6 +57,11 @@ class Numbers:
                 raise Retry(f"other lanes took the {kind} numbers that come next")
         self._promised[kind] = wanted
         return first + promised
+
+    def _drop_overtaken(self, link: Exchange, kind: str) -> None:
+        _, end = self._free[kind]
+        if link.rows(sql("lane/last_number"), (f"{kind}_no",))[0][0] >= end:
+            self._free[kind] = (end, end)
 
     def _more(self, link: Exchange, kind: str, missing: int, count: int, first: int, end: int) -> tuple[int, int]:
         """A longer row of numbers. Another lane may take one in the middle: then those around it stay unused."""
@@ -69,6 +81,11 @@ class Numbers:
         first, end = self._free.get(kind, (0, 0))
         self._free[kind] = (max(first, following), max(end, following))
 
+    def leave(self) -> None:
+        """The batch is over, and is not made again."""
+        self._left = {kind for kind, (first, end) in self._free.items() if first < end}
+
     def forget(self) -> None:
         """Nobody knows what was used."""
         self._free.clear()
+        self._left.clear()

@@ -108,6 +108,7 @@ class PostgresSession:
     def _use(self, unit: Unit) -> None:
         for kind, following in unit.next_no.rows.items():
             self._numbers.used(kind, following)
+        self._numbers.leave()
 
     def rollback(self) -> None:
         """A connection that cannot do it is closed, which does it."""
@@ -120,6 +121,7 @@ class PostgresSession:
 
     def abandon(self) -> None:
         self.rollback()
+        self._numbers.leave()
 
     def committed(self) -> bool:
         with TOLD:
