@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.cli.support import PATIENCE_S, Shop, flow, write_event
@@ -86,6 +87,19 @@ def test_a_server_and_a_worker_say_where_they_work(shop: Shop, url: str) -> None
 def test_an_address_that_cannot_be_opened_is_an_error_with_a_hint(shop: Shop, wrong: str, told: str) -> None:
     for verb in (("runs", "list"), ("doctor",), ("serve", "--port", "0")):
         assert told in shop.refused(*verb, STEPWELL_DB=wrong)
+
+
+def test_completion_waits_for_nobody(shop: Shop, url: str) -> None:
+    """Two seconds for a server, and two for an answer: a shell stands still meanwhile."""
+    shop.ok("db", "migrate")
+    words = {"_STEPWELL_COMPLETE": "zsh_complete", "COMP_WORDS": "stepwell pools pause ", "COMP_CWORD": "3"}
+    shop.ok("pools", "set", "slow", "--limit", "3")
+    assert "slow" in shop.call(**words).stdout
+    with psycopg.connect(url) as db:
+        db.execute("lock table pool in access exclusive mode")
+        begun = time.monotonic()
+        assert "slow" not in shop.call(**words).stdout
+        assert time.monotonic() - begun < PATIENCE_S
 
 
 def test_who_only_looks_makes_no_tables(shop: Shop, url: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:  # every command imports this module, and seldom is anything c
 
 #: How many of the newest rows are offered.
 OFFERED = 50
-#: How long a server of PostgreSQL may take to be reached.
-CONNECT_S = 2
+#: How long a server of PostgreSQL may take to be reached, and to answer.
+CONNECT_S, ANSWER_S = 2, 2.0
 #: Ids have colons, where bash would begin a new word; and spaces and quotes, which click's script does not quote.
 _BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
 _AS_IT_IS, _QUOTED = "COMPREPLY+=($value)", 'COMPREPLY+=("$(printf %q "$value")")'
@@ -60,14 +61,20 @@ def _reading(ctx: click.Context) -> "Iterator[Reader]":
     from stepwell.store.sqlite.reader import SqliteReader
     from stepwell.worker.local import open_store
 
-    place, reader = _place(ctx), None
-    if place.path is None:
-        soon = f"{place.url}{'&' if '?' in place.url else '?'}connect_timeout={CONNECT_S}"
-        reader = open_store(soon, place.settings).reader()
-    else:
-        reader = SqliteReader(sqlite3.connect(f"{place.path.as_uri()}?mode=ro", uri=True, timeout=0.2))
-    with contextlib.closing(reader):
-        yield reader
+    place = _place(ctx)
+    if place.path is not None:
+        db = sqlite3.connect(f"{place.path.as_uri()}?mode=ro", uri=True, timeout=0.2)
+        with contextlib.closing(SqliteReader(db)) as reader:
+            yield reader
+        return
+    store = open_store(f"{place.url}{'&' if '?' in place.url else '?'}connect_timeout={CONNECT_S}", place.settings)
+    with contextlib.closing(store.reader()) as reader:
+        late = threading.Timer(ANSWER_S, store.cut)
+        late.start()
+        try:
+            yield reader
+        finally:
+            late.cancel()
 
 
 def _read(look: "Callable[[Reader, str], Iterable[tuple[str, str]]]") -> Complete:
