@@ -31,7 +31,7 @@ SETTINGS = (
     ),
     Setting(
         "STEPWELL_DATA_DIR",
-        "the folder of the database `stepwell.sqlite`",
+        "the folder of the database `stepwell.sqlite`, unless `STEPWELL_DB` names another, and of `events/`",
         "CWD/.stepwell",
         ("CODEX_FLOW_BACKEND_DATA_DIR",),
         "--data-dir",

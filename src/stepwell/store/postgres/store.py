@@ -131,7 +131,7 @@ class PostgresStore:
             except psycopg.OperationalError as error:
                 raise Unavailable(f"cannot reach {self.url}: {str(error).strip()}", hint=REACHABLE) from error
             except psycopg.Error as error:
-                hint = "Check that the user may create tables in the schema; a DBA may run the scripts in its stead."
+                hint = "The user has to own the tables, or a DBA runs what `stepwell db migrate --print` writes."
                 raise Unavailable(f"cannot bring {self.url} up to date: {str(error).strip()}", hint=hint) from error
             return applied
 
