@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import OK, Shop, flow
+from tests.support import on_postgres
 
 NASTY = "\x1b[31mred\x1b]0;title\x07 \x9b2J \x7f \u202e back\rover"
 
@@ -17,9 +18,20 @@ def shop(tmp_path: Path) -> Shop:
 
 
 @pytest.fixture(scope="session")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def seen_on() -> dict[bool, Shop]:
+    """What was made for `seen`, on each store."""
+    return {}
+
+
+@pytest.fixture
+def seen(seen_on: dict[bool, Shop], tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A folder after three events: one completed, one failed, one that is blocked and says terrible things."""
-    cwd = tmp_path_factory.mktemp("seen")
+    if on_postgres() not in seen_on:
+        seen_on[on_postgres()] = three_events(tmp_path_factory.mktemp("seen"))
+    return seen_on[on_postgres()]
+
+
+def three_events(cwd: Path) -> Shop:
     flow(cwd, "good", {"go": f"echo working; {OK}"}, type_="good")
     flow(cwd, "bad", {"go": "echo broken >&2; exit 3"}, type_="bad")
     escaped = NASTY.encode("unicode_escape").decode().replace("\\x", "\\\\x").replace("\\\\x", "\\x")

@@ -122,8 +122,8 @@ def test_bash_completes_what_has_colons_spaces_and_quotes(tmp_path: Path) -> Non
         shop.json("events", "dispatch", "--event", write_event(tmp_path, event_id))
     master, slave = os.openpty()
     process = subprocess.Popen(
-        ["bash", "--norc", "-i"], cwd=tmp_path, env=shell_environ(TERM="dumb", PS1="$ "), stdin=slave, stdout=slave,
-        stderr=slave, start_new_session=True,
+        ["bash", "--norc", "-i"], cwd=tmp_path, env=shell_environ(**store_of(tmp_path), TERM="dumb", PS1="$ "),
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
     )  # fmt: skip
     os.close(slave)
     typed = (
@@ -161,7 +161,7 @@ def test_bash_completes_ids_and_names(tmp_path: Path) -> None:
         ("stepwell flow run g", {"greet"}),
         ("stepwell flow run greet t", {"two"}),
         ("stepwell pools pause s", {"slow"}),
-        ("stepwell runs show --data-dir nowhere run", set()),
+        ("stepwell runs show --db nowhere/x.sqlite run", set()),
     ):
         assert completed(tmp_path, line) == words, line
     assert not (tmp_path / "nowhere").exists()
@@ -169,8 +169,13 @@ def test_bash_completes_ids_and_names(tmp_path: Path) -> None:
 
 def shell(cwd: Path, line: str) -> subprocess.CompletedProcess[str]:
     """A line of bash, which ends as its first command does."""
-    command = ["bash", "--norc", "-c", f"set -o pipefail; {line}"]
-    return subprocess.run(command, env=shell_environ(), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
+    command, env = ["bash", "--norc", "-c", f"set -o pipefail; {line}"], shell_environ(**store_of(cwd))
+    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def typed(cwd: Path, *args: str, stdin: str = "", **env: str) -> tuple[int, str]:
+    """A command on a terminal, in a folder with its database."""
+    return on_terminal([program(), *args], cwd, stdin=stdin, **store_of(cwd), **env)
 
 
 @pytest.mark.parametrize("command", ["runs list --no-json", "events list --json", "--help"])
@@ -211,25 +216,24 @@ def test_a_closed_stream_is_not_taken_for_a_file(seen: Shop, closed: str) -> Non
 
 def test_colours_are_for_terminals(seen: Shop) -> None:
     assert "\x1b[" not in seen.text("runs", "list")
-    code, text = on_terminal([program(), "runs", "list"], seen.cwd)
+    code, text = typed(seen.cwd, "runs", "list")
     assert code == 0
     assert "\x1b[1mRUN" in text
     for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        assert "\x1b" not in on_terminal([program(), "runs", "list"], seen.cwd, **plain)[1]
+        assert "\x1b" not in typed(seen.cwd, "runs", "list", **plain)[1]
 
 
 def test_a_terminal_gets_text_and_a_pipe_gets_json(seen: Shop) -> None:
     for command, key in (("runs", "runs"), ("events", "events"), ("flow", "flows"), ("pools", "pools")):
         assert key in json.loads(seen.ok(command, "list"))
-        assert not on_terminal([program(), command, "list"], seen.cwd)[1].startswith("{")
-        assert key in json.loads(on_terminal([program(), command, "list", "--json"], seen.cwd)[1])
+        assert not typed(seen.cwd, command, "list")[1].startswith("{")
+        assert key in json.loads(typed(seen.cwd, command, "list", "--json")[1])
 
 
 def test_a_terminal_is_shown_how_things_stand_while_it_waits(tmp_path: Path) -> None:
     """One line that is written over, never left behind; and lines that stay."""
     flow(tmp_path, steps={"go": f"echo started; sleep 1.6; {OK}"})
-    command = [program(), "flow", "fire", "--event", "-"]
-    code, text = on_terminal(command, tmp_path, stdin='{"type":"demo"}', NO_COLOR="1")
+    code, text = typed(tmp_path, "flow", "fire", "--event", "-", stdin='{"type":"demo"}', NO_COLOR="1")
     assert code == 0, text
     *lines, last, end = text.split("\n")
     stands, wiped, told = last.split("\r")
@@ -247,8 +251,8 @@ def test_ctrl_c_on_a_terminal_begins_a_line(tmp_path: Path) -> None:
     master, slave = os.openpty()
     command = [program(), "flow", "fire", "--event", write_event(tmp_path)]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=shell_environ(TERM="xterm", NO_COLOR="1"), stdout=slave, stderr=slave,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        command, cwd=tmp_path, env=shell_environ(**store_of(tmp_path), TERM="xterm", NO_COLOR="1"), stdout=slave,
+        stderr=slave, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(slave)
     said = b""

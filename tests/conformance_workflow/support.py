@@ -69,6 +69,11 @@ class Place:
     def set(self, **settings: Any) -> None:
         self.settings = msgspec.structs.replace(self.settings, **settings)
 
+    @property
+    def stays(self) -> bool:
+        """Whether runs stay in memory while they wait."""
+        return self.settings.linger_ms > 0
+
     @asynccontextmanager
     async def open(self, app: App | None = None, **options: Any) -> AsyncIterator[Client]:
         """The place, open. At the end what runs is handed back."""

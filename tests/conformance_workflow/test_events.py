@@ -32,7 +32,7 @@ async def test_111_a_signal_is_the_same_before_and_after_its_wait(place: Place, 
             await run.signal(approval, Decision(True))
             await run.signal("go")
         else:
-            parks = place.url != "memory:"
+            parks = not place.stays
             await seen(run, "run.parked" if parks else "attempt.started")
             await run.signal("go")
             await seen(run, "run.parked", 2) if parks else await asyncio.sleep(0)
@@ -108,7 +108,7 @@ async def test_115_waits_of_one_name_share_what_comes_for_it(place: Place) -> No
     async with place.open() as sw:
         run = await sw.start(flow)
         await run.signal("go", 1)
-        await resting(run) if place.url != "memory:" else None
+        await resting(run) if not place.stays else None
         await run.signal("go", 2)
         await run.signal("go", 3)
         assert await run.result() == [1, 2, 3]

@@ -63,6 +63,7 @@ def test_what_a_frozen_process_held_goes_on_elsewhere(tmp_path: Path) -> None:
     assert not offences(path)
 
 
+@pytest.mark.stores("sqlite")
 @pytest.mark.parametrize("point", ["flushed", "committed"])
 def test_a_process_that_freezes_inside_a_batch_holds_the_others_up_but_breaks_nothing(
     point: str, tmp_path: Path
@@ -91,6 +92,7 @@ def test_a_process_that_freezes_inside_a_batch_holds_the_others_up_but_breaks_no
     assert not offences(path)
 
 
+@pytest.mark.stores("sqlite")
 def test_nobody_waits_without_bound_for_a_process_that_froze_in_its_turn(tmp_path: Path) -> None:
     """Those who wait are told `unavailable`, what they sent was not done, and all goes on with the frozen one."""
     path = tmp_path / "x.sqlite"
@@ -113,6 +115,7 @@ def test_nobody_waits_without_bound_for_a_process_that_froze_in_its_turn(tmp_pat
     assert not offences(path)
 
 
+@pytest.mark.stores("sqlite")
 def test_a_process_that_waits_for_its_turn_can_be_closed(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     with Puppet(path) as frozen, Puppet(path, busy_ms=100) as alive:

@@ -26,6 +26,7 @@ from tests.crash.support import Puppet
 from tests.server.support import environ
 from tests.support import Bench
 
+pytestmark = pytest.mark.stores("sqlite")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ASIDE = "s.sqlite.replaced-20260102T030405Z"
 

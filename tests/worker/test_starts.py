@@ -72,7 +72,8 @@ async def test_whoever_gives_up_waiting_for_the_answer_leaves_a_run_that_goes_on
 
 @on_a_loop
 async def test_no_more_than_the_worker_may_run_the_rest_is_claimed_later(tmp_path: Path) -> None:
-    async with hall(tmp_path) as it:
+    """In one lane: a run that waits in another one goes first."""
+    async with hall(tmp_path, settings=msgspec.structs.replace(QUICK, lanes=1)) as it:
         worker, workflow = it.work(runs=3), it.workflow(waits)
         started = await asyncio.gather(*(worker.start_run(command_for(it, workflow)) for _ in range(10)))
         assert sum(leased_at_once(one) for one in started) == 3
