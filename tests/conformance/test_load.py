@@ -269,9 +269,11 @@ def test_blocked_tasks_by_key(session: Session) -> None:
         assert s.blocked_keys(("", "", ""), 10) == [("b", "q", "z"), ("main", "p", "a"), ("main", "p", "b")]
         assert s.blocked_keys(("", "", ""), 2) == [("b", "q", "z"), ("main", "p", "a")]
         assert s.blocked_keys(("main", "p", "a"), 2) == [("main", "p", "b")]
-        assert [row.run_no for row in s.blocked("main", "p", "a", 10)] == [3, 2, 4]
-        assert [row.run_no for row in s.blocked("main", "p", "a", 1)] == [3]
-        assert s.blocked("main", "q", "z", 5) == []
+        assert [row.run_no for row in s.blocked({("main", "p", "a"): 10})] == [3, 2, 4]
+        assert [row.run_no for row in s.blocked({("main", "p", "a"): 1})] == [3]
+        assert s.blocked({("main", "q", "z"): 5}) == s.blocked({}) == []
+        some = s.blocked({("main", "p", "b"): 3, ("main", "p", "a"): 2, ("b", "q", "z"): 1, ("main", "p", "none"): 1})
+        assert [row.run_no for row in some] == [1, 3, 2, 5]
 
 
 def test_messages_come_in_the_order_they_were_sent(session: Session) -> None:

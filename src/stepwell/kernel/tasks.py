@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from stepwell.kernel import check
-from stepwell.kernel.unit import NEW, TaskKey, Unit
+from stepwell.kernel.unit import NEW, Place, TaskKey, Unit
 from stepwell.model.errors import Invalid
 from stepwell.model.ids import unit_interval
 from stepwell.model.rows import Pool, Task
@@ -27,6 +27,9 @@ def move(unit: Unit, key: TaskKey, state: TaskState, now: int) -> Task:
         task.worker = task.leased_at = task.lease_until = None
     elif state == "leased":
         count(unit, task, 1)
+    elif state == "blocked":
+        slot_key, mine = (task.scope, task.pool, task.pool_key), place(task)
+        unit.first_blocked.put(slot_key, min(mine, unit.first_blocked.get(slot_key) or mine))
     task.state = state
     if state == "ready":
         task.order = now
@@ -46,8 +49,16 @@ def count(unit: Unit, task: Task, by: int) -> None:
             return
 
 
+def place(task: Task) -> Place:
+    """Where a task stands among those of its key."""
+    return task.priority, task.order, task.run_no, task.k
+
+
 def slot(unit: Unit, task: Task, now: int) -> str:
-    """Whether the pool lets a ready task be leased: free, paused, new, full, key_full or rate."""
+    """Whether the pool lets a ready task be leased: free, paused, new, full, key_full or rate.
+
+    A key is also full for what comes after one that is blocked: a slot that came free is for that one.
+    """
     pool = unit.pools.get((task.scope, task.pool))
     if pool is None:
         return "free"
@@ -58,8 +69,9 @@ def slot(unit: Unit, task: Task, now: int) -> str:
     if pool.limit is not None and (unit.used.get((task.scope, task.pool, None)) or 0) >= pool.limit:
         return "full"
     if pool.key_limit is not None and task.pool_key is not None:
-        used = unit.used.get((task.scope, task.pool, task.pool_key)) or 0
-        if used >= pool.key_limit:
+        slot_key = (task.scope, task.pool, task.pool_key)
+        first = unit.first_blocked.get(slot_key)
+        if (unit.used.get(slot_key) or 0) >= pool.key_limit or (first is not None and first < place(task)):
             return "key_full"
     if (rate := pool.rate) is not None:
         if is_ahead(pool, now):  # nothing would be refilled until the clock is there again

@@ -20,6 +20,8 @@ MISSING: Any = object()
 NEW, CHANGED, GONE = "new", "changed", "gone"
 TaskKey = tuple[int, int]
 PoolKey = tuple[str, str, str | None]
+#: Where a task stands among those of its key: priority, order, run, k.
+Place = tuple[int, int, int, int]
 
 
 class Mutations(Protocol):
@@ -173,6 +175,7 @@ class Unit:
         self.revisions: Table[str, int] = Table(self)
         self.pools: Table[tuple[str, str], Pool] = Table(self)
         self.used: Table[PoolKey, int] = Table(self)
+        self.first_blocked: Table[PoolKey, Place] = Table(self)  # as it was loaded, or before it: not after
         self.requests: Table[tuple[str, str], Request] = Table(self)
         self.floors: Table[str, int] = Table(self)
         self.blobs: Table[tuple[int, int, str], Blob] = Table(self)

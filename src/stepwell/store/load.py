@@ -6,7 +6,7 @@ which such a store takes what is free, and then what belongs to all of them.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +17,7 @@ from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.fold import body_of
 from stepwell.kernel.leases import claim_key, worth_writing
 from stepwell.kernel.needs import Need
-from stepwell.kernel.tasks import free_slots
+from stepwell.kernel.tasks import free_slots, place
 from stepwell.kernel.unit import PoolKey, Table, TaskKey, Unit, claim_signature
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
@@ -398,12 +398,13 @@ def _blocked_keys(session: Session, unit: Unit, need: Need) -> None:
 def _blocked(session: Session, unit: Unit, keys: set[tuple[str, str, str]]) -> list[Task]:
     """As many blocked tasks of each key as it has free slots."""
     slots = sorted(keys)
-    found: list[Task] = []
-    for (scope, name, key), used in zip(slots, session.leased_counts(slots), strict=True):
-        pool = unit.pools.get((scope, name))
+    wanted: dict[tuple[str, str, str], int] = {}
+    for slot, used in zip(slots, session.leased_counts(slots), strict=True):
+        pool = unit.pools.get(slot[:2])
         free = PROMOTED if pool is None or pool.key_limit is None else pool.key_limit - used
         if free > 0:
-            found += session.blocked(scope, name, key, min(free, PROMOTED))
+            wanted[slot] = min(free, PROMOTED)
+    found = session.blocked(wanted) if wanted else []
     unit.work.blocked = _keys(found)
     return found
 
@@ -439,13 +440,17 @@ def _limits(session: Session, unit: Unit, need: Need, looks: list[_Look]) -> Non
 
 
 def _keys_used(session: Session, unit: Unit, need: Need, found: list[Task]) -> None:
-    """How much is used of the keys that tasks may be leased for."""
+    """How much is used of the keys that tasks may be leased for, and who is blocked there before them."""
     limited = {key for key, pool in unit.pools.rows.items() if pool.key_limit is not None} | need.limiting
     slots = need.slots | {(task.scope, task.pool, task.pool_key) for task in found} if limited else set()
-    _used(session, unit, [slot for slot in slots if slot[2] is not None and slot[:2] in limited])
+    keyed = [(scope, name, key) for scope, name, key in slots if key is not None and (scope, name) in limited]
+    _used(session, unit, keyed)
+    if keyed and (need.claims or need.slots):
+        for task in session.blocked(dict.fromkeys(keyed, 1)):
+            unit.first_blocked.seed((task.scope, task.pool, task.pool_key), place(task))
 
 
-def _used(session: Session, unit: Unit, slots: list[PoolKey]) -> None:
+def _used(session: Session, unit: Unit, slots: Sequence[PoolKey]) -> None:
     slots = [slot for slot in slots if unit.used.get(slot) is None]
     for slot, count in zip(slots, session.leased_counts(slots) if slots else (), strict=True):
         unit.used.seed(slot, count)

@@ -227,10 +227,11 @@ class MemorySession:
         }
         return sorted(key for key in keys if key > after)[:limit]
 
-    def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
-        key = (scope, pool, pool_key)
-        found = self._where(lambda task: task.state == "blocked" and (task.scope, task.pool, task.pool_key) == key)
-        return sorted(found, key=lambda task: (task.priority, task.order, task.run_no, task.k))[:limit]
+    def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
+        found = self._where(lambda task: task.state == "blocked")
+        found.sort(key=lambda task: (task.priority, task.order, task.run_no, task.k))
+        of = {key: [task for task in found if (task.scope, task.pool, task.pool_key) == key] for key in wanted}
+        return [task for key, limit in wanted.items() for task in of[key][:limit]]
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         found = [run for run in self._t.runs.values() if run.ended_at is not None and run.ended_at < before]

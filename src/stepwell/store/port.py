@@ -173,8 +173,8 @@ class Session(Protocol):
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         """The different (scope, pool, key) among blocked tasks that come after one, in order."""
 
-    def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
-        """The first blocked tasks of a key by (priority, order)."""
+    def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
+        """The first blocked tasks of each (scope, pool, key) by (priority, order), so many of each."""
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         """Ended runs, oldest first, that ended before a time."""

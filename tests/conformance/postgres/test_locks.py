@@ -29,14 +29,17 @@ def test_work_that_another_lane_holds_is_left_out_and_not_waited_for(
     one, two = sessions("one"), sessions("two")
     due = [task(no, 1, state="due", due_at=1) for no in (11, 12)]
     sent = [Message(0, "main", to, 9, 1, "cancel", f"k{to}", NOW, "{}") for to in (1, 2)]
-    fill(one, task(1), task(2), task(3), *due, *sent, run(21, deadline=1), run(22, deadline=1))
+    blocked = [task(no, 1, state="blocked", pool_key="k") for no in (31, 32)]
+    fill(one, task(1), task(2), task(3), *due, *sent, *blocked, run(21, deadline=1), run(22, deadline=1))
     one.begin()
     assert [row.run_no for row in one.ready({("p", "", "main"): 1})] == [1]
     assert [row.run_no for row in one.due(5, 1)] == [11]
     assert [row.no for row in one.runs([21])] == [21]
+    assert [row.run_no for row in one.blocked({("main", "p", "k"): 1})] == [31]
     with loading(two) as s:
         assert [row.run_no for row in s.ready({("p", "", "main"): 1})] == [2], "the first that is free"
         assert [row.run_no for row in s.due(5, 9)] == [12]
+        assert [row.run_no for row in s.blocked({("main", "p", "k"): 1, ("main", "p", "l"): 1})] == [32]
         assert ([row.key for row in s.messages(9)], s.left_out) == (["k2"], True)
         assert [row.no for row in s.overdue(5, 0, 9)] == [22]
         assert [row.no for row in s.runs_by_no([1, 21])] == [1, 21], "to look at"

@@ -313,8 +313,10 @@ class PostgresSession:
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         return self._all("find/blocked_keys", *after, limit)
 
-    def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
-        return self._taken(lambda task: task.state == "blocked", "find/blocked", scope, pool, pool_key, limit)
+    def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
+        scopes, pools, keys = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
+        most = list(wanted.values())
+        return self._taken(lambda task: task.state == "blocked", "find/blocked", scopes, pools, keys, most)
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         return self._kept([Run(*row) for row in self._all("find/prunable_runs", before, limit)])

@@ -338,8 +338,8 @@ class SqliteSession:
             keys.append(last)
         return keys
 
-    def blocked(self, scope: str, pool: str, pool_key: str, limit: int) -> list[Task]:
-        return [Task(*row) for row in self._all("find/blocked", scope, pool, pool_key, limit)]
+    def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
+        return [Task(*row) for key, limit in wanted.items() for row in self._all("find/blocked", *key, limit)]
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         return [Run(*row) for row in self._all("find/prunable_runs", before, limit)]
