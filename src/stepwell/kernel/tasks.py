@@ -92,7 +92,7 @@ def free_slots(pool: Pool, used: int, now: int) -> float:
     if pool.paused:
         return 0
     left = inf if pool.limit is None else pool.limit - used
-    if pool.rate is None:
+    if pool.rate is None or pool.refilled_at > now + AHEAD_MS:  # `slot` sees to a clock that was put back
         return left
     if is_ahead(pool, now):  # one to look at: the claim that does puts it right
         return min(left, 1)
