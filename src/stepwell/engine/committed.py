@@ -48,8 +48,9 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
     reopened = {one.run_no: rows[one.run_no].generation for one in unit.entries if one.kind == RunRestarted.kind}
     committed = Committed(runs, _wakes(unit) if unit.woken else {}, ended, reopened, messages=bool(unit.sent))
     freed: set[tuple[str, str, str]] = set()
-    # A claim passes over a run that somebody writes, so who wrote one that is ready says so again.
-    committed.ready = any(_is_ready(unit, rows[number]) for number in unit.runs.dirty)
+    # A claim passes over a run that somebody has, so who wrote one that is ready says so again, and who claimed less
+    # than it had looked at.
+    committed.ready = any(unit.queues.values()) or any(_is_ready(unit, rows[number]) for number in unit.runs.dirty)
     for key in unit.tasks.dirty:
         task = unit.tasks.rows[key]
         if task.state == "ready" or (task.state != "leased" and (task.scope, task.pool) in limited):

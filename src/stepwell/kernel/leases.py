@@ -51,7 +51,8 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
             claimed.more = True
         elif verdict == "new":
             claimed.more = True
-    claimed.more = claimed.more or bool(queue)
+    cut_off = bool(claimed.tasks) and claim_signature(command) in unit.cut_off
+    claimed.more = claimed.more or bool(queue) or cut_off
     if claimed.tasks:
         answer: _Answer = [(one.lease.run_no, one.lease.k, one.lease.epoch) for one in claimed.tasks]
         until = now + command.lease_ms

@@ -198,6 +198,7 @@ class Unit:
         self.kept: dict[tuple[int, int], list[Entry]] = {}  # of a restart, by (run, keep_seq): see kernel.again
         self.candidates: dict[tuple[Any, ...], list[TaskKey]] = {}
         self.queues: dict[tuple[Any, ...], deque[TaskKey]] = {}
+        self.cut_off = set[tuple[Any, ...]]()  # claims for which there may be more than was loaded
         self.ready_ahead: Table[tuple[str, str], bool] = Table(self)
         self.work = Work()
         self.lists: tuple[list[Any], ...] = (

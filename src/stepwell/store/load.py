@@ -258,7 +258,7 @@ def _candidates(session: Session, unit: Unit, need: Need, looks: list[_Look], no
     """What claims may lease. Who cannot be leased is not looked at, since whoever is looked at is locked."""
     found: dict[TaskKey, Task] = {}
     for look in looks:
-        most = min(look.most, unit.settings.claim_limit) + 1
+        most = min(look.most, unit.settings.claim_limit)
         free = {group: slots for group in look.groups if (slots := _free(unit, need, group, most, now)) > 0}
         keyed = {group: row.key_limit for group in free if (row := unit.pools.get((group[2], group[0])))}
         tasks = _first(session, {group: free[group] for group in free if keyed.get(group) is None}, most)
@@ -268,6 +268,8 @@ def _candidates(session: Session, unit: Unit, need: Need, looks: list[_Look], no
                 tasks += _behind(session, unit, group, key_limit, free[group])
         found.update({(task.run_no, task.k): task for task in tasks})
         unit.candidates[look.signature] = list(dict.fromkeys(_keys(tasks)))
+        if len(tasks) >= most:
+            unit.cut_off.add(look.signature)
     return list(found.values())
 
 

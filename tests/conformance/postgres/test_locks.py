@@ -6,12 +6,15 @@ from contextlib import closing
 
 import pytest
 
+from stepwell.engine.committed import Committed
 from stepwell.kernel.unit import Unit
+from stepwell.model import commands as c
 from stepwell.model.rows import Message
 from stepwell.model.settings import Settings
 from stepwell.store.port import Ahead, Retry
 from stepwell.store.postgres.session import FIRST, PostgresSession
 from stepwell.store.postgres.store import PostgresStore
+from tests.support import Bench
 from tests.support.crowd import at_once
 from tests.support.postgres import ask
 
@@ -162,3 +165,30 @@ def test_what_a_batch_left_over_is_not_used_below_newer_numbers(changes: bool, s
         theirs = s.numbers("run", 1)
     with loading(one) as s:
         assert s.numbers("run", 1) > theirs
+
+
+def two_claims(store: PostgresStore, *starts: c.StartRun) -> tuple[list[c.Claimed], list[Committed]]:
+    """Of a lane, and of another one before the first has committed: what they get, and what the commits tell."""
+    others: list[c.Claimed] = []
+    with closing(Bench(store, name="two")) as two:
+
+        def meanwhile(point: str) -> None:
+            if point == "decided":
+                others.append(two.do(c.Claim("w", "two", limit=1)))
+
+        two.all(*starts)
+        with closing(Bench(store, name="one", fault=meanwhile, clock=two.clock)) as one:
+            return [one.do(c.Claim("w", "one", limit=1)), *others], one.commits
+
+
+def test_a_claim_keeps_from_others_what_it_leases_and_not_one_more(store: PostgresStore) -> None:
+    claims, _ = two_claims(store, *(c.StartRun(name, "wf") for name in "ab"))
+    assert [[one.run.id for one in claimed.tasks] for claimed in claims] == [["a"], ["b"]]
+    assert claims[0].more, "for all that it knows"
+
+
+def test_who_was_passed_over_hears_of_it_with_the_commit(store: PostgresStore) -> None:
+    """To have a turn for each flow, a claim looks at more than it leases, and others find nothing meanwhile."""
+    claims, commits = two_claims(store, *(c.StartRun(name, "wf", requires=name) for name in "ab"))
+    assert [len(claimed.tasks) for claimed in claims] == [1, 0]
+    assert [one.ready for one in commits] == [True]
