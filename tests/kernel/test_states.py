@@ -1,14 +1,17 @@
 """The two state machines as one table: each command in each state, what comes of it, or the refusal."""
 
 from collections.abc import Callable
+from contextlib import closing
+from typing import Any
 
+import msgspec
 import pytest
 
 from stepwell.kernel.tasks import move
 from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
 from stepwell.model.entries import StepCompleted, raw
-from stepwell.model.errors import StepwellError
+from stepwell.model.errors import Internal, StepwellError
 from stepwell.model.rows import Pool, Task
 from stepwell.model.settings import Settings
 from stepwell.model.words import TASK_STATES, TaskState
@@ -170,3 +173,58 @@ def test_a_task_moves_along_the_table_and_no_other_way(before: TaskState, after:
         with pytest.raises(AssertionError, match=f"{before} -> {after}"):
             move(unit, (1, 1), after, 5)
         assert unit.tasks.rows[(1, 1)].state == before
+
+
+def leave(bench: Bench, **fields: Any) -> c.Lease:
+    """Ends a run, and leaves its task open, as no rule does; a lease of it. Run `other` is in the same state."""
+    other, lease = bench.turn("other"), bench.turn("r").lease
+    task = bench.task()
+    bench.do(c.Terminate("r"))
+    if fields["state"] != "leased":
+        at_once = fields["state"] == "ready"
+        bench.do(c.Release(other.lease, 1, 0 if at_once else 1))
+        task.worker = task.leased_at = task.lease_until = None
+    for name, value in fields.items():
+        setattr(task, name, value)
+    with closing(bench.store.session("none")) as session:
+        session.begin()
+        unit = Unit(bench.settings)
+        unit.tasks.seed((task.run_no, task.k), task)
+        unit.tasks.put((task.run_no, task.k), task)
+        session.flush(unit, bench.clock.now)
+        session.commit()
+    bench.clock.tick(HOUR)
+    return lease
+
+
+def test_nothing_is_written_after_the_end_whatever_the_tasks_say() -> None:
+    with closing(Bench(MemoryStore())) as bench:
+        lease = leave(bench, state="leased")
+        before = snapshot(bench.store)
+        written = (c.Draft(StepCompleted(raw("1")), "k"),)
+        for command in (c.Release(lease, 1), c.Finish(lease, 1, c.Completed()), c.Record(lease, 1, 9, written)):
+            bench.refused(command, Internal)
+        assert snapshot(bench.store) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "fields", "after"),
+    [
+        (c.Sweep(), {"state": "leased"}, "queued"),
+        (c.Bury("w"), {"state": "leased"}, "queued"),
+        (c.Sweep(), {"state": "ready", "deadline": 1}, "queued"),
+        (c.Fire(), {"state": "due", "due_at": 1, "due_key": "timer#1"}, "queued"),
+        (c.Claim("w", "s", limit=1), {"state": "ready", "priority": -1}, "running"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, c.Command) else "",
+)
+def test_a_task_that_outlived_its_run_is_closed_and_holds_up_no_other(
+    command: c.Command, fields: dict[str, Any], after: str
+) -> None:
+    with closing(Bench(MemoryStore())) as bench:
+        leave(bench, **fields)
+        bench.do(command)
+        assert (bench.task("r").state, bench.run("r").status) == ("done", "canceled")
+        bench.all(msgspec.structs.replace(command, request="t") if isinstance(command, c.Claim) else command)
+        assert bench.run("other").status == after
+        assert_lawful(bench.store)

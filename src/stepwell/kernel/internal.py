@@ -11,7 +11,7 @@ from stepwell.kernel.holds import hold
 from stepwell.kernel.journal import deliver, fire
 from stepwell.kernel.leases import give_back, no_further
 from stepwell.kernel.runs import end
-from stepwell.kernel.tasks import lost_at, move
+from stepwell.kernel.tasks import lost_at, move, outlived
 from stepwell.kernel.unit import Unit
 from stepwell.kernel.writes import fail_action
 from stepwell.model.commands import Bury, Deliver, Fire, Promote, Prune, Sweep, Worked
@@ -31,8 +31,9 @@ def sweep(unit: Unit, command: Sweep, now: int) -> Worked:
     for key in work.late:
         task = unit.tasks.get(key)
         if task is not None and task.state != "done" and task.deadline is not None and task.deadline <= now:
-            move(unit, key, "done", now)
-            fail_action(unit, task, LATE, now)
+            if not outlived(unit, key, now):
+                move(unit, key, "done", now)
+                fail_action(unit, task, LATE, now)
             count += 1
     for key in work.expired:
         task = unit.tasks.get(key)
@@ -64,6 +65,8 @@ def bury(unit: Unit, command: Bury, now: int) -> Worked:
 
 
 def _expire(unit: Unit, key: tuple[int, int], now: int) -> None:
+    if outlived(unit, key, now):
+        return
     task = unit.tasks.edit(key)
     run = unit.runs.rows[key[0]]
     if no_further(run, task):
@@ -103,7 +106,7 @@ def fire_due(unit: Unit, command: Fire, now: int) -> Worked:
     """`Fire`: a parked turn gets its timer; what backs off or was delayed gets ready."""
     for key in unit.work.due:
         task = unit.tasks.get(key)
-        if task is None or task.state != "due" or task.due_at is None or task.due_at > now:
+        if task is None or task.state != "due" or task.due_at is None or task.due_at > now or outlived(unit, key, now):
             continue
         if task.due_key is not None:
             fire(unit, key[0], now)

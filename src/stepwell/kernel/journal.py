@@ -10,6 +10,7 @@ from stepwell.model.rows import Entry
 def append(unit: Unit, run_no: int, body: Body, now: int, *, key: str | None = None, n: int = 0) -> Entry:
     """Writes the next entry of a run and folds it into the row. Entry times never go back within a run."""
     run = unit.runs.edit(run_no)
+    assert run.ended_at is None or isinstance(body, RunRestarted), f"{body.kind} after the end (law 9)"
     generation = body.generation if isinstance(body, RunRestarted) else run.generation
     data = encode(body).decode()
     entry = Entry(run_no, run.head_seq + 1, body.kind, key, n, generation, max(now, run.updated_at), data)

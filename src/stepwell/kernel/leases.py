@@ -10,7 +10,7 @@ import msgspec
 from stepwell.kernel import check
 from stepwell.kernel.holds import hold
 from stepwell.kernel.journal import append
-from stepwell.kernel.tasks import move, slot, take
+from stepwell.kernel.tasks import move, outlived, slot, take
 from stepwell.kernel.unit import Reading, TaskKey, Unit, claim_signature
 from stepwell.model import errors
 from stepwell.model.commands import Beats, Claim, Claimed, Done, Lease, Leased, Sync, Synced
@@ -38,6 +38,9 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
         task_key = queue.popleft()
         task = unit.tasks.rows[task_key]
         if task.state != "ready" or (task.deadline is not None and task.deadline <= now):
+            continue
+        if outlived(unit, task_key, now):
+            claimed.more = True
             continue
         verdict = slot(unit, task, now)
         if verdict == "free":

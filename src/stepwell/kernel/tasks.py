@@ -1,5 +1,6 @@
 """Tasks: their states, the slots of pools, and the delay before a retry."""
 
+import logging
 from math import inf
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from stepwell.model.words import TRANSITIONS, TaskState
 #: By how much a pool may have been refilled after now, where one lane waited for another that had a later time. Past it
 #: the clock was put back, as by a failover to a server whose clock is behind.
 AHEAD_MS = 10_000
+
+log = logging.getLogger("stepwell.kernel")
 
 
 def move(unit: Unit, key: TaskKey, state: TaskState, now: int) -> Task:
@@ -37,6 +40,16 @@ def move(unit: Unit, key: TaskKey, state: TaskState, now: int) -> Task:
     if state != "due":
         task.due_at = task.due_key = None
     return task
+
+
+def outlived(unit: Unit, key: TaskKey, now: int) -> bool:
+    """Whether a task was left open by the end of its run, as no rule does. It is closed then, and holds up no other."""
+    run = unit.runs.rows[key[0]]
+    if not run.terminal:
+        return False
+    log.error("task %d of run %s is %s after its end: it is closed", key[1], run.id, unit.tasks.rows[key].state)
+    move(unit, key, "done", now)
+    return True
 
 
 def count(unit: Unit, task: Task, by: int) -> None:
