@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -146,6 +147,43 @@ def test_a_callback_waits_for_who_knows_it_and_holds_up_nobody(tmp_path: Path, s
         counter.bench.settle()
         counter.bench.settle()
         assert [note[0] for note in notes(counter)] == ["r0", "r1", "r2"]
+
+
+def test_a_callback_on_manifests_of_the_past_stays_and_is_not_tried_again_at_once(counter: Counter) -> None:
+    """Whoever delivers goes on while there is more: it would spin."""
+    outdated = True
+
+    def late(ctx: MutationContext, completion: Completion) -> None:
+        if outdated:
+            raise errors.Outdated("the manifests changed")
+        told(ctx, completion)
+
+    counter.shop.mutation(late, "told")
+    finish(counter.bench, "r")
+    tried: c.Worked = counter.bench.do(c.Deliver(limit=1))
+    assert (tried.count, tried.more, notes(counter)) == (0, False, [])
+    outdated = False
+    counter.bench.settle()
+    assert [note[0] for note in notes(counter)] == ["r"]
+
+
+def test_what_calls_mutations_all_the_time_keeps_no_callback_nor_deadline_waiting(counter: Counter) -> None:
+    def slow(ctx: MutationContext) -> None:
+        until = perf_counter() + 0.006
+        while perf_counter() < until:
+            pass
+
+    path = counter.shop.mutation(slow).path
+    for run_id in ("r1", "r2"):
+        finish(counter.bench, run_id)
+    for run_id in ("r1", "r2"):
+        counter.bench.start(f"late {run_id}", callback=CALLBACK, deadline=counter.bench.clock.now + 10)
+    counter.shop.mutation(told)
+    counter.bench.clock.tick(11)
+    delivered, swept = counter.bench.all(c.Invoke(path), c.Deliver(), c.Sweep())[1:]
+    assert min(delivered.count, swept.count) >= 1
+    counter.bench.settle()
+    assert sorted(note[0] for note in notes(counter)) == ["late r1", "late r2", "r1", "r2"]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"function":""}', '{"function":"f","x":1}', "x", '{"function":1}'])

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,30 @@ def test_a_connection_that_is_cut_in_a_mutation_runs_it_again(counter: Counter, 
     assert counter.invoke(shop.bad(body)) == 1
     assert len(runs) == 2
     assert counter.rows() == [("bad", 1), ("good", 1)]
+
+
+@pytest.mark.parametrize("catches", [False, True])
+def test_a_number_that_another_lane_takes_in_the_middle_of_a_mutation_runs_it_again(
+    counter: Counter, shop: Shop, catches: bool
+) -> None:
+    """What it starts is to have the number after that of the start before it. No function can make up for that."""
+    runs: list[int] = []
+
+    def body(ctx: MutationContext) -> int:
+        runs.append(1)
+        ctx.db.execute("insert into receipt values ('good', 1)")
+        if len(runs) == 1:
+            with connected(counter) as db:
+                db.execute("select nextval('run_no')")
+        with suppress(Exception) if catches else nullcontext():
+            ctx.options(id="inner").start(shop.order, 1)
+        return len(runs)
+
+    started, invoked = counter.bench.all(c.StartRun("outer", "wf"), c.Invoke(shop.bad(body)))
+    assert (started.created, invoked.result) == (True, "2")
+    assert counter.rows() == [("bad", 1), ("good", 1)]
+    assert counter.bench.run("inner").no == started.run_no + 1
+    assert counter.bench.kinds("inner") == ["run.created"]
 
 
 def test_behind_a_pooler_nothing_of_a_mutation_stays_on_the_servers_connection(

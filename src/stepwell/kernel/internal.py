@@ -41,7 +41,7 @@ def sweep(unit: Unit, command: Sweep, now: int) -> Worked:
             _expire(unit, key, now)
             count += 1
     for number in work.overdue:
-        if unit.calls.spent_ms >= USER_MS:
+        if count and unit.calls.spent_ms >= USER_MS:  # others spend it in every batch, so there is one all the same
             return Worked(count, more=True)
         run = unit.runs.get(number)
         if run is not None and not run.terminal:
@@ -116,15 +116,19 @@ def fire_due(unit: Unit, command: Fire, now: int) -> Worked:
 
 
 def deliver_messages(unit: Unit, command: Deliver, now: int) -> Worked:
-    """`Deliver`: append and delete in one commit, first in first out for each receiver."""
-    done = set(unit.delivered)
+    """`Deliver`: append and delete in one commit, first in first out for each receiver.
+
+    There is more to do only where something was done: what stays is for another time, not for now.
+    """
+    done, count = set(unit.delivered), 0
     for message in unit.work.messages:
-        if unit.calls.spent_ms >= USER_MS:
-            return Worked(len(unit.delivered), more=True)
+        if count and unit.calls.spent_ms >= USER_MS:
+            return Worked(count, more=True)
         if message.no not in done and _deliver_one(unit, message, now):
             unit.delivered.append(message.no)
-    count = len(unit.work.messages)
-    return Worked(count, count >= command.limit, soon=unit.work.left_out)
+            count += 1
+    full = len(unit.work.messages) >= command.limit
+    return Worked(count, full and count > 0, soon=unit.work.left_out)
 
 
 def _deliver_one(unit: Unit, message: Message, now: int) -> bool:

@@ -13,7 +13,7 @@ from stepwell.kernel.journal import append
 from stepwell.kernel.tasks import move, outlived, slot, take
 from stepwell.kernel.unit import Reading, TaskKey, Unit, claim_signature
 from stepwell.model import errors
-from stepwell.model.commands import Beats, Claim, Claimed, Done, Lease, Leased, Sync, Synced
+from stepwell.model.commands import Beat, Beats, Claim, Claimed, Done, Lease, Leased, Sync, Synced
 from stepwell.model.entries import AttemptEnded, AttemptStarted, RunHeld
 from stepwell.model.ids import lease_token, token_hash, unit_interval
 from stepwell.model.rows import Request, Run, Task
@@ -279,6 +279,17 @@ def worth_writing(task: Task, lease_ms: int, now: int) -> bool:
     return now + lease_ms - (task.lease_until or 0) > lease_ms // WORTH_WRITING
 
 
+def _tells(unit: Unit, beat: Beat, one: Synced) -> bool:
+    """Whether a heartbeat brings details that can be kept now; if not, its answer says so."""
+    try:
+        check.json(unit.settings, "details", beat.details)
+    except errors.StepwellError as refusal:
+        one.dropped = refusal.message
+        return False
+    one.untold = beat.details is not None and beat.lease.run_no in unit.looked_at
+    return beat.details is not None and not one.untold
+
+
 def sync(unit: Unit, command: Sync, now: int) -> Beats:
     """`Sync`: one answer for each lease; extends those that are live, and that no other lane has under its hands."""
     check.lease(command.worker, command.lease_ms, "sync")
@@ -295,18 +306,12 @@ def sync(unit: Unit, command: Sync, now: int) -> Beats:
         if not is_live(task, lease):
             one.error = gone(run, lease).code
             continue
-        mine, until = task, now + command.lease_ms
+        mine, until, tells = task, now + command.lease_ms, _tells(unit, beat, one)
         worth = beat.details is not None or worth_writing(task, command.lease_ms, now)
         if worth and lease.run_no not in unit.looked_at:
             mine = unit.tasks.edit((lease.run_no, lease.k))
             mine.lease_until = max(mine.lease_until or 0, until)
-        try:
-            check.json(unit.settings, "details", beat.details)
-        except errors.StepwellError as refusal:
-            one.dropped = refusal.message
-        else:
-            if beat.details is not None:
-                mine.details = beat.details
+            mine.details = beat.details if tells else mine.details
         one.lease_until, one.cancel = mine.lease_until or now, _told_to_stop(run, mine)
         if task.kind == "turn" and run.wake_seq > beat.seen:
             unit.readings.append(Reading(one, "missed", "missed", run.no, beat.seen, run.head_seq + 1))

@@ -21,7 +21,7 @@ class Need(Struct, gc=False):
     `restarts`: runs by scope and id, with the part of their journal that is kept. `ending`: tasks whose end is the end
     of their run, if they are its turn. `slots`: where a start may be fused with its first lease. `limiting`: pools
     whose limits this batch sets. `dead`: workers, and how many leases of each are to end. `beats`: leases to extend,
-    and by how many milliseconds.
+    and by how many milliseconds; `telling`: those of them that bring details.
     """
 
     runs: set[int] = field(default_factory=set)
@@ -30,6 +30,7 @@ class Need(Struct, gc=False):
     closing_ids: set[tuple[str, str]] = field(default_factory=set)
     tasks: set[TaskKey] = field(default_factory=set)
     beats: dict[TaskKey, int] = field(default_factory=dict)
+    telling: set[TaskKey] = field(default_factory=set)
     turns: set[int] = field(default_factory=set)
     peers: set[tuple[int, str]] = field(default_factory=set)
     peer_signals: set[tuple[int, str, str]] = field(default_factory=set)
@@ -180,10 +181,10 @@ def _emission(need: Need, sends: c.Emission) -> None:
 
 def _sync(need: Need, command: c.Sync) -> None:
     for beat in command.beats:
-        if beat.details is None:
-            need.beats[beat.lease.run_no, beat.lease.k] = command.lease_ms
-        else:
-            _leased(need, beat.lease)
+        key = (beat.lease.run_no, beat.lease.k)
+        need.beats[key] = command.lease_ms
+        if beat.details is not None:
+            need.telling.add(key)
 
 
 def _claim(need: Need, command: c.Claim) -> None:

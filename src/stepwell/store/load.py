@@ -120,16 +120,19 @@ def _take_runs(unit: Unit, runs: list[Run]) -> None:
 
 
 def _beats(session: Session, unit: Unit, need: Need, now: int) -> None:
-    """Runs that only heartbeats name: looked at, and taken where a lease is to be written and nobody else has them.
+    """Runs that only heartbeats name: looked at, and taken where there is something to write and nobody else has them.
 
     So heartbeats wait for nobody, and who writes a run does not wait for the thousand others of a heartbeat.
     """
     beats, ours = need.beats, unit.runs.rows
     tasks = session.tasks([key for key in beats if key[0] not in ours])
-    short = {
-        task.run_no for task in tasks if task.state == "leased" and worth_writing(task, beats[task.run_no, task.k], now)
+    to_write = {
+        task.run_no
+        for task in tasks
+        if task.state == "leased"
+        and ((key := (task.run_no, task.k)) in need.telling or worth_writing(task, beats[key], now))
     }
-    _take_runs(unit, session.take(short)[0] if short else [])
+    _take_runs(unit, session.take(to_write)[0] if to_write else [])
     need.tasks.update(key for key in beats if key[0] in ours)
     others = [task for task in tasks if task.run_no not in ours]
     for task in others:

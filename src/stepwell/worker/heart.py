@@ -117,7 +117,7 @@ class Asked:
             if synced.error is not None or not one.extended(until):
                 told.append(one.lose)
                 continue
-            if beat.details is not None and beat.details is one.details:
+            if beat.details is not None and beat.details is one.details and not synced.untold:
                 one.details = None
             if synced.dropped is not None:
                 log.warning("run %s: the details of a heartbeat are not kept: %s", one.leased.run.id, synced.dropped)

@@ -123,8 +123,13 @@ class Held:
     async def tell_details(self) -> None:
         """Tells the details that no heartbeat has told yet: the next attempt is to have the last ones."""
         if self.details is not None:
-            await self.send(c.Sync(self._engine.new_id(), (self.beat(),), self._engine.settings.lease_ms))
-            self.details = None
+            await self.insist(self._tell_details, Unavailable)
+
+    async def _tell_details(self) -> None:
+        sync = c.Sync(self._engine.new_id(), (self.beat(),), self._engine.settings.lease_ms)
+        if (await self._engine.submit(sync)).tasks[0].untold:
+            raise Unavailable("the run is being written elsewhere")
+        self.details = None
 
     async def _numbered(self, command: Callable[[int], c.Command]) -> c.Done:
         """Sends a numbered write; a lost answer is repeated with the same number, never guessed.

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from stepwell.engine.clock import steady_s
 from stepwell.engine.engine import Engine
 from stepwell.kernel.calls import Call, Called
 from stepwell.kernel.decide import decide_inside
@@ -16,6 +17,8 @@ from stepwell.model.entries import SignalReceived, SignalSent
 from stepwell.model.errors import Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.port import Store
+from stepwell.worker.held import Held
+from tests.engine.faulty import wait_until
 from tests.support import assert_lawful
 from tests.support.bench import LEASE_MS, Bench
 
@@ -54,6 +57,56 @@ def test_a_heartbeat_waits_for_nobody_and_extends_what_is_free(bench: Bench, sto
     other.rollback()
     assert beat(bench, *tasks)[1].lease_until == before[1] + 30_000
     other.close()
+
+
+def test_details_wait_for_a_run_that_another_lane_has_and_no_lease_waits_with_them(bench: Bench, store: Store) -> None:
+    """Else a sweep, here or in another process, could end the leases of a worker that lives."""
+    for no in range(3):
+        bench.start(f"r{no}")
+    tasks = bench.claim(lease_ms=LEASE_MS)
+    other = store.session("other")
+    other.begin()
+    other.runs([tasks[1].run.no])
+    bench.clock.tick(30_000)
+    sync = c.Sync("w", tuple(c.Beat(task.lease, details='"far"') for task in tasks), LEASE_MS)
+    beats, swept = bench.lane._run([sync, c.Sweep()])
+    until = tasks[0].lease_until
+    assert [(one.lease_until, one.untold) for one in beats.tasks] == [
+        (until + 30_000, False),
+        (until, True),
+        (until + 30_000, False),
+    ]
+    assert swept.count == 0
+    assert [bench.task(task.run.id).details for task in tasks] == ['"far"', None, '"far"']
+    other.rollback()
+    other.close()
+    assert not any(one.untold for one in bench.do(sync).tasks)
+    assert bench.task(tasks[1].run.id).details == '"far"'
+
+
+def test_the_last_details_of_an_attempt_are_told_until_they_are_kept(store: Store) -> None:
+    async def main() -> None:
+        async with Engine(store, settings=ONE, roles=False) as engine:
+            number = (await engine.submit(c.StartRun("r", "wf"))).run_no
+            asked_at = steady_s()
+            (task,) = (await engine.submit(c.Claim("w", engine.secret()))).tasks
+            held = Held(engine, task, asked_at)
+            held.details = '"far"'
+            other = store.session("other")
+            other.begin()
+            other.runs([number])
+            telling = asyncio.create_task(held.tell_details())
+            await asyncio.to_thread(wait_until, lambda: engine.lanes.timings.commands > 2)
+            assert not telling.done()
+            other.rollback()
+            other.close()
+            async with asyncio.timeout(30):
+                await telling
+            kept = await engine.read(lambda reader: reader.tasks_of(number))
+            assert [one.details for one in kept] == ['"far"']
+            assert held.beat().details is None
+
+    asyncio.run(main())
 
 
 def test_a_heartbeat_that_writes_nothing_holds_up_nobody(store: Store) -> None:
@@ -129,6 +182,28 @@ def test_a_message_for_a_run_that_another_lane_has_is_delivered_when_it_is_free(
                 await engine.wait_run(number, lambda run: run.head_seq == 3)
 
     asyncio.run(main())
+
+
+def test_messages_for_runs_that_other_lanes_have_hold_up_none_for_others(bench: Bench, store: Store) -> None:
+    """As many as one delivery takes wait for each of them, and come first at every look."""
+    names = ["busy0", "busy1", "busy2", "free"]
+    sender = bench.turn("from").lease
+    for name in names:
+        bench.start(name)
+    sends = [c.Draft(SignalSent(name, "s"), f"{name}.{turn}") for name in names for turn in range(4)]
+    bench.do(c.Record(sender, 1, 9, tuple(sends)))
+    other = store.session("other")
+    other.begin()
+    other.runs([bench.run(name).no for name in names[:3]])
+    delivered: c.Worked = bench.do(c.Deliver(limit=4))
+    assert (delivered.count, delivered.more, delivered.soon) == (4, True, True)
+    assert bench.kinds("free").count("signal.received") == 4
+    nothing: c.Worked = bench.do(c.Deliver(limit=4))
+    assert (nothing.count, nothing.more, nothing.soon) == (0, False, True)
+    other.rollback()
+    bench.settle()
+    assert [bench.kinds(name).count("signal.received") for name in names] == [4, 4, 4, 4]
+    other.close()
 
 
 def test_a_claim_that_comes_again_waits_for_what_it_leased(store: Store) -> None:

@@ -173,14 +173,18 @@ class Sync(Command):
 
 
 class Synced(Struct, gc=False):
-    """`error` is a code (stale, ended) when the lease is gone, and then nothing else counts."""
+    """`error` is a code (stale, ended) when the lease is gone, and then nothing else counts.
+
+    `untold`: the run is being written elsewhere, so the details are not kept; they come with the next heartbeat.
+    """
 
     run_no: int
     k: int
     lease_until: int = 0
     cancel: bool = False
     error: str | None = None
-    dropped: str | None = None  # why details were not kept
+    dropped: str | None = None  # why details are never kept
+    untold: bool = False
     missed: list[Entry] = []
 
 

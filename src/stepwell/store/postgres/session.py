@@ -32,7 +32,7 @@ BEGIN = "begin isolation level read committed"
 KEYS = 200
 #: Before every task of a group: its priority, order and number.
 FIRST = (-(1 << 63), -(1 << 63), 0)
-#: How often a batch looks for work where others were quicker.
+#: How often a batch looks for work where others were quicker, or have what comes first.
 LOOKS = 4
 
 
@@ -304,10 +304,16 @@ class PostgresSession:
         return self._taken(fits, "find/due", now, limit)
 
     def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
-        names = sorted(functions)
-        found = self._all("find/receivers", limit, names)
+        """Those of runs that another lane has are left out, and make room for what is behind them."""
+        names, busy = sorted(functions), list[int]()
+        for _ in range(LOOKS):
+            found = self._all("find/receivers", limit, names, busy)
+            more = [number for number, free in found if not free]
+            busy += more
+            if not more:
+                break
+        self.left_out = bool(busy)
         receivers = [number for number, free in found if free]
-        self.left_out = len(receivers) < len(found)
         return [Message(*row) for row in self._all("find/messages", limit, names, receivers)]
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:

@@ -1,8 +1,10 @@
--- Who the oldest messages are for, and whether they can have them: not those that another lane has under its hands.
+-- Who the oldest messages are for, but for some ($3), and whether they can have them: not those that another lane has
+-- under its hands.
 with wanted as materialized (
-    (select to_no from message where kind <> 'callback' order by no limit $1)
+    (select to_no from message where kind <> 'callback' and to_no <> all($3::bigint[]) order by no limit $1)
     union
-    (select to_no from message where kind = 'callback' and key = any($2::text[]) order by no limit $1)
+    (select to_no from message where kind = 'callback' and key = any($2::text[]) and to_no <> all($3::bigint[])
+        order by no limit $1)
 ), locked as (
     select no from run where no in (select to_no from wanted) order by no for no key update skip locked
 )
