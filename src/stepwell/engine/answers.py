@@ -19,6 +19,21 @@ class Answer(Protocol):
     def set_exception(self, exception: BaseException, /) -> None: ...
 
 
+class Passed:
+    """The answer of a command that one lane passed on to another. `arrived` is called as it is given."""
+
+    __slots__ = ("_answer", "_arrived", "done", "set_exception", "set_result")
+
+    def __init__(self, answer: Answer, arrived: Callable[[], None]) -> None:
+        self._answer, self._arrived = answer, arrived
+        self.done, self.set_result, self.set_exception = answer.done, answer.set_result, answer.set_exception
+
+    def given(self) -> Answer:
+        """The answer itself. On the thread of the lane, since an event loop may be closed by then."""
+        self._arrived()
+        return self._answer
+
+
 Item = tuple[c.Command, Answer, asyncio.AbstractEventLoop | None]
 Submit = Callable[[c.Command, Answer, asyncio.AbstractEventLoop | None], None]
 #: Something to call on an event loop, together with the answers that go there.
@@ -31,6 +46,8 @@ def give(answered: list[tuple[Item, Any]], hints: Sequence[Hint] = ()) -> None:
     for loop, hint in hints:
         hops.setdefault(loop, ([], []))[0].append(hint)
     for (_, answer, caller), reply in answered:
+        if isinstance(answer, Passed):
+            answer = answer.given()
         if caller is None:
             _resolve([], [(answer, reply)])
         else:

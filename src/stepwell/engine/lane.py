@@ -19,11 +19,12 @@ from msgspec import Struct
 from stepwell.engine import callbacks
 from stepwell.engine.answers import Answer, Hint, Item, give
 from stepwell.engine.away import ASKED, pause_s
+from stepwell.engine.backlog import Backlog, Passage
 from stepwell.engine.clock import steady_s
 from stepwell.engine.committed import Committed, summary
 from stepwell.kernel.calls import Away, Busy, Postponed
 from stepwell.kernel.decide import decide_all, refusal
-from stepwell.kernel.needs import need_of
+from stepwell.kernel.needs import Names, named, need_of
 from stepwell.kernel.unit import Mutations, Unit
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unavailable
@@ -97,10 +98,11 @@ class Lane:
         self._clock_ms, self._monotonic, self._on_commit = clock_ms, monotonic, on_commit
         self._on_gap, self._on_time, self._mutations, self._fault = on_gap, on_time, mutations, fault
         self._queue: deque[Item] = deque()
-        self._later: deque[Item] = deque()  # what the last batch postponed; the thread's own
         self._wake = threading.Event()
         self._limited = set[tuple[str, str]]() if limited is None else limited
-        self._passes_to = passes_to
+        self.passage = Passage(self.submit)
+        self._passes_on = passes_to is not None
+        self._backlog = Backlog(None if passes_to is None else passes_to.passage)
         self._hints: list[Hint] = []  # of the batch under way
         self._idle = self._closing = False
         self._waits = 0  # batches in a row that were all busy
@@ -124,10 +126,10 @@ class Lane:
 
     def _turn_away(self, why: str, hint: str = "") -> None:
         """Answers those who wait in vain. Two threads may do this: who takes an item off the queue answers it."""
-        for queue in (self._later, self._queue):
+        for queue in (self._backlog, self._queue):
             with contextlib.suppress(IndexError):
                 while True:
-                    give([(queue.popleft(), Unavailable(why, hint=hint or STOPPED_HINT))])
+                    give([(queue.pop(), Unavailable(why, hint=hint or STOPPED_HINT))])
 
     @property
     def trouble(self) -> str | None:
@@ -137,7 +139,7 @@ class Lane:
     @property
     def depth(self) -> int:
         """Commands that wait."""
-        return len(self._queue) + len(self._later)
+        return len(self._queue) + len(self._backlog)
 
     def submit(self, command: c.Command, answer: Answer, loop: asyncio.AbstractEventLoop | None) -> None:
         """Queues a command; past the bound of the queue, and when the lane has stopped, `Unavailable` at once."""
@@ -161,14 +163,16 @@ class Lane:
         while True:
             if self.away is not None:
                 self._until_back()
-            if not self._queue and not self._later:
+            if not self._queue and not self._backlog:
                 if self._closing:
                     return
                 self._wait()
                 continue
             if self._closing and self._waits > CLOSING_WAITS:
                 return  # who waits for runs that somebody else has is told so
-            items = self._take()
+            items = self._backlog.take(self._queue, self._settings.batch_commands)
+            if not items:
+                continue  # all of it went to another lane
             size = len(items)
             started = self._monotonic()
             self._notice_pause(started)
@@ -183,35 +187,11 @@ class Lane:
             self._tell(items, replies)
             self._ease(replies)
 
-    def _take(self) -> list[Item]:
-        """The next batch: what was postponed comes first, and leaves room for others."""
-        limit = self._settings.batch_commands
-        old = min(len(self._later), (limit + 1) // 2)
-        items = [self._later.popleft() for _ in range(old)]
-        items += [self._queue.popleft() for _ in range(min(len(self._queue), limit - old))]
-        return items
-
     def _tell(self, items: list[Item], replies: list[Any]) -> None:
-        """Answers all but what was postponed, which stays in its order."""
-        pairs = list(zip(items, replies, strict=True))
-        later = [pair for pair in pairs if isinstance(pair[1], Postponed)]
-        if later:
-            self._postpone(later)
-            pairs = [pair for pair in pairs if not isinstance(pair[1], Postponed)]
+        """Answers all but what was postponed."""
+        pairs = self._backlog.settle(list(zip(items, replies, strict=True)))
         hints, self._hints = self._hints, []
         give(pairs, hints)
-
-    def _postpone(self, later: list[tuple[Item, Postponed]]) -> None:
-        """What has to wait is in the next batch; what calls mutations, if not here, in that of the lane that does."""
-        passes_to = self._passes_to
-        mine = [item for item, why in later if passes_to is None or isinstance(why, Busy)]
-        self._later.extendleft(reversed(mine))
-        for item, why in later:
-            if passes_to is not None and not isinstance(why, Busy):
-                try:
-                    passes_to.submit(*item)
-                except Unavailable as refusal:
-                    give([(item, refusal)])
 
     def _ease(self, replies: list[Any]) -> None:
         """Where there was nothing but what others have under their hands: a moment for them."""
@@ -257,14 +237,14 @@ class Lane:
 
     # ── a batch ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _run(self, batch: Sequence[c.Command]) -> list[Any]:
-        """The replies of a batch, whatever happens on the way."""
+    def _run(self, batch: Sequence[c.Command], behind: Names = frozenset()) -> list[Any]:
+        """The replies of a batch, whatever happens on the way; what names a run of those `behind` is postponed."""
         why = ""
         for attempt in range(RETRIES + 1):
             replies: list[Any] = []
             unit = None
             try:
-                unit = self._decided(batch, replies)
+                unit = self._decided(batch, replies, behind)
                 if unit is not None:
                     self._commit()
             except Retry as busy:
@@ -274,8 +254,7 @@ class Lane:
             except (Refused, StepwellError, TypeError, KeyError, ValueError, AttributeError) as refused:
                 self._back()
                 if len(batch) > 1:
-                    half = len(batch) // 2
-                    return [*self._run(batch[:half]), *self._run(batch[half:])]
+                    return self._in_halves(batch, behind)
                 return [_refusal(refused, batch[0])]
             except Unknowable as lost:
                 why = f"the answer to a commit was lost: {lost}"
@@ -302,6 +281,14 @@ class Lane:
             if self.stopped is not None:
                 return self._stop(self.stopped, len(batch))
         return [Unavailable(f"gave up after {attempt + 1} tries: {why}", hint=AWAY_HINT) for _ in batch]
+
+    def _in_halves(self, batch: Sequence[c.Command], behind: Names) -> list[Any]:
+        """The second one after the first, also where a run has become free between them."""
+        half = len(batch) // 2
+        first = self._run(batch[:half], behind)
+        pairs = zip(batch[:half], first, strict=True)
+        waiting = (named(command) for command, reply in pairs if isinstance(reply, Postponed))
+        return [*first, *self._run(batch[half:], behind.union(*waiting))]
 
     def _back(self) -> None:
         """Rolls back; a store that cannot even do that is written to no more."""
@@ -409,7 +396,7 @@ class Lane:
         callbacks.warn(unit)
         unit.close()
 
-    def _decided(self, batch: Sequence[c.Command], replies: list[Any]) -> Unit | None:
+    def _decided(self, batch: Sequence[c.Command], replies: list[Any], behind: Names) -> Unit | None:
         """One try up to the commit: begin, load, decide, flush, read. Answers what is to commit, if anything is."""
         clock, session, timings = self._monotonic, self._session, self.timings
         t0 = clock()
@@ -418,15 +405,14 @@ class Lane:
         t1 = clock()
         self._fault("begun")
         self._now = now = self._time()
-        elsewhere = self._passes_to is not None
-        unit = Unit(self._settings, mutations=self._mutations, app=session.app, elsewhere=elsewhere)
+        unit = Unit(self._settings, mutations=self._mutations, app=session.app, elsewhere=self._passes_on)
         unit.bring = partial(self._bring, unit, now)
         if t1 < self._no_sweep_until:
             need.internal.pop(_LAST, None)
         load(session, unit, need, now)
         t2 = clock()
         try:
-            replies += decide_all(unit, batch, now, refused)
+            replies += decide_all(unit, batch, now, refused, behind)
         except Away as away:
             raise away.error from away
         t3 = clock()

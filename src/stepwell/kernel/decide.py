@@ -1,12 +1,12 @@
 """`decide`: the one door to the rules. A refusal, or an unforeseen exception, changes nothing."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stepwell.kernel import adopt, again, control, events, internal, invoke, leases, output, pools, runs, writes
 from stepwell.kernel.calls import USER_MS, Away, Busy, Postponed
-from stepwell.kernel.needs import naming
+from stepwell.kernel.needs import Names, named
 from stepwell.kernel.unit import Reading, Unit
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, Invalid, StepwellError, Unseen
@@ -94,23 +94,40 @@ def decide(unit: Unit, command: c.Command, now: int) -> Any:
 
 
 def decide_all(
-    unit: Unit, batch: Sequence[c.Command], now: int, refused: Mapping[int, Exception] | None = None
+    unit: Unit,
+    batch: Sequence[c.Command],
+    now: int,
+    refused: Mapping[int, Exception] | None = None,
+    behind: Names = frozenset(),
 ) -> list[Any]:
     """The replies of a batch, in order. `refused` by position: what could not be loaded for, and why.
 
-    What names a run that another lane has is postponed, and so is all of the batch that names it, so its order stays.
+    What names a run that another lane has is postponed (`Busy`), and so is what names a run that something postponed
+    before it names, here or already (`behind`): so the order stays.
     """
-    no = dict(refused or {})
-    if unit.busy:
-        no.update((position, Busy()) for position in naming(batch, unit.busy) if position not in no)
-    return [
-        _refused(command, no[position]) if position in no else decide(unit, command, now)
-        for position, command in enumerate(batch)
-    ]
+    no, late = refused or {}, unit.busy | behind
+    replies: list[Any] = []
+    for position, command in enumerate(batch):
+        if position in no:
+            reply: Any = refusal(command, no[position])
+        elif late and not late.isdisjoint(named(command)):
+            reply = Busy()
+        else:
+            reply = decide(unit, command, now)
+        if isinstance(reply, Postponed):
+            late.update(_both_ways(unit, named(command)))
+        replies.append(reply)
+    return replies
 
 
-def _refused(command: c.Command, error: Exception) -> Exception:
-    return error if isinstance(error, Busy) else refusal(command, error)
+def _both_ways(unit: Unit, names: Names) -> Iterator[int | tuple[str, str]]:
+    """The names of runs, and the other way to name each."""
+    for name in names:
+        yield name
+        number = name if isinstance(name, int) else unit.ids.get(name)
+        run = None if number is None else unit.runs.get(number)
+        if run is not None:
+            yield from (run.no, (run.scope, run.id))
 
 
 def refusal(command: c.Command, error: Exception) -> StepwellError:

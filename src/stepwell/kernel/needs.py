@@ -1,7 +1,7 @@
 """What a command wants loaded, told before anything is read. The load follows this; the rules see nothing else."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from msgspec import Struct, field
 
@@ -12,6 +12,8 @@ from stepwell.kernel.unit import PoolKey, TaskKey
 from stepwell.model import commands as c
 from stepwell.model.entries import ActionCanceled, Body, CancelSent, ChildStarted, EventSent, SignalSent
 from stepwell.model.ids import flow_run_id
+
+Names: TypeAlias = frozenset[int | tuple[str, str]]
 
 
 class Need(Struct, gc=False):
@@ -63,11 +65,10 @@ def need_of(batch: Sequence[c.Command]) -> tuple[Need, dict[int, Exception]]:
     return need, refused
 
 
-def naming(batch: Sequence[c.Command], runs: Collection[int | tuple[str, str]]) -> list[int]:
-    """The positions of the commands that name one of these runs to write it, by number or by (scope, id)."""
-    needs = [need_of([command])[0] for command in batch]
-    keys = [need.runs | need.closing | need.ids | need.closing_ids for need in needs]
-    return [position for position, named in enumerate(keys) if not named.isdisjoint(runs)]
+def named(command: c.Command) -> Names:
+    """The runs that a command names to write them, by number or by (scope, id)."""
+    need = need_of([command])[0]
+    return frozenset(need.runs | need.closing | need.ids | need.closing_ids)
 
 
 def _accept(need: Need, command: c.AcceptEvent) -> None:
