@@ -172,8 +172,7 @@ def test_a_number_that_another_lane_takes_in_the_middle_of_a_mutation_runs_it_ag
         runs.append(1)
         ctx.db.execute("insert into receipt values ('good', 1)")
         if len(runs) == 1:
-            with connected(counter) as db:
-                db.execute("select nextval('run_no')")
+            ask(counter.store, "select nextval('run_no')")
         with suppress(Exception) if catches else nullcontext():
             ctx.options(id="inner").start(shop.order, 1)
         return len(runs)
