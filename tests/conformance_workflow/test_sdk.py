@@ -15,7 +15,7 @@ from stepwell.client.stepwell import SLOTS
 from stepwell.model import commands as c
 from stepwell.model.settings import Settings
 from tests.conformance_workflow.support import Place, entries, on_a_loop, refused, resting, seen, story
-from tests.worker.hall import true
+from tests.worker.site import true
 
 
 async def one() -> int:

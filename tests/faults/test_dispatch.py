@@ -15,6 +15,7 @@ from stepwell.flows.events import parse_event
 from stepwell.model import commands as c
 from stepwell.model.settings import Settings
 from tests.cli.support import Shop
+from tests.worker.site import true
 from tests.worker.support import OK, House, house
 
 CONCURRENCY = '[steps.concurrency]\nkey = "/payload/repo"\nlimit = 1\n'
@@ -132,7 +133,7 @@ def test_fault_2_a_package_that_breaks_later_is_logged_once_and_named_by_the_eve
             root = it.add(OK)
             await it.send("before")
             (root / "flow.toml").write_text("name = ")
-            await it.until(lambda: it.flows.discover().problems)
+            await true(lambda: it.flows.discover().problems)
             for n in range(3):
                 assert await it.send(f"e{n}") == []
             assert [record.getMessage().partition(":")[0] for record in caplog.records] == [str(root / "flow.toml")]

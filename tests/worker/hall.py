@@ -1,23 +1,17 @@
 """A hall for one test: workflows and actions, an engine on a file, and workers that start when the test says so."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-import pytest
 
-from stepwell.engine.clock import wall_ms
 from stepwell.engine.engine import Engine
-from stepwell.engine.lane import no_fault
 from stepwell.functions.define import Action, Workflow
 from stepwell.functions.registry import Registry
 from stepwell.model import commands as c
-from stepwell.model.errors import Unavailable
-from stepwell.model.rows import Entry, Output, Run, Task
+from stepwell.model.rows import Entry, Run
 from stepwell.model.settings import Settings
 from stepwell.worker.actions import ActionHandler
 from stepwell.worker.inline import Inline
@@ -25,10 +19,9 @@ from stepwell.worker.threads import Threads
 from stepwell.worker.turns import TurnHandler
 from stepwell.worker.worker import Worker
 from stepwell.workflow.said import workflow_logger
-from tests.support import assert_lawful, durable
 
-T = TypeVar("T")
-PATIENCE_S = 10.0
+from .site import Site, opened
+
 QUICK = Settings(poll_ms=50, lease_ms=10_000, kill_grace_ms=300, linger_ms=200, sync="normal")
 
 
@@ -39,18 +32,16 @@ class NoCalls:
         raise AssertionError(f"{fn} was called")
 
 
-class Hall:
+class Hall(Site):
     """What a test holds: define functions, `start` runs, `work` them, look."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.registry = engine, Registry()
-        self.workers: list[Worker] = []
+        super().__init__(engine)
+        self.registry, self.threads = Registry(), Threads(4)
         self.turns: list[TurnHandler] = []
-        self.threads = Threads(4)
-        #: The lane refuses these commands, as one whose queue is full does.
-        self.away: tuple[type[c.Command], ...] = ()
-        #: Every command that the lane was given.
-        self.sent: list[c.Command] = []
+
+    def close(self) -> None:
+        self.threads.close()
 
     def workflow(self, fn: Callable[..., Any], **options: Any) -> Workflow[Any, Any]:
         made = Workflow[Any, Any]("t", fn, options)
@@ -90,21 +81,6 @@ class Hall:
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def run(self, run_id: str) -> Run:
-        run = await self.engine.read(lambda reader: reader.run("main", run_id))
-        assert run is not None
-        return run
-
-    async def until(self, run_id: str, fits: Callable[[Run], bool]) -> Run:
-        number = (await self.run(run_id)).no
-        run = await self.engine.wait_run(number, fits, timeout_s=PATIENCE_S)
-        assert run is not None
-        return run
-
-    async def end(self, run_id: str) -> Run:
-        """The run when it has ended."""
-        return await self.until(run_id, lambda run: run.terminal)
-
     async def result(self, run_id: str) -> Any:
         """The result of a run that has to complete."""
         run = await self.end(run_id)
@@ -129,50 +105,9 @@ class Hall:
     async def kinds(self, run_id: str) -> list[str]:
         return [one.kind for one in await self.entries(run_id)]
 
-    async def tasks(self, run_id: str) -> list[Task]:
-        number = (await self.run(run_id)).no
-        return await self.engine.read(lambda reader: reader.tasks_of(number))
-
-    async def output(self, run_id: str) -> list[Output]:
-        number = (await self.run(run_id)).no
-        return await self.engine.read(lambda reader: reader.output(number, limit=100_000))
-
-
-async def true(condition: Callable[[], T]) -> T:
-    """What `condition` says as soon as it is true."""
-    ends = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it never came true"
-        await asyncio.sleep(0.005)
-    return found
-
 
 @asynccontextmanager
-async def hall(
-    cwd: Path,
-    *,
-    settings: Settings = QUICK,
-    clock_ms: Callable[[], int] = wall_ms,
-    fault: Callable[[str], None] = no_fault,
-) -> AsyncIterator[Hall]:
-    """Opens one, stops its workers, closes it, and asks the doctor."""
-    store = durable(cwd / "hall.sqlite", sync="normal")
-    with pytest.MonkeyPatch.context() as patch:
-        async with Engine(store, settings=settings, clock_ms=clock_ms, fault=fault) as engine:
-            made, submit = Hall(engine), engine.lanes.submit
-
-            def gate(command: c.Command, *rest: Any) -> None:
-                if isinstance(command, made.away):
-                    raise Unavailable("the lane is away")
-                made.sent.append(command)
-                submit(command, *rest)
-
-            patch.setattr(engine.lanes, "submit", gate)
-            try:
-                yield made
-            finally:
-                made.away = ()
-                for worker in made.workers:
-                    await worker.stop(drain_s=0)
-                made.threads.close()
-    assert_lawful(durable(cwd / "hall.sqlite"), settings)
+async def hall(cwd: Path, *, settings: Settings = QUICK, **options: Any) -> AsyncIterator[Hall]:
+    """Opens one, stops its workers, closes it, and asks the doctor. `options` are those of `opened`."""
+    async with opened(cwd / "hall.sqlite", Hall, settings=settings, **options) as made:
+        yield made

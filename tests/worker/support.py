@@ -2,32 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-import pytest
+from typing import Any
 
 from stepwell.engine.clock import wall_ms
 from stepwell.engine.engine import Engine
-from stepwell.engine.lane import no_fault
 from stepwell.flows.backend import FlowBackend
 from stepwell.flows.events import parse_event
 from stepwell.flows.runners.base import Tools
 from stepwell.flows.views import full_run_view
 from stepwell.model import commands as c
-from stepwell.model.errors import Unavailable
-from stepwell.model.rows import Output, Run, Task
+from stepwell.model.rows import Task
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader
 from stepwell.worker.steps import StepHandler
 from stepwell.worker.why import why_of
 from stepwell.worker.worker import Worker
-from tests.support import assert_lawful, durable
 
-T = TypeVar("T")
-PATIENCE_S = 20.0
+from .site import PATIENCE_S, Site, opened, true
+
 QUICK = Settings(poll_ms=50, lease_ms=10_000, kill_grace_ms=400, sync="normal")
 OK = """echo 'FLOW_RESULT {"status":"completed"}'\n"""
 
@@ -42,15 +38,12 @@ class Time:
         return wall_ms() + self.ahead_ms
 
 
-class House:
+class House(Site):
     """What a test holds: `add` packages, `send` events, `work` them, look."""
 
     def __init__(self, cwd: Path, engine: Engine) -> None:
-        self.cwd, self.engine = cwd, engine
-        self.flows = FlowBackend(engine, cwd)
-        self.workers: list[Worker] = []
-        #: The lane refuses these commands, as one whose queue is full does.
-        self.away: tuple[type[c.Command], ...] = ()
+        super().__init__(engine)
+        self.cwd, self.flows = cwd, FlowBackend(engine, cwd)
 
     def add(self, script: str, keys: str = "", *, flow: str = "demo", type_: str = "demo") -> Path:
         """A flow with one step `go`, a shell script; `keys` are further lines of the step."""
@@ -86,11 +79,6 @@ class House:
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def run(self, run_id: str) -> Run:
-        run = await self.engine.read(lambda reader: reader.run("main", run_id))
-        assert run is not None
-        return run
-
     async def view(self, run_id: str) -> dict[str, Any]:
         """The run as the server shows it."""
 
@@ -103,24 +91,13 @@ class House:
         return await self.engine.read(query)
 
     async def task(self, run_id: str) -> Task:
+        """The task of a run's body."""
         run = await self.run(run_id)
-        tasks = await self.engine.read(lambda reader: reader.tasks_of(run.no))
-        return next(task for task in tasks if task.k == run.turn)
-
-    async def output(self, run_id: str) -> list[Output]:
-        run = await self.run(run_id)
-        return await self.engine.read(lambda reader: reader.output(run.no, limit=100_000))
+        return next(task for task in await self.tasks(run_id) if task.k == run.turn)
 
     async def said(self, run_id: str) -> str:
         """Everything that a run said, of all attempts and streams."""
         return "".join(one.text for one in await self.output(run_id))
-
-    async def end(self, run_id: str, patience_s: float = PATIENCE_S) -> Run:
-        """The run when it has ended."""
-        number = (await self.run(run_id)).no
-        run = await self.engine.wait_run(number, lambda run: run.terminal, timeout_s=patience_s)
-        assert run is not None
-        return run
 
     async def kinds(self, run_id: str) -> list[str]:
         """The run's journal: the kinds of its entries, an attempt's end with its reason."""
@@ -129,14 +106,6 @@ class House:
             entry["kind"] + (":" + entry["data"]["reason"] if entry["kind"] == "attempt.ended" else "")
             for entry in view["journal"]
         ]
-
-    async def until(self, condition: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-        """What `condition` says as soon as it is true."""
-        ends = time.monotonic() + patience_s
-        while not (found := condition()):
-            assert time.monotonic() < ends, "it never came true"
-            await asyncio.sleep(0.01)
-        return found
 
     async def said_until(self, run_id: str, text: str) -> str:
         """What the run said, once `text` is in it."""
@@ -148,7 +117,7 @@ class House:
 
     async def pid(self) -> int:
         """The process that wrote its number to `pid`."""
-        return int(await self.until(lambda: _text(self.cwd / "pid")))
+        return int(await true(lambda: _text(self.cwd / "pid")))
 
     async def claim(self, worker: str = "thief") -> c.Leased:
         """The one ready task, taken by somebody else."""
@@ -158,32 +127,10 @@ class House:
 
 
 @asynccontextmanager
-async def house(
-    cwd: Path,
-    *,
-    settings: Settings = QUICK,
-    clock_ms: Callable[[], int] = wall_ms,
-    fault: Callable[[str], None] = no_fault,
-) -> AsyncIterator[House]:
-    """Opens one, stops its workers, closes it, and asks the doctor."""
-    store = durable(cwd / "house.sqlite", sync="normal")
-    with pytest.MonkeyPatch.context() as patch:
-        async with Engine(store, settings=settings, clock_ms=clock_ms, fault=fault) as engine:
-            made, submit = House(cwd, engine), engine.lanes.submit
-
-            def gate(command: c.Command, *rest: Any) -> None:
-                if isinstance(command, made.away):
-                    raise Unavailable("the lane is away")
-                submit(command, *rest)
-
-            patch.setattr(engine.lanes, "submit", gate)
-            try:
-                yield made
-            finally:
-                made.away = ()
-                for worker in made.workers:
-                    await worker.stop(drain_s=0)
-    assert_lawful(durable(cwd / "house.sqlite"), settings)
+async def house(cwd: Path, *, settings: Settings = QUICK, **options: Any) -> AsyncIterator[House]:
+    """Opens one, stops its workers, closes it, and asks the doctor. `options` are those of `opened`."""
+    async with opened(cwd / "house.sqlite", partial(House, cwd), settings=settings, **options) as made:
+        yield made
 
 
 def alive(pid: int) -> bool:

@@ -21,8 +21,9 @@ from stepwell.model.rows import Run
 from stepwell.worker.actions import idempotency_key
 from stepwell.workflow.context import Context
 
-from .hall import QUICK, Hall, hall, true
+from .hall import QUICK, Hall, hall
 from .loops import on_a_loop
+from .site import true
 
 AT_ONCE = Retry(3, initial=0.001)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stepwell.model import commands as c
 
+from .site import true
 from .support import OK, QUICK, Time, alive, group, house
 
 SLOW = 'echo $$ > "{0}/pid"\nsleep 60 &\nwait\n'
@@ -67,7 +68,7 @@ def test_a_terminated_run_takes_its_process_with_it(tmp_path: Path) -> None:
             run_id = await it.one()
             pid = await it.pid()
             assert (await it.engine.submit(c.Terminate(run_id))).status == "canceled"
-            await it.until(lambda: not alive(pid) and worker.busy == 0)
+            await true(lambda: not alive(pid) and worker.busy == 0)
             assert (await it.kinds(run_id))[-1] == "run.canceled"
 
     asyncio.run(main())

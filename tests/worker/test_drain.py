@@ -9,6 +9,7 @@ import pytest
 
 from stepwell.model import commands as c
 
+from .site import true
 from .support import OK, group, house
 
 #: A step that does not stop by itself, with a child in its group, both deaf for TERM.
@@ -38,7 +39,7 @@ def test_the_rest_is_handed_back_and_its_whole_group_is_gone(tmp_path: Path) -> 
             worker = it.work()
             run_id = await it.one()
             pid = await it.pid()
-            await it.until(lambda: len(group(pid)) == 2)
+            await true(lambda: len(group(pid)) == 2)
             started = time.monotonic()
             await worker.stop(drain_s=0.3)
             assert 0.3 + 0.4 <= time.monotonic() - started < 3  # the drain, then the grace before KILL

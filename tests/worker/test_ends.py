@@ -16,6 +16,7 @@ from stepwell.model.settings import MIB
 from stepwell.worker.steps import StepHandler
 from stepwell.worker.worker import Worker
 
+from .site import true
 from .support import OK, QUICK, House, alive, house
 from .test_endings import error, python
 from .test_output import rss_mib
@@ -48,7 +49,7 @@ class Marked:
         began = time.monotonic()
         run = await self.it.end(await self.it.one())
         took_s = time.monotonic() - began
-        await self.it.until(lambda: not self.living(), patience_s=2)
+        await true(lambda: not self.living(), patience_s=2)
         return run, took_s
 
 

@@ -22,6 +22,7 @@ from stepwell.store.sqlite.turns import TurnLock
 from tests.server.support import environ, stepwell
 from tests.support import durable_url
 
+from .site import true
 from .support import OK, QUICK, House, Time, house
 
 MANY = 1_000
@@ -227,7 +228,7 @@ async def killed_worker(it: House, slots: int) -> None:
         env=environ(STEPWELL_LEASE_MS=str(LONG_MS)),
         stdout=asyncio.subprocess.DEVNULL,
     )
-    await it.until(lambda: len(list((it.cwd / "stamps").iterdir())) == slots)
+    await true(lambda: len(list((it.cwd / "stamps").iterdir())) == slots)
     worker.kill()
     await worker.wait()
     (it.cwd / "killed").touch()

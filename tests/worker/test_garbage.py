@@ -18,8 +18,9 @@ from stepwell.workflow.instance import Instance
 from stepwell.workflow.loop import WorkflowLoop
 from stepwell.workflow.turn import Turn
 
-from .hall import QUICK, hall, true
+from .hall import QUICK, hall
 from .loops import on_a_loop
+from .site import true
 
 NEVER_PARKS = msgspec.structs.replace(QUICK, linger_ms=60_000)
 KINDS = Held | Hosted | Turn | Instance | WorkflowLoop

@@ -10,8 +10,9 @@ from stepwell.functions.define import Retry, State
 from stepwell.worker.held import Held
 from stepwell.workflow.context import Context
 
-from .hall import QUICK, hall, true
+from .hall import QUICK, hall
 from .loops import on_a_loop
+from .site import true
 
 SEEN = State("seen", int)
 SLOW = msgspec.structs.replace(QUICK, poll_ms=5_000, linger_ms=60_000)

@@ -15,6 +15,7 @@ from stepwell.worker.worker import Worker
 from stepwell.workflow.context import Context
 
 from .hall import hall
+from .site import true
 from .support import OK, QUICK, House, house
 
 #: The store's clock runs 30 times as fast: a lease of 10 s is over in a third of a second.
@@ -69,7 +70,7 @@ def test_so_do_the_others_that_the_worker_holds(tmp_path: Path) -> None:
             other = Worker(it.engine, {"step": waiting}, slots=1)
             other.start()
             it.workers.append(other)
-            await it.until(lambda: other.busy == 1)
+            await true(lambda: other.busy == 1)
             blocked_id, _ = await _blocked(it, asyncio.Event())
             assert (await it.end(blocked_id)).status == "completed"
             ended.set()
@@ -101,7 +102,7 @@ def test_a_claim_that_is_heard_of_too_late_begins_nothing(tmp_path: Path, caplog
                 while (await it.task(run_id)).state == "ready":
                     assert time.monotonic() < ends
                     await asyncio.sleep(0.01)
-                await it.until(lambda: worker.busy == 0)
+                await true(lambda: worker.busy == 0)
             assert begun == []
             assert (await it.run(run_id)).status == "running", "it waits for the end of the lease"
 

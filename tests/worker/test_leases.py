@@ -14,6 +14,7 @@ from stepwell.model import commands as c
 from stepwell.worker import claims as claims_module
 from tests.support import durable_url
 
+from .site import true
 from .support import QUICK, alive, group, house
 
 SLOW = 'echo $$ > "{0}/pid"\nsleep 60 &\nwait\n'
@@ -55,7 +56,7 @@ def test_a_store_that_does_not_answer_stops_the_step_before_its_lease_is_over(
             begun = time.monotonic()
             worker = it.work()
             pid = await it.pid()
-            await it.until(lambda: worker.busy == 0)
+            await true(lambda: worker.busy == 0)
             assert time.monotonic() - begun < 10 - LATE_S, "the lease was over"
             assert group(pid) == []
             assert (await it.run(run_id)).status == "running", "who has no lease writes nothing"
@@ -77,7 +78,7 @@ def test_a_worker_that_is_stopped_for_longer_than_its_lease_has_no_step_any_more
         try:
             pid = await it.pid()
             owner.send_signal(signal.SIGSTOP)
-            await it.until(lambda: not alive(pid) and group(pid) == [])
+            await true(lambda: not alive(pid) and group(pid) == [])
             assert owner.returncode is None
             owner.send_signal(signal.SIGCONT)
             async with house(tmp_path, settings=QUICK) as again:

@@ -8,9 +8,9 @@ from typing import Any
 from stepwell import Stepwell
 from stepwell.model.settings import Settings
 from tests.support import durable_url
-from tests.worker.support import PATIENCE_S
 
 from .loops import on_a_loop
+from .site import PATIENCE_S
 
 QUICK = Settings(poll_ms=50, lease_ms=10_000, linger_ms=0, sync="normal")
 CODE = """

@@ -12,6 +12,7 @@ from stepwell.model import commands as c
 from stepwell.model.rows import Event, Run
 from stepwell.model.settings import Settings
 
+from .site import true
 from .support import OK, QUICK, House, house
 
 
@@ -108,7 +109,7 @@ def test_flows_that_change_under_way_are_matched_anew(tmp_path: Path) -> None:
             it.add(f"while [ ! -e {go} ]; do sleep 0.01; done\n" + sending({"id": "second", "type": "after"}))
             it.work()
             first = await it.one()
-            await it.until(lambda: it.workers[0].busy)
+            await true(lambda: it.workers[0].busy)
             it.add(OK, flow="later", type_="after")
             await asyncio.sleep(FRESH_S * 2)
             await it.engine.submit(c.SyncManifests(()))  # another server sees other folders

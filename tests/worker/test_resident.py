@@ -15,8 +15,9 @@ from stepwell.worker.residents import SPARE, Alarms, Clock, Residents
 from stepwell.worker.worker import Worker
 from stepwell.workflow.context import Context
 
-from .hall import QUICK, hall, true
+from .hall import QUICK, hall
 from .loops import on_a_loop
+from .site import true
 
 NEVER_PARKS = msgspec.structs.replace(QUICK, linger_ms=60_000)
 

@@ -13,6 +13,7 @@ from stepwell.model import commands as c
 from stepwell.model.errors import Invalid, Unavailable
 from stepwell.worker.worker import Worker
 
+from .site import true
 from .support import OK, QUICK, Time, alive, house
 
 #: Puts `+` into a file at its begin and `-` at its end; both are single small appends.
@@ -114,8 +115,8 @@ def test_a_lease_that_is_lost_ends_the_process_and_writes_nothing(
             stolen = await it.claim()
             assert (stolen.run.id, stolen.attempt) == (run_id, 2)
             said = len(await it.output(run_id))
-            await it.until(lambda: not alive(pid))
-            await it.until(lambda: worker.busy == 0)
+            await true(lambda: not alive(pid))
+            await true(lambda: worker.busy == 0)
             done = await it.engine.submit(c.Finish(stolen.lease, 1, c.Completed('"the thief\'s"')))
             assert done.status == "completed"
             assert len(await it.output(run_id)) == said

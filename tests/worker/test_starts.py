@@ -14,8 +14,9 @@ from stepwell.worker.held import Held
 from stepwell.worker.worker import Worker
 from stepwell.workflow.context import Context
 
-from .hall import QUICK, Hall, hall, true
+from .hall import QUICK, Hall, hall
 from .loops import on_a_loop
+from .site import true
 
 SLOW = msgspec.structs.replace(QUICK, poll_ms=5_000, linger_ms=60_000)
 

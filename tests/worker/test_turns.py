@@ -21,8 +21,9 @@ from stepwell.model.errors import Internal, OutOfStep, Unavailable
 from stepwell.workflow.context import Context
 from stepwell.workflow.turn import Turn
 
-from .hall import QUICK, Hall, hall, true
+from .hall import QUICK, Hall, hall
 from .loops import on_a_loop
+from .site import true
 
 pytestmark = pytest.mark.stores("sqlite", "postgres")
 

@@ -10,8 +10,9 @@ import pytest
 from stepwell.model import commands as c
 from stepwell.workflow.context import Context
 
-from .hall import QUICK, Hall, hall, true
+from .hall import QUICK, Hall, hall
 from .loops import on_a_loop
+from .site import true
 
 pytestmark = pytest.mark.stores("sqlite", "postgres")
 
