@@ -90,7 +90,8 @@ def ahead(need: Need) -> Ahead:
     """What `load` asks for first. Requests come before runs, events before pools; claims find pools of their own."""
     numbers = {"run": need.new_runs, "event": need.new_events}
     if need.requests or need.claims:
-        return Ahead(numbers=numbers)
+        looked_at = frozenset(pool for claim in need.claims for pool in claim.pools or ("",))
+        return Ahead(requests=frozenset(_named_requests(need)), ready=looked_at, numbers=numbers)
     promotes = c.Promote in need.internal
     return Ahead(
         runs=frozenset(need.runs | need.closing),
@@ -100,6 +101,10 @@ def ahead(need: Need) -> Ahead:
         ready=frozenset() if need.events or promotes else frozenset(name for _, name, _ in need.slots),
         numbers=numbers,
     )
+
+
+def _named_requests(need: Need) -> set[tuple[str, str]]:
+    return need.requests | {claim_key(claim) for claim in need.claims}
 
 
 def _named_pools(need: Need) -> set[tuple[str, str]]:
@@ -225,9 +230,8 @@ def _join(table: Table[int, tuple[T, ...]], found: Iterable[tuple[int, T]]) -> N
 
 
 def _requests(session: Session, unit: Unit, need: Need) -> set[int]:
-    keys = need.requests | {claim_key(claim) for claim in need.claims}
     runs: set[int] = set()
-    for request in session.requests(keys):
+    for request in session.requests(_named_requests(need)):
         unit.requests.seed((request.scope, request.key), request)
         if request.key.startswith("claim:"):
             for run_no, k, _ in _LEASES.decode(request.reply):

@@ -38,13 +38,14 @@ class Broken(Exception):
 class Ahead(Struct, frozen=True):
     """What a batch is going to ask for first; a hint, for a store far away, which brings it as it begins.
 
-    Runs to write, by number and by (scope, id), and tasks; pools to lease from; the names of pools that `any_ready` is
-    asked for; how many numbers of each kind.
+    Runs to write, by number and by (scope, id), and tasks; requests; pools to lease from; the names of pools of which
+    `ready_groups` or `any_ready` is asked, "" for all; how many numbers of each kind.
     """
 
     runs: frozenset[int] = frozenset()
     ids: frozenset[tuple[str, str]] = frozenset()
     tasks: frozenset[TaskKey] = frozenset()
+    requests: frozenset[tuple[str, str]] = frozenset()
     pools: frozenset[tuple[str, str]] = frozenset()
     ready: frozenset[str] = frozenset()
     numbers: Mapping[str, int] = {}

@@ -165,28 +165,30 @@ def test_what_is_prepared_is_bounded(store: PostgresStore) -> None:
     link.db.close()
 
 
-def test_a_start_a_step_and_an_end_wait_for_the_server_twice_each(
-    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once with all that they ask for first, once with all that they write."""
+def test_how_often_a_workflow_waits_for_the_server(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with all that is asked for first, once with all that is written; a claim thrice between, to find work."""
     waits: list[int] = []
     waited = Exchange._results
 
     def counted(link: Exchange) -> Any:
-        waits[-1:] = [waits[-1] + 1]
+        waits[-1] += 1
         return waited(link)
+
+    def done(command: c.Command) -> Any:
+        waits.append(0)
+        return bench.do(command)
 
     bench = Bench(store)
     bench.turn("warm")
     monkeypatch.setattr(Exchange, "_results", counted)
-    waits.append(0)
-    lease = bench.do(c.StartRun("r", "wf", claim_for=c.ClaimFor("w", 60_000, "secret"))).claim.lease
-    for command in (c.Record(lease, 1, 1_000, (c.Draft(StepCompleted(), "k"),)), c.Finish(lease, 2, c.Completed("1"))):
-        waits.append(0)
-        bench.do(command)
+    lease = done(c.StartRun("r", "wf", claim_for=c.ClaimFor("w", 60_000, "secret"))).claim.lease
+    done(c.Record(lease, 1, 1_000, (c.Draft(StepCompleted(), "k"),)))
+    done(c.Finish(lease, 2, c.Completed("1")))
+    done(c.StartRun("queued", "wf"))
+    done(c.Claim("w", "claim"))
     monkeypatch.undo()
     bench.close()
-    assert waits == [2, 2, 2]
+    assert waits == [2, 2, 2, 2, 5]
 
 
 # ── commits that are lost ────────────────────────────────────────────────────────────────────────────────────────

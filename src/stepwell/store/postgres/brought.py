@@ -21,6 +21,8 @@ GROUPS = 100
 def asked(ahead: Ahead, numbers: Numbers) -> dict[str, Statement]:
     """What is asked ahead, by what it is; in the order in which all lanes take locks."""
     asks: dict[str, Statement] = {}
+    if ahead.requests:
+        asks["requests"] = sql("load/requests"), key_columns(ahead.requests)
     if ahead.runs or ahead.ids:
         asks["runs"] = named_runs("free_runs", ahead.runs, ahead.ids)
     if ahead.tasks:
@@ -44,6 +46,9 @@ class Brought:
         ours = {row[1] for row in rows.get("runs", ()) if row[0]}
         found = (Task(*row) for row in rows.get("tasks", ()))
         self.tasks: dict[TaskKey, Task] = {(one.run_no, one.k): one for one in found if one.run_no in ours}
+
+    def requests(self, keys: Collection[tuple[str, str]]) -> Rows | None:
+        return self._rows.get("requests") if self._ahead.requests == set(keys) else None
 
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]]) -> Rows | None:
         same = self._ahead.runs == numbers and self._ahead.ids == set(ids)

@@ -52,6 +52,7 @@ class PostgresSession:
         self._numbers = Numbers()
         self._number = 0  # the lane's, in the transaction that is under way
         self._loaded: dict[int, Run] = {}
+        self._found: dict[int, Any] = {}  # rows of runs whose tasks were found, locked as those are
         self._unit: Unit | None = None
         self.left_out = False
         self._acts: list[Act] = []  # what is flushed and not sent yet
@@ -65,6 +66,7 @@ class PostgresSession:
     def begin(self, ahead: Ahead = NOTHING) -> None:
         """In one round trip: begin, the lane's row, and then what the batch is going to ask for first."""
         self._loaded.clear()
+        self._found.clear()
         self._numbers.begin()
         self._app.begin()
         self._begins.clear()
@@ -150,6 +152,8 @@ class PostgresSession:
         return self._all(act, *key_columns(keys))
 
     def runs(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> list[Run]:
+        if not ids and self._found.keys() >= set(numbers):
+            return self._kept([Run(*self._found[number]) for number in sorted(numbers)])
         return self._kept([Run(*row) for row in self._locked("runs", numbers, ids)])
 
     def take(self, numbers: Collection[int], ids: Collection[tuple[str, str]] = ()) -> tuple[list[Run], list[Run]]:
@@ -204,7 +208,8 @@ class PostgresSession:
         return [Pool(*row) for row in (self._named("load/pools", keys) if came is None else came)]
 
     def requests(self, keys: Collection[tuple[str, str]]) -> list[Request]:
-        return [Request(*row) for row in self._named("load/requests", keys)]
+        came = self._brought.requests(keys)
+        return [Request(*row) for row in (self._named("load/requests", keys) if came is None else came)]
 
     # ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -219,17 +224,17 @@ class PostgresSession:
         """Groups of a pool, or of all pools for "": where there are very many, from where the last look ended."""
         first = (pool, "", "")
         start = self._looked_to.pop(pool, first)
-        groups = self._begun(groups_of(pool, start))
+        came = self._brought.groups(pool) if start == first else None
+        groups = self._begun(self._rows(*groups_of(pool, start)) if came is None else came)
         if len(groups) < GROUPS and start != first:
-            again = self._begun(groups_of(pool, limit=GROUPS - len(groups)))
+            again = self._begun(self._rows(*groups_of(pool, limit=GROUPS - len(groups))))
             groups += [group for group in again if group <= start]
         if len(groups) == GROUPS:
             self._looked_to[pool] = groups[-1]
         return sorted(groups)
 
-    def _begun(self, asked: Statement) -> list[Group]:
+    def _begun(self, found: list[Any]) -> list[Group]:
         """Keeps where each begins: what went through it lies dead before that while somebody holds an old snapshot."""
-        found = self._rows(*asked)
         self._begins.update((row[:3], row[3:]) for row in found)
         return [row[:3] for row in found]
 
@@ -240,11 +245,19 @@ class PostgresSession:
         """
         for _ in range(LOOKS):
             numbers = [row[0] for row in self._all(act, *values)]
-            tasks = {task.run_no << 20 | task.k: task for task in self._tasks(numbers)} if numbers else {}
+            tasks = {task.run_no << 20 | task.k: task for task in self._with_runs(numbers)} if numbers else {}
             found = [task for number in numbers if (task := tasks.get(number)) is not None and fits(task)]
             if found or not numbers:
                 return found
         return []
+
+    def _with_runs(self, numbers: list[int]) -> list[Task]:
+        """Tasks whose runs are locked; the runs are what is asked for next, so they come along."""
+        runs = {number >> 20 for number in numbers}
+        with TOLD:
+            tasks, found = self._link.all((sql("load/tasks"), (numbers,)), named_runs("runs", runs, ()))
+        self._found.update((row[0], row) for row in found.rows)
+        return [Task(*row) for row in tasks.rows]
 
     def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
         rows = [(*group, most, *self._begins.get(group, FIRST)) for group, most in wanted.items()]
