@@ -105,9 +105,9 @@ def free_slots(pool: Pool, used: int, now: int) -> float:
     if pool.paused:
         return 0
     left = inf if pool.limit is None else pool.limit - used
-    if pool.rate is None or pool.refilled_at > now + AHEAD_MS:  # `slot` sees to a clock that was put back
+    if pool.rate is None:
         return left
-    if is_ahead(pool, now):  # one to look at: the claim that does puts it right
+    if is_ahead(pool, now):  # one to look at: `slot` puts it right
         return min(left, 1)
     return min(left, tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at))
 
