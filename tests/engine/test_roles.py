@@ -225,6 +225,38 @@ def test_the_promoter_looks_at_everything_now_and_then_however_many_hints_come()
     asyncio.run(main())
 
 
+def test_the_promoter_comes_again_soon_for_keys_whose_runs_others_have() -> None:
+    async def main() -> None:
+        key, other = ("main", "p", "k"), ("main", "p", "other")
+        desk = Desk(c.Worked(0), c.Worked(0, soon=True), Unavailable("away"), c.Worked(1))
+        promoter = Promoter(desk, wait_s=60)
+        promoter.start()
+        await desk.have(1)
+        promoter.freed([key])
+        await desk.have(3)
+        promoter.freed([other])
+        await desk.have(4)
+        await promoter.stop()
+        promotions = [set(command.keys) for command in desk.sent if isinstance(command, c.Promote)]
+        assert promotions == [set(), {key}, {key}, {key, other}]
+
+    asyncio.run(main())
+
+
+def test_the_promoter_looks_again_at_the_same_place_where_others_have_runs() -> None:
+    async def main() -> None:
+        last = ("main", "p", "k")
+        desk = Desk(c.Worked(0, after=last, soon=True), c.Worked(0, after=last), c.Worked(0))
+        promoter = Promoter(desk, wait_s=0.05)
+        promoter.start()
+        await desk.have(3)
+        await promoter.stop()
+        afters = [command.after for command in desk.sent if isinstance(command, c.Promote)]
+        assert afters[:3] == [("", "", ""), ("", "", ""), last]
+
+    asyncio.run(main())
+
+
 def test_the_promoter_goes_on_where_its_last_look_ended() -> None:
     async def main() -> None:
         desk = Desk(c.Worked(0, after=("main", "p", "k")), c.Worked(0))

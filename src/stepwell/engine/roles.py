@@ -118,14 +118,23 @@ class Promoter(Role):
         self.hint()
 
     async def work(self) -> float:
-        keys, self._freed = tuple(self._freed), set()
-        if keys:
-            await self._submit(c.Promote(keys))
+        soon = bool(self._freed) and await self._promote()
         if monotonic() - self._all_at >= self.wait_s:
-            self._all_at = monotonic()
             worked = await self._submit(c.Promote(after=self._after))
-            self._after = worked.after or ("", "", "")
-        return self.wait_s
+            if worked.soon:
+                return self._again(True)  # at the same place
+            self._all_at, self._after = monotonic(), worked.after or ("", "", "")
+        return self._again(soon)
+
+    async def _promote(self) -> bool:
+        """Promotes those of the freed keys; true if some have to come again, since others have their runs just now."""
+        keys, self._freed = self._freed, set()
+        try:
+            if not (await self._submit(c.Promote(tuple(keys)))).soon:
+                keys = set()
+        finally:
+            self._freed |= keys
+        return bool(keys)
 
 
 class Timekeeper(Role):

@@ -143,6 +143,7 @@ class Work(Struct, gc=False):
     messages: list[Message] = []
     left_out: bool = False  # there are messages for runs that another lane has
     blocked: list[TaskKey] = []
+    blocked_left: bool = False  # the same of blocked tasks that have a free slot
     promoted_to: tuple[str, str, str] | None = None
     prune_runs: list[int] = []
     prune_events: list[tuple[str, str]] = []

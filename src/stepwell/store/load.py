@@ -414,7 +414,7 @@ def _blocked(session: Session, unit: Unit, keys: set[tuple[str, str, str]]) -> l
         if free > 0:
             wanted[slot] = min(free, PROMOTED)
     found = session.blocked(wanted) if wanted else []
-    unit.work.blocked = _keys(found)
+    unit.work.blocked, unit.work.blocked_left = _keys(found), bool(wanted) and session.left_out
     return found
 
 

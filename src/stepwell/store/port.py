@@ -169,7 +169,7 @@ class Session(Protocol):
 
     @property
     def left_out(self) -> bool:
-        """Whether the last `messages` left some out, since another lane has their runs."""
+        """Whether the last `messages` or `blocked` left some out, since another lane has their runs."""
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         """The different (scope, pool, key) among blocked tasks that come after one, in order."""

@@ -15,6 +15,7 @@ from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
 from stepwell.model.entries import SignalReceived, SignalSent
 from stepwell.model.errors import Unavailable
+from stepwell.model.rows import Pool
 from stepwell.model.settings import Settings
 from stepwell.store.port import Store
 from stepwell.worker.held import Held
@@ -204,6 +205,34 @@ def test_messages_for_runs_that_other_lanes_have_hold_up_none_for_others(bench: 
     bench.settle()
     assert [bench.kinds(name).count("signal.received") for name in names] == [4, 4, 4, 4]
     other.close()
+
+
+def test_a_slot_goes_to_a_run_that_another_lane_has_as_soon_as_it_is_free(store: Store) -> None:
+    """Nothing tells of that, and the poll is a minute away."""
+
+    async def main() -> None:
+        async with Engine(store, settings=ONE) as engine:
+            await engine.submit(c.SetPool(Pool("main", "p", key_limit=1)))
+            for name in ("first", "next"):
+                await engine.submit(c.StartRun(name, "wf", pool="p", pool_key="k"))
+            (first,) = (await engine.submit(c.Claim("w", engine.secret(), limit=2))).tasks
+            number = next(run.no for run in await engine.read(lambda reader: reader.scan_runs()) if run.id == "next")
+            other = store.session("other")
+            other.begin()
+            other.runs([number])
+            done = engine.lanes.timings.commands
+            await engine.submit(c.Finish(first.lease, 1, c.Completed()))
+            await asyncio.to_thread(wait_until, lambda: engine.lanes.timings.commands > done + 2)  # it has looked
+            other.rollback()
+            other.close()
+            hint, tasks = engine.ready_hint(), list[c.Leased]()
+            async with asyncio.timeout(30):
+                while not (tasks := (await engine.submit(c.Claim("w", engine.secret()))).tasks):
+                    await hint.wait()
+                    hint.clear()
+            assert [task.run.id for task in tasks] == ["next"]
+
+    asyncio.run(main())
 
 
 def test_a_claim_that_comes_again_waits_for_what_it_leased(store: Store) -> None:

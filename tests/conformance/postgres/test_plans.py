@@ -110,6 +110,8 @@ def test_every_statement_uses_an_index(grown: psycopg.Connection[tuple[Any, ...]
         ("find/groups", "task_ready"),
         ("find/blocked", "task_blocked"),
         ("find/blocked_keys", "task_blocked"),
+        ("find/blocked_left", "task_blocked"),
+        ("find/receivers", "message_plain"),
         ("find/due", "task_due"),
         ("find/expired", "task_leased"),
         ("find/leased_by", "task_(leased|used)"),

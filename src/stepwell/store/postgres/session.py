@@ -5,6 +5,7 @@ finds work for claims and roles, and takes what nobody has (skip locked). A task
 run, so a run's lock is the only one there is; what was found without it is read again with it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -335,7 +336,16 @@ class PostgresSession:
     def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
         scopes, pools, keys = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
         most = list(wanted.values())
-        return self._taken(lambda task: task.state == "blocked", "find/blocked", scopes, pools, keys, most)
+        found = self._taken(lambda task: task.state == "blocked", "find/blocked", scopes, pools, keys, most)
+        counts = Counter((task.scope, task.pool, task.pool_key) for task in found)
+        short = [key for key, count in wanted.items() if counts[key] < count]
+        self.left_out = bool(short) and self._more_blocked(short, found)
+        return found
+
+    def _more_blocked(self, keys: list[tuple[str, str, str]], found: list[Task]) -> bool:
+        scopes, pools, names = map(list, zip(*keys, strict=True))
+        numbers = numbers_of([(task.run_no, task.k) for task in found])
+        return bool(self._all("find/blocked_left", scopes, pools, names, numbers)[0][0])
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         return self._kept([Run(*row) for row in self._all("find/prunable_runs", before, limit)])
