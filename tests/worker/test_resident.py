@@ -14,6 +14,7 @@ from stepwell.model.errors import Invalid
 from stepwell.worker.residents import SPARE, Alarms, Clock, Residents
 from stepwell.worker.worker import Worker
 from stepwell.workflow.context import Context
+from tests import support
 
 from .hall import QUICK, hall
 from .loops import on_a_loop
@@ -167,8 +168,10 @@ class Sleeper:
 
 
 @on_a_loop
-async def test_who_comes_back_stays_anew() -> None:
+async def test_who_comes_back_stays_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     gone: list[str] = []
+    clock = support.Clock(0)
+    monkeypatch.setattr("stepwell.worker.residents.steady_s", lambda: clock.now / 1_000)
 
     class Named(Sleeper):
         def __init__(self, name: str) -> None:
@@ -180,11 +183,14 @@ async def test_who_comes_back_stays_anew() -> None:
 
     residents, one, other = Residents(80, 100), Named("one"), Named("other")
     residents.add(one)
-    await asyncio.sleep(0.05)
+    clock.tick(50)
     residents.add(other)
     residents.add(one)
-    await asyncio.sleep(0.05)
+    clock.tick(50)
+    residents._look()
+    await asyncio.sleep(0)
     assert gone == []
+    clock.tick(50)
     await true(lambda: len(gone) == 2)
     assert gone == ["other", "one"]
     assert len(residents) == 0
