@@ -13,6 +13,7 @@ from stepwell.model.errors import Limited
 from stepwell.worker.attempt import Attempt, Stopped, TimedOut, is_async
 from stepwell.worker.threads import Threads
 
+from .bodies import Crowd
 from .loops import on_a_loop
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
@@ -191,21 +192,11 @@ async def test_an_abandoned_one_tells_nobody() -> None:
 
 @on_a_loop
 async def test_never_more_threads_than_the_limit_and_all_of_them() -> None:
-    lock, running, most = threading.Lock(), 0, 0
-
-    def counted() -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.02)
-        with lock:
-            running -= 1
-
+    crowd = Crowd()
     pool = Threads(3)
-    for ran in [Ran(counted, pool) for _ in range(12)]:
+    for ran in [Ran(crowd, pool) for _ in range(12)]:
         assert await ran.end() == (None, None)
-    assert most == 3
+    assert crowd.most == 3
 
 
 @on_a_loop

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from stepwell.worker.held import Held
 from stepwell.worker.turns import Hosted
 from stepwell.workflow.context import Context
@@ -18,16 +16,12 @@ from stepwell.workflow.instance import Instance
 from stepwell.workflow.loop import WorkflowLoop
 from stepwell.workflow.turn import Turn
 
-from .hall import QUICK, hall
+from .bodies import NEVER_PARKS, note
+from .hall import hall
 from .loops import on_a_loop
 from .site import true
 
-NEVER_PARKS = msgspec.structs.replace(QUICK, linger_ms=60_000)
 KINDS = Held | Hosted | Turn | Instance | WorkflowLoop
-
-
-async def note(text: str = "x") -> str:
-    return text
 
 
 async def works(ctx: Context) -> list[str]:

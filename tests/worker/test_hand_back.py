@@ -3,19 +3,18 @@
 import asyncio
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from stepwell.functions.define import Retry, State
 from stepwell.worker.held import Held
 from stepwell.workflow.context import Context
 
-from .hall import QUICK, hall
+from .bodies import SLOW
+from .hall import hall
 from .loops import on_a_loop
 from .site import true
 
 SEEN = State("seen", int)
-SLOW = msgspec.structs.replace(QUICK, poll_ms=5_000, linger_ms=60_000)
 
 
 @on_a_loop

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from stepwell.worker.threads import Threads
 from stepwell.workflow.context import Context
 from stepwell.workflow.work import Work
 
+from .bodies import Crowd
 from .hall import QUICK, NoCalls, hall
 from .loops import on_a_loop
 
@@ -227,24 +227,15 @@ async def test_many_at_once_in_few_commits(tmp_path: Path) -> None:
 
 @on_a_loop
 async def test_no_more_def_steps_at_once_than_threads(tmp_path: Path) -> None:
-    lock, running, most = threading.Lock(), 0, 0
-
-    def counted() -> None:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.01)
-        with lock:
-            running -= 1
+    crowd = Crowd()
 
     async def flow(ctx: Context) -> None:
-        await asyncio.gather(*(ctx.step(f"s{n}", counted) for n in range(20)))
+        await asyncio.gather(*(ctx.step(f"s{n}", crowd) for n in range(20)))
 
     async with hall(tmp_path) as it:
         it.work()
         await it.result(await it.start(it.workflow(flow)))
-        assert most == 4
+        assert crowd.most == 4
 
 
 @on_a_loop

@@ -16,19 +16,10 @@ from stepwell.worker.worker import Worker
 from stepwell.workflow.context import Context
 from tests import support
 
+from .bodies import NEVER_PARKS, note, waits
 from .hall import QUICK, hall
 from .loops import on_a_loop
 from .site import true
-
-NEVER_PARKS = msgspec.structs.replace(QUICK, linger_ms=60_000)
-
-
-async def note() -> str:
-    return "x"
-
-
-async def waits(ctx: Context) -> Any:
-    return await ctx.wait_for_signal("go")
 
 
 async def works(ctx: Context) -> str:

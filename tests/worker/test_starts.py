@@ -14,19 +14,14 @@ from stepwell.worker.held import Held
 from stepwell.worker.worker import Worker
 from stepwell.workflow.context import Context
 
+from .bodies import SLOW, waits
 from .hall import QUICK, Hall, hall
 from .loops import on_a_loop
 from .site import true
 
-SLOW = msgspec.structs.replace(QUICK, poll_ms=5_000, linger_ms=60_000)
-
 
 async def answers(ctx: Context) -> str:
     return "x"
-
-
-async def waits(ctx: Context) -> Any:
-    return await ctx.wait_for_signal("go")
 
 
 def command_for(it: Hall, workflow: Workflow[Any, Any], **more: Any) -> c.StartRun:
