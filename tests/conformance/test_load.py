@@ -9,7 +9,7 @@ from stepwell.model import commands as c
 from stepwell.model.rows import Blob, Manifest, Message, Pool, Request
 from stepwell.model.settings import RANGES, Settings
 from stepwell.model.words import STATUSES, TASK_STATES
-from stepwell.store.load import load
+from stepwell.store.load import LOOKED_AT, load
 from stepwell.store.port import Session, Store
 
 from .filling import NOW, ODD, entry, event, fill, loading, look, run, task, writing
@@ -235,6 +235,14 @@ def test_overdue_runs_are_past_a_deadline_or_a_cancel_that_a_lease_ignores(sessi
         assert [row.no for row in s.overdue(NOW, NOW - 10, 1)] == [1]
 
 
+def looked_at(session: Session, *batch: c.Command) -> Counter[str]:
+    """How many ready tasks of each pool a batch would load."""
+    unit = Unit(Settings())
+    with loading(session) as s:
+        load(s, unit, need_of(batch)[0], NOW)
+    return Counter(one.pool for one in unit.tasks.rows.values() if one.state == "ready")
+
+
 def test_a_claim_looks_at_no_more_tasks_than_their_pools_let_be_leased(session: Session) -> None:
     """Whoever is looked at is locked: a thousand that wait for a slot cost nobody anything."""
     pools = {
@@ -249,16 +257,19 @@ def test_a_claim_looks_at_no_more_tasks_than_their_pools_let_be_leased(session: 
     leased = [task(100 + n, pool="few" if n else "full", state="leased") for n in range(3)]
     fill(session, *pools.values(), *ready, *leased)
 
-    def looked_at(*batch: c.Command) -> Counter[str]:
-        unit = Unit(Settings())
-        with loading(session) as s:
-            load(s, unit, need_of(batch)[0], NOW)
-        return Counter(one.pool for one in unit.tasks.rows.values() if one.state == "ready")
-
     claim = c.Claim("w", "secret", limit=50)
-    assert looked_at(claim) == {"some": 2, "few": 8, "free": 8}  # of keys, all are looked at: some may be full
-    assert looked_at(claim, c.Finish(c.Lease(100, 1, 1, "t"), 1, c.Completed("1")))["full"] == 1
-    assert looked_at(claim, c.SetPool(Pool("main", "full", limit=2)))["full"] == 8
+    assert looked_at(session, claim) == {"some": 2, "few": 8, "free": 8}  # of keys, all are looked at: some may be full
+    assert looked_at(session, claim, c.Finish(c.Lease(100, 1, 1, "t"), 1, c.Completed("1")))["full"] == 1
+    assert looked_at(session, claim, c.SetPool(Pool("main", "full", limit=2)))["full"] == 8
+
+
+def test_a_claim_looks_at_few_tasks_where_some_have_to_be_moved_aside(session: Session) -> None:
+    """One of many keys is full, and has most of what is ready; without it, a claim gets what it asks for."""
+    fill(session, Pool("main", "keyed", key_limit=2), task(1, pool="keyed", pool_key="big", state="leased"))
+    fill(session, *(task(100 + n, pool="keyed", pool_key=f"k{n}", order=5) for n in range(150)))
+    assert looked_at(session, c.Claim("w", "secret", limit=140)) == {"keyed": 141}
+    fill(session, *(task(1_000 + n, pool="keyed", pool_key="big", order=1) for n in range(500)))
+    assert looked_at(session, c.Claim("w", "secret", limit=140)) == {"keyed": 141 + LOOKED_AT - 1}
 
 
 def test_blocked_tasks_by_key(session: Session) -> None:

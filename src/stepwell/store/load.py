@@ -26,8 +26,9 @@ from stepwell.store.port import Ahead, Group, Session
 
 T = TypeVar("T")
 DAY_MS = 86_400_000
-#: How many ready tasks of a pool with a limit for each key a claim looks at: those of full keys are moved aside.
-LOOKED_AT = 200
+#: How many ready tasks of a pool with a limit for each key a claim looks at, if some are to be moved aside since their
+#: key is full: each costs a write, and meanwhile nobody else leases from the pool.
+LOOKED_AT = 50
 PROMOTED = 1_000
 #: How many entries, requests or changes one commit deletes.
 PRUNED_ROWS = 20_000
@@ -271,7 +272,7 @@ def _candidates(session: Session, unit: Unit, need: Need, looks: list[_Look], no
         tasks = _first(session, {group: free[group] for group in free if keyed.get(group) is None}, most)
         for group, key_limit in keyed.items():
             if key_limit is not None:
-                tasks += session.ready({group: max(free[group], LOOKED_AT)})
+                tasks += _front(session, unit, group, key_limit, free[group])
                 tasks += _behind(session, unit, group, key_limit, free[group])
         found.update({(task.run_no, task.k): task for task in tasks})
         unit.candidates[look.signature] = list(dict.fromkeys(_keys(tasks)))
@@ -318,6 +319,19 @@ def _first(session: Session, free: dict[Group, int], most: int) -> list[Task]:
 
 def _group(task: Task) -> Group:
     return task.pool, task.requires, task.scope
+
+
+def _front(session: Session, unit: Unit, group: Group, key_limit: int, most: int) -> list[Task]:
+    """The first ready tasks of a group, whatever their keys: `most`, or a few if not all of these can be leased."""
+    name, _, scope = group
+    tasks = session.ready({group: LOOKED_AT})
+    if len(tasks) < LOOKED_AT or most <= LOOKED_AT:
+        return tasks
+    wanted = Counter(task.pool_key for task in tasks if task.pool_key is not None)
+    _used(session, unit, [(scope, name, key) for key in wanted])
+    if any(count + (unit.used.get((scope, name, key)) or 0) > key_limit for key, count in wanted.items()):
+        return tasks
+    return session.ready({group: most})
 
 
 def _behind(session: Session, unit: Unit, group: Group, key_limit: int, most: int) -> list[Task]:
