@@ -131,6 +131,19 @@ def test_it_is_the_index_that_was_made_for_it(grown: psycopg.Connection[tuple[An
     assert re.search(rf"\b{index}\b", steps), steps
 
 
+@pytest.mark.parametrize("act", ["find/ready_keys", "find/ready_of_keys"])
+def test_it_is_the_index_of_keys_too_where_the_server_knows_of_few_tasks_that_are_ready(
+    store: PostgresStore, act: str
+) -> None:
+    """It looked last when a handful was ready, and thousands came since."""
+    with closing(store.session("lane")) as session, closing(store.connect()) as db:
+        fill(session, *(task(no, pool_key=f"k{no % 50}", state="done" if no > 1 else "ready") for no in range(1, 300)))
+        db.execute(b"analyze run, task")
+        fill(session, *(task(no, pool_key="big") for no in range(300, 3_000)))
+        steps = plan(db, sql(act))
+    assert set(re.findall(r"using (task_\w+)", steps)) == {"task_ready_key"}, steps
+
+
 @pytest.mark.parametrize("act", ["advance_run", "update_run_status", "update_run", "update_task", "update_event"])
 def test_many_rows_are_changed_by_their_numbers(grown: psycopg.Connection[tuple[Any, ...]], act: str) -> None:
     steps = plan(grown, sql(f"flush/{act}"))
