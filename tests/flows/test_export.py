@@ -77,13 +77,14 @@ def test_an_event_that_is_committed_after_one_with_a_higher_number_has_a_file_to
 
     async def main() -> None:
         store = open_store("postgres", tmp_path)
-        with closing(Bench(store, name="one")) as one, closing(Bench(store, name="two")) as two:
+        late = store.session("one")
+        with closing(Bench(store, session=late)) as one, closing(Bench(store, name="two")) as two:
             async with Engine(store, roles=False) as engine:
                 role = EventFiles(engine, tmp_path / "events")
                 accept(one, "a")
-                one.session.begin()
-                one.session.numbers("event", 1)
-                one.session.rollback()
+                late.begin()
+                late.numbers("event", 1)
+                late.rollback()
                 accept(two, "b")
                 await role.work()
                 await role.work()
