@@ -122,6 +122,16 @@ async def held(run: Handle[Any]) -> str:
     return diff
 
 
+async def begun(disk: Place, folder: Path) -> tuple[Versions, str]:
+    """A run that waits for its signal in the first version of its code."""
+    versions = Versions(folder)
+    first = versions()
+    async with disk.open(first.app) as sw:
+        run: Handle[Any] = await sw.start(first.flow)
+        await seen(run, "timer.fired")
+    return versions, run.id
+
+
 @on_a_loop
 @pytest.mark.parametrize(
     ("change", "now"),
@@ -134,19 +144,15 @@ async def held(run: Handle[Any]) -> str:
 async def test_74_code_that_does_not_fit_its_journal_holds_the_run_and_shows_both(
     disk: Place, tmp_path: Path, change: tuple[str, str], now: str
 ) -> None:
-    versions = Versions(tmp_path)
-    old = versions()
-    async with disk.open(old.app) as sw:
-        run: Handle[Any] = await sw.start(old.flow)
-        await seen(run, "timer.fired")
+    versions, run_id = await begun(disk, tmp_path)
     async with disk.open(versions(*change).app) as sw:
-        run = sw.handle(run.id)
+        run = sw.handle(run_id)
         await run.signal("go")
         diff = await held(run)
         assert "- journal   action.scheduled t:pay" in diff
         assert f"+ code      {now}" in diff
     async with disk.open(versions().app) as sw:
-        assert await sw.handle(run.id).result() == "done 1", "it goes on by itself when the code fits again"
+        assert await sw.handle(run_id).result() == "done 1", "it goes on by itself when the code fits again"
 
 
 @on_a_loop
@@ -154,13 +160,9 @@ async def test_74_code_that_does_not_fit_its_journal_holds_the_run_and_shows_bot
 async def test_74_other_arguments_and_a_finished_sleep_of_another_length_fit(
     disk: Place, tmp_path: Path, change: tuple[str, str]
 ) -> None:
-    versions = Versions(tmp_path)
-    old = versions()
-    async with disk.open(old.app) as sw:
-        run: Handle[Any] = await sw.start(old.flow)
-        await seen(run, "timer.fired")
+    versions, run_id = await begun(disk, tmp_path)
     async with disk.open(versions(*change).app) as sw:
-        run = sw.handle(run.id)
+        run = sw.handle(run_id)
         await run.signal("go")
         assert await run.result() == "done 1", "what is recorded counts"
 

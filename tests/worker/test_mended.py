@@ -69,6 +69,17 @@ async def started(deploy: Deploy, module: Any) -> None:
         await until(sw, "r", "waiting")
 
 
+async def stuck(sw: Stepwell) -> None:
+    """The run goes on, and its code does not fit."""
+    await sw.handle("r").signal("go", None)
+    await until(sw, "r", "waiting", "mismatch")
+
+
+async def result(sw: Stepwell) -> Any:
+    async with asyncio.timeout(PATIENCE_S):
+        return await sw.handle("r").result()
+
+
 async def held_diff(sw: Stepwell) -> str:
     bodies = [entry.body async for entry in sw.handle("r").journal() if entry.kind == "run.held"]
     return str(bodies[-1]["diff"])
@@ -80,8 +91,7 @@ async def test_code_that_does_not_fit_holds_the_run_and_says_where(tmp_path: Pat
     await started(deploy, deploy.app())
     changed = deploy.app(first="bake")
     async with deploy.open(changed) as sw:
-        await sw.handle("r").signal("go", None)
-        await until(sw, "r", "waiting", "mismatch")
+        await stuck(sw)
         diff = await held_diff(sw)
     assert "make#0" in diff
     assert "bake#0" in diff
@@ -94,11 +104,9 @@ async def test_a_held_run_goes_on_with_the_next_code_that_fits(tmp_path: Path) -
     first = deploy.app()
     await started(deploy, first)
     async with deploy.open(deploy.app(first="bake")) as sw:
-        await sw.handle("r").signal("go", None)
-        await until(sw, "r", "waiting", "mismatch")
+        await stuck(sw)
     async with deploy.open(first) as sw:
-        async with asyncio.timeout(PATIENCE_S):
-            assert await sw.handle("r").result() == ["tea", "tea"]
+        assert await result(sw) == ["tea", "tea"]
 
 
 @on_a_loop
@@ -107,8 +115,7 @@ async def test_the_same_wrong_code_does_not_try_again(tmp_path: Path) -> None:
     await started(deploy, deploy.app())
     wrong = deploy.app(first="bake")
     async with deploy.open(wrong) as sw:
-        await sw.handle("r").signal("go", None)
-        await until(sw, "r", "waiting", "mismatch")
+        await stuck(sw)
         before = [entry.seq async for entry in sw.handle("r").journal()]
     async with deploy.open(wrong) as sw:
         await until(sw, "r", "waiting", "mismatch")
@@ -137,5 +144,4 @@ async def test_a_step_that_is_put_before_recorded_ones_is_found_out(tmp_path: Pa
     await started(deploy, deploy.app())
     async with deploy.open(deploy.app(patch='done.append(await ctx.step("wrap", made))')) as sw:
         await sw.handle("r").signal("go", None)
-        async with asyncio.timeout(PATIENCE_S):  # nothing after it was recorded, so it is simply new
-            assert await sw.handle("r").result() == ["tea", "tea", "tea"]
+        assert await result(sw) == ["tea", "tea", "tea"], "nothing after it was recorded, so it is simply new"
