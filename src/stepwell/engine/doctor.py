@@ -64,10 +64,10 @@ def _run(reader: Reader, run: Run, told: bool, settings: Settings, checked: Chec
 
 
 def _journal(reader: Reader, run_no: int) -> Iterator[Entry]:
-    after = 0
-    while page := reader.entries(run_no, after=after, limit=ENTRIES):
+    after, full = 0, True
+    while full and (page := reader.entries(run_no, after=after, limit=ENTRIES)):
         yield from page
-        after = page[-1].seq
+        after, full = page[-1].seq, len(page) == ENTRIES
 
 
 def _events(reader: Reader, events: list[Event]) -> Iterator[Offence]:
