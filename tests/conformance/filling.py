@@ -21,6 +21,11 @@ def writing(session: Session, now: int = NOW) -> Iterator[Unit]:
     session.begin()
     unit = Unit(Settings())
     yield unit
+    sent(session, unit, now)
+
+
+def sent(session: Session, unit: Unit, now: int = NOW) -> None:
+    """Flushed and committed: a store may say at either that it refuses a row."""
     session.flush(unit, now)
     session.commit()
 

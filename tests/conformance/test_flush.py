@@ -9,10 +9,10 @@ import pytest
 from stepwell.kernel.unit import Reading, Table, Unit
 from stepwell.model.rows import Blob, Manifest, Message, Output, Pool, Request
 from stepwell.model.settings import Settings
-from stepwell.store.port import Session, Store
+from stepwell.store.port import Refused, Session, Store
 from tests.support import snapshot
 
-from .filling import NOW, entry, event, fill, loading, look, put, run, task, writing
+from .filling import NOW, entry, event, fill, loading, look, put, run, sent, task, writing
 
 EVERYTHING = (
     run(1),
@@ -273,3 +273,17 @@ def test_the_version_moves_with_the_commits_of_others(store: Store, session: Ses
     while store.version() == before and time.monotonic() < until:
         time.sleep(0.01)  # a store that cannot tell without asking tells from time to time
     assert store.version() != before
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
+def test_one_bad_row_among_many_refuses_them_all(store: Store, session: Session) -> None:
+    fill(session, run(1), entry(1, 50))
+    before = snapshot(store)
+    session.begin()
+    unit = Unit(Settings())
+    unit.runs.seed(1, run(1))
+    put(unit, *(entry(1, seq) for seq in range(1, 70)))
+    with pytest.raises(Refused, match="entry"):
+        sent(session, unit)
+    session.rollback()
+    assert snapshot(store) == before

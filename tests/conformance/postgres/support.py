@@ -16,12 +16,6 @@ from ..filling import NOW, put
 Sessions: TypeAlias = Callable[[str], PostgresSession]
 
 
-def sent(session: PostgresSession, unit: Unit) -> None:
-    """What is flushed goes to the server with the commit."""
-    session.flush(unit, NOW)
-    session.commit()
-
-
 def flushed(session: PostgresSession, *rows: Any) -> None:
     """A transaction with these rows, not committed yet."""
     session.begin()

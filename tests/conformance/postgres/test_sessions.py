@@ -17,12 +17,12 @@ from stepwell.store.port import Broken, Refused, Retry, RunFilter, Unknowable
 from stepwell.store.postgres.connection import Db
 from stepwell.store.postgres.exchange import KEPT, Exchange
 from stepwell.store.postgres.store import PostgresStore
-from tests.support import Bench, postgres, snapshot
+from tests.support import Bench, postgres
 from tests.support.pgbouncer import pooler
 from tests.support.postgres import cut
 
-from ..filling import entry, event, fill, loading, put, run
-from .support import Sessions, flushed, sent, until_it_waits
+from ..filling import event, fill, loading, put, run, sent
+from .support import Sessions, flushed, until_it_waits
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,20 +50,6 @@ def test_a_reader_that_is_asked_for_what_cannot_be_says_so_and_goes_on(store: Po
         with pytest.raises(Invalid, match="such a value"):
             reader.run_by_no(1 << 70)
         assert reader.run("main", "r") is None
-
-
-def test_one_bad_row_among_many_refuses_them_all(store: PostgresStore, sessions: Sessions) -> None:
-    session = sessions("lane")
-    fill(session, run(1), entry(1, 50))
-    before = snapshot(store)
-    session.begin()
-    unit = Unit(Settings())
-    unit.runs.seed(1, run(1))
-    put(unit, *(entry(1, seq) for seq in range(1, 70)))
-    with pytest.raises(Refused, match="entry_seq"):
-        sent(session, unit)
-    session.rollback()
-    assert snapshot(store) == before
 
 
 @pytest.mark.parametrize("rows", [[run(2, "same")], [event(2, "same")], [run(1, "other")]])

@@ -9,12 +9,11 @@ from stepwell.model import commands as c
 from stepwell.model import errors
 from stepwell.model.entries import ActionScheduled, raw
 from stepwell.model.settings import Settings
-from stepwell.store.port import Refused
 from stepwell.store.sqlite.session import CACHED_CHARS, GROUPS, SqliteSession
 from stepwell.store.sqlite.store import SqliteStore
-from tests.support import Bench, assert_lawful, snapshot
+from tests.support import Bench, assert_lawful
 
-from ..filling import NOW, entry, fill, loading, put, run
+from ..filling import NOW, fill, loading, put, run
 
 WIDE = '"' + "x" * (CACHED_CHARS + 1) + '"'
 
@@ -134,20 +133,6 @@ def test_whether_a_commit_happened_is_told_by_the_lanes_row(store: SqliteStore) 
     with loading(session) as s:
         assert sorted(row.no for row in s.runs([1, 2])) == [1, 2]
     session.close()
-
-
-def test_one_bad_row_among_many_refuses_them_all(store: SqliteStore) -> None:
-    session = store.session("lane")
-    fill(session, run(1), entry(1, 50))
-    before = snapshot(store)
-    session.begin()
-    unit = Unit(Settings())
-    unit.runs.seed(1, run(1))
-    put(unit, *(entry(1, seq) for seq in range(1, 70)))
-    with pytest.raises(Refused, match="UNIQUE"):
-        session.flush(unit, NOW)
-    session.rollback()
-    assert snapshot(store) == before
 
 
 def test_what_goes_wrong_after_a_commit_is_not_told_as_a_failed_commit(
