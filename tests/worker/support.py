@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -121,9 +121,19 @@ class House(Site):
 
     async def claim(self, worker: str = "thief") -> c.Leased:
         """The one ready task, taken by somebody else."""
-        claimed = await self.engine.submit(c.Claim(worker, self.engine.secret(), limit=10, lease_ms=10_000))
-        (leased,) = claimed.tasks
+        (leased,) = await self._claimed(worker)
         return leased
+
+    async def stolen(self) -> c.Leased:
+        """The one task whose lease is over, taken by somebody else; while a lane writes to it, it is left out."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                await self.engine.submit(c.Sweep())
+                for leased in await self._claimed("thief"):
+                    return leased
+
+    async def _claimed(self, worker: str) -> Sequence[c.Leased]:
+        return (await self.engine.submit(c.Claim(worker, self.engine.secret(), limit=10, lease_ms=10_000))).tasks
 
 
 @asynccontextmanager

@@ -111,8 +111,7 @@ def test_a_lease_that_is_lost_ends_the_process_and_writes_nothing(
             pid = await it.pid()
             await it.said_until(run_id, "tick")
             clock.ahead_ms += 60_000  # the worker was away for a minute, say in a machine that slept
-            await it.engine.submit(c.Sweep())
-            stolen = await it.claim()
+            stolen = await it.stolen()
             assert (stolen.run.id, stolen.attempt) == (run_id, 2)
             said = len(await it.output(run_id))
             await true(lambda: not alive(pid))
