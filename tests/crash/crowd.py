@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Crowd:
     def __init__(self, cwd: Path) -> None:
         self.cwd, self.lines = cwd, cwd / "lines"
         self.deaths: list[Death] = []
+        self.start_s: dict[str, list[float]] = {}  # how long each start of a visit took
         # when a transaction committed is what its entries are ordered by
         self.server = Server(synchronous_commit="on", autovacuum="on", track_commit_timestamp="on")
         mark = new_mark(0)
@@ -82,15 +83,21 @@ class Crowd:
 
     async def visit(self, sw: Stepwell, name: str, seconds: float) -> None:
         """Newcomers, a few a second: `NAME-plain-N` without a pool, and `NAME-keyed-N`, whose keys are free."""
-        starting: list[asyncio.Task[object]] = []
-        for number in range(int(seconds / GAP_S / 2)):
-            no_pool, keyed = (sw.options(id=f"{name}-{kind}-{number}") for kind in ("plain", "keyed"))
-            starting.append(asyncio.create_task(no_pool.start(plain)))
-            await asyncio.sleep(GAP_S)
-            keyed = keyed.options(key=KEYS[number % len(KEYS)])
-            starting.append(asyncio.create_task(keyed.start(hold, VISIT_S)))
-            await asyncio.sleep(GAP_S)
-        await asyncio.gather(*starting)
+        took = self.start_s.setdefault(name, [])
+
+        async def start(view: Stepwell, begin: Callable[[Stepwell], Awaitable[object]]) -> None:
+            began = time.monotonic()
+            await begin(view)
+            took.append(time.monotonic() - began)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(seconds / GAP_S / 2)):
+                no_pool, keyed = (sw.options(id=f"{name}-{kind}-{number}") for kind in ("plain", "keyed"))
+                group.create_task(start(no_pool, lambda view: view.start(plain)))
+                await asyncio.sleep(GAP_S)
+                keyed = keyed.options(key=KEYS[number % len(KEYS)])
+                group.create_task(start(keyed, lambda view: view.start(hold, VISIT_S)))
+                await asyncio.sleep(GAP_S)
 
     async def rush(self, sw: Stepwell, each: int) -> None:
         """So many tasks of each key at once: more than there are slots, until they are done."""
