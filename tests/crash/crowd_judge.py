@@ -44,12 +44,12 @@ class Said(Struct):
 
 
 class Held(Struct):
-    """How full a pool was. `keys`: the most that any key had at once."""
+    """How full a pool was, at once at most, and any key of it."""
 
     leases: int = 0
     most: int = 0
     keys: int = 0
-    expired: list[Said] = field(default_factory=list)
+    expired_ms: list[int] = field(default_factory=list)  # how long leases were that nobody ended
 
 
 def entries_of(conninfo: str, pool: str) -> list[Said]:
@@ -60,19 +60,19 @@ def entries_of(conninfo: str, pool: str) -> list[Said]:
 
 def held_at_once(entries: Iterable[Said]) -> Held:
     """How full the pool and its keys were after each commit."""
-    held, leased, keys = Held(), set[str](), Counter[str | None]()
+    held, leased, keys = Held(), dict[str, int](), Counter[str | None]()
     for _, commit in groupby(entries, lambda one: one.by):
         for one in commit:
             if one.kind == BEGINS:
                 assert one.run not in leased, f"{one.run} is leased twice"
-                leased.add(one.run)
+                leased[one.run] = one.at
                 keys[one.key] += 1
                 held.leases += 1
             elif one.run in leased:
-                leased.discard(one.run)
+                began = leased.pop(one.run)
                 keys[one.key] -= 1
-            if one.expired:
-                held.expired.append(one)
+                if one.expired:
+                    held.expired_ms.append(one.at - began)
         held.most = max(held.most, len(leased))
         held.keys = max(held.keys, max(keys.values(), default=0))
     return held
