@@ -262,3 +262,14 @@ def test_limits_alone_leave_a_pause_and_a_bucket_as_they_are(bench: Bench) -> No
     with bench.reader() as reader:
         (there,) = reader.pools("main")
     assert (there.limit, there.rate, there.paused) == (3, None, True)
+
+
+def test_a_start_frees_no_slot_of_its_key(bench: Bench) -> None:
+    """Else each of a thousand starts would have the promoter wait for the pool, and what comes next behind it."""
+    bench.do(c.SetPool(Pool("main", "p", key_limit=1)))
+    bench.start(pool="p", pool_key="k")
+    assert not bench.commits[-1].freed
+    (leased,) = bench.claim()
+    assert not bench.commits[-1].freed
+    bench.do(c.Finish(leased.lease, 1, c.Completed("1")))
+    assert bench.commits[-1].freed == {("main", "p", "k")}

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from stepwell.engine.ends import kept
-from stepwell.kernel.unit import Unit
+from stepwell.kernel.unit import NEW, Unit
 from stepwell.model.entries import DELIVERABLE, ENDS, RunRestarted
 from stepwell.model.rows import Entry, Run
 
@@ -58,7 +58,8 @@ def summary(unit: Unit, limited: set[tuple[str, str]]) -> Committed:
         if task.state == "due" and task.due_at is not None:
             earliest = committed.earliest_due
             committed.earliest_due = task.due_at if earliest is None else min(earliest, task.due_at)
-        if task.pool_key is not None and task.state != "leased" and (task.scope, task.pool) in limited:
+        is_new = unit.tasks.dirty[key] == NEW  # a start frees nothing, and a promotion for each waits for its pool
+        if task.pool_key is not None and task.state != "leased" and not is_new and (task.scope, task.pool) in limited:
             freed.add((task.scope, task.pool, task.pool_key))
     committed.freed = frozenset(freed)
     return committed
