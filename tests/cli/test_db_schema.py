@@ -99,7 +99,7 @@ def test_a_dba_applies_what_is_printed(shop: Shop, tmp_path: Path) -> None:
     with closing(psycopg.connect(low, autocommit=True)) as db, pytest.raises(psycopg.errors.InsufficientPrivilege):
         db.execute("create table x (y int)")
     other = postgres.address(tmp_path / "other").replace("//test@", f"//{user}@")
-    assert "may create tables" in shop.refused("serve", "--db", other)
+    assert "stepwell db migrate --print" in shop.refused("serve", "--db", other)
     with closing(psycopg.connect(new, autocommit=True)) as db:
         db.execute("update migration set hash = 'x' where no = 1")
         with pytest.raises(psycopg.errors.RaiseException, match="another one"):
