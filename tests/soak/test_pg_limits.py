@@ -76,8 +76,8 @@ def test_nobody_waits_behind_the_key_with_100_000_tasks_and_no_limit_is_passed(c
     held = check_limits(tight, crowd.lines, crowd.deaths)
     assert held.most == LIMIT
     print(f"\nheap of {count:,} in {took['pile']:.0f} s; {held.leases:,} leases, {held.most} at once at most")
-    slower = max(1.0, share_of(crowd.start_s["behind"], 0.5) / share_of(crowd.start_s["alone"], 0.5))
-    print(f"a start takes {slower:.1f} times as long beside the heap")  # no start waits for a pool: it is the machine
+    for when in ("alone", "amid", "behind"):
+        print("a start", told(when, crowd.start_s[when]))
     found = [
         [waits(entries, f"{when}-{name}") for when in ("alone", "amid", "behind")]
         for name, entries in (("keyed", tight), ("plain", default))
@@ -85,10 +85,11 @@ def test_nobody_waits_behind_the_key_with_100_000_tasks_and_no_limit_is_passed(c
     for name, (alone, amid, behind) in zip(("keyed", "plain"), found, strict=True):
         print(f"{name}, p50/p99/max:", told("alone", alone), told("amid", amid), told("behind", behind))
     for alone, _, behind in found:
-        assert share_of(behind, 0.5) < slower * max(0.3, 3 * share_of(alone, 0.5))
-        assert share_of(behind, 0.99) < slower * max(1.0, 3 * share_of(alone, 0.99))
+        assert share_of(behind, 0.5) < max(0.3, 3 * share_of(alone, 0.5))
+        assert share_of(behind, 0.99) < max(1.0, 3 * share_of(alone, 0.99))
     check_rush(crowd, held.expired_ms, took["rush"], each)
     check_log(crowd.server.log)
+    crowd.drop_untouched()
     assert_lawful(open_store(crowd.server.url, Settings()))
     assert overtakings(tight) == []
 
