@@ -26,6 +26,16 @@ WHOLE = {
     "list/orphans": "the doctor looks at everything",
     "list/others": "a row for each lane",
 }
+#: Statements that walk along an index, and why they stop soon.
+WALKS = {
+    "find/leased_by": "every lease, when a worker has died",
+    "find/receivers": "the oldest messages, of a table of nothing else",
+    "find/prunable_changes": "the newest changes that stay",
+    "list/runs": "a page of the newest",
+    "list/last_run": "the newest",
+}
+#: From one end of an index to the other.
+WALK = re.compile(r"Index (Only )?Scan (?!.*\n +Index Cond)")
 ROOT = Path(__file__).parents[3] / "src/stepwell/store/postgres/sql"
 ACTS = sorted(
     path.relative_to(ROOT).with_suffix("").as_posix()
@@ -99,6 +109,14 @@ def test_every_statement_uses_an_index(grown: psycopg.Connection[tuple[Any, ...]
     steps = plan(grown, sql(act))
     scanned = set(re.findall(r"Seq Scan on (\w+)", steps))
     assert scanned <= {"pool", "manifest", "meta", "lane"}, steps
+
+
+@pytest.mark.parametrize("act", [act for act in ACTS if act not in WHOLE | WALKS])
+def test_no_statement_walks_through_an_index_for_rows_that_it_could_look_up(
+    grown: psycopg.Connection[tuple[Any, ...]], act: str
+) -> None:
+    steps = plan(grown, sql(act))
+    assert not WALK.search(steps), steps
 
 
 @pytest.mark.parametrize(
@@ -182,6 +200,7 @@ def test_a_plan_that_is_kept_is_the_same_on_empty_tables_as_on_full_ones(
     empty, full = (re.sub(r"  \(cost=.*\)", "", plan(db, sql(act))) for db in (bare, grown))
     assert empty == full
     assert "Seq Scan" not in empty
+    assert not WALK.search(empty), "it walks through an index, which looks cheap on small tables"
 
 
 def test_all_others_are_planned_anew_on_the_same_connection(store: PostgresStore) -> None:
