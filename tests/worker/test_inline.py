@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from stepwell.functions.define import Retry
+from stepwell.functions.contexts import QueryContext
+from stepwell.functions.define import Query, Retry
 from stepwell.functions.errors import NonRetryable, StepError, StepTimeout
 from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Run
 from stepwell.worker.inline import Inline
 from stepwell.worker.threads import Threads
 from stepwell.workflow.context import Context
-from stepwell.workflow.work import Work
+from stepwell.workflow.work import Failed, Work
 
 from .bodies import Crowd
 from .hall import QUICK, NoCalls, hall
@@ -254,3 +255,36 @@ async def test_an_event_is_matched_once_the_store_is_there(tmp_path: Path) -> No
     inline.run(Run(1, "main", "r"), work, True, lambda key, outcome: outcomes.put_nowait(outcome))
     assert (await outcomes.get()).sends == "matched"
     assert asked == [True] * 3
+
+
+@on_a_loop
+async def test_a_query_is_answered_once_the_store_is_there(tmp_path: Path) -> None:
+    """A workflow does not fail since its database restarts; what the query itself raises is its outcome."""
+
+    class Away:
+        """The first answers are that the store is away."""
+
+        def __init__(self, then: Exception | str) -> None:
+            self.asked, self._then = 0, then
+
+        async def call(self, fn: Any, args: Any, kwargs: Any, *, scope: str = "main", by: str = "") -> Any:
+            self.asked += 1
+            if self.asked < 3:
+                raise Unavailable("the store is away")
+            if isinstance(self._then, Exception):
+                raise self._then
+            return self._then
+
+    def name(ctx: QueryContext) -> str:
+        raise AssertionError("called by nobody")
+
+    outcomes: asyncio.Queue[Any] = asyncio.Queue()
+    there, fails = Away("there"), Away(StepError("its own"))
+    for calls in (there, fails):
+        work = Work("k", "query", name, (), {}, Query("tests", name).signature)
+        Inline(Threads(1), calls).run(
+            Run(1, "main", "r"), work, False, lambda key, outcome: outcomes.put_nowait(outcome)
+        )
+    told = [await outcomes.get(), await outcomes.get()]
+    assert {str(one.error) if isinstance(one, Failed) else one.text for one in told} == {'"there"', "its own"}
+    assert (there.asked, fails.asked) == (3, 3)

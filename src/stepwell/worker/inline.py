@@ -5,7 +5,7 @@ import contextvars
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from stepwell.functions.errors import StepTimeout
 from stepwell.model import commands as c
@@ -18,6 +18,7 @@ from stepwell.worker.threads import Threads
 from stepwell.workflow.context import CURRENT_STEP
 from stepwell.workflow.turn import Done, Failed, Matched, Work
 
+T = TypeVar("T")
 #: Matches an event that the step of a run sends, on the present flows: (run, key, event, whether they have changed).
 Match = Callable[[Run, str, Any, bool], Awaitable[c.Emission]]
 Outcome = Done | Failed | Matched
@@ -57,16 +58,17 @@ class Inline:
         if work.kind == "match":
             return partial(_once_there, partial(self._match, run, work.key, work.args[0], again)), False
         if work.kind == "query":
-            return partial(self._calling.call, work.fn, work.args, work.kwargs, scope=run.scope, by=run.id), False
+            query = partial(self._calling.call, work.fn, work.args, work.kwargs, scope=run.scope, by=run.id)
+            return partial(_once_there, query), False
         return partial(work.fn, *work.args, **work.kwargs), not is_async(work.fn)
 
 
-async def _once_there(match: Callable[[], Awaitable[c.Emission]]) -> c.Emission:
-    """A store that is away is no outcome of an event: asked again until it answers, or the lease is over."""
+async def _once_there(ask: Callable[[], Awaitable[T]]) -> T:
+    """A store that is away is no outcome of an event or a query: asked again until it answers, or the lease is over."""
     pause_s = FIRST_PAUSE_S
     while True:
         try:
-            return await match()
+            return await ask()
         except Unavailable:
             await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads retries, no secret
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
