@@ -1,9 +1,11 @@
 """The engine: roles with hints and without, timers to the millisecond, waiters, two on one file."""
 
 import asyncio
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from stepwell.engine.committed import Committed
 from stepwell.engine.engine import Engine
 from stepwell.model import commands as c
 from stepwell.model.entries import ActionScheduled, ChildStarted
+from stepwell.model.errors import Unavailable
 from stepwell.model.rows import Pool
 from stepwell.model.settings import Settings
 from stepwell.store.memory import MemoryStore
@@ -267,3 +270,38 @@ def test_a_read_sees_one_snapshot_however_many_queries_it_makes(tmp_path: Path) 
             assert await engine.read(query, snapshot=False) == [(2, 2), (3, 3)]
 
     asyncio.run(main())
+
+
+def test_a_read_whose_thread_begins_after_the_engine_closed_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for ever for a reader, and the engine for it."""
+    begun, gone = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        engine = Engine(durable(tmp_path / "s.sqlite"))
+        await engine.__aenter__()
+        read, close = engine._with_reader, engine._close_readers
+
+        def mine(reader: Reader) -> Any:
+            raise AssertionError("nobody reads any more")
+
+        def late(query: Any, snapshot: bool) -> Any:
+            if query is mine:
+                begun.set()
+                gone.wait()
+            return read(query, snapshot)
+
+        def closes() -> None:
+            close()
+            gone.set()
+
+        monkeypatch.setattr(engine, "_with_reader", late)
+        monkeypatch.setattr(engine, "_close_readers", closes)
+        reading = asyncio.create_task(engine.read(mine))
+        await asyncio.to_thread(begun.wait)
+        await engine.close()
+        with pytest.raises(Unavailable, match="closed"):
+            await reading
+
+    asyncio.run(asyncio.wait_for(main(), 10))

@@ -72,7 +72,7 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         self._on_time = store_clock.told  # nobody looks at it where there is another clock
         self._entropy = entropy or Entropy()
         self._prepare, self._mutations, self._fault, self._with_roles = prepare, mutations, fault, roles
-        self._readers: SimpleQueue[Reader] = SimpleQueue()
+        self._readers: SimpleQueue[Reader | None] = SimpleQueue()  # None: there are none any more
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="stepwell-read")
         self._ready: set[asyncio.Event] = set()
         self._waiters: dict[int, set[asyncio.Event]] = {}
@@ -206,14 +206,16 @@ class Engine(AbstractAsyncContextManager["Engine"]):
             await loop.run_in_executor(self._threads, self._lanes.close)
         if self._borrows:
             PROCESS.leave()
-        self._reads = False  # before the readers go: a read that came after would wait for one for ever
+        self._reads = False
         await loop.run_in_executor(self._threads, self._close_readers)
         self._threads.shutdown()
         self._wake_waiters()
 
     def _close_readers(self) -> None:
         for _ in range(self._opened):
-            self._readers.get().close()
+            if (reader := self._readers.get()) is not None:
+                reader.close()
+        self._readers.put(None)
         if self._stamper is not None:
             self._stamper.close()
         self.store.close()
@@ -292,13 +294,18 @@ class Engine(AbstractAsyncContextManager["Engine"]):
         """Runs a query on a reading connection, on a thread; all of it sees one snapshot, unless it is a long one."""
         refuse_inside()
         if not self._reads:
-            hint = "Ask where the database is open; what was under way goes on there."
-            raise Unavailable(f"the engine {'is closed' if self._closed else 'has not started'}", hint=hint)
+            raise self._unreadable()
         return await self._in_thread(lambda: self._with_reader(query, snapshot))
+
+    def _unreadable(self) -> Unavailable:
+        hint = "Ask where the database is open; what was under way goes on there."
+        return Unavailable(f"the engine {'is closed' if self._closed else 'has not started'}", hint=hint)
 
     def _with_reader(self, query: Callable[[Reader], T], snapshot: bool) -> T:
         reader = self._readers.get()
         try:
+            if reader is None:  # its thread began after that of the closing
+                raise self._unreadable()
             if not snapshot:
                 return query(reader)
             try:
