@@ -104,7 +104,7 @@ def cost(store: PostgresStore, name: str, keyed: bool) -> tuple[float, float]:
 def test_a_claim_beside_a_large_heap_costs_what_it_costs_beside_a_small_one(
     store: PostgresStore, pool: Pool, key: str | None, state: str
 ) -> None:
-    count = max(10 * SMALL, int(FULL * min(1.0, soak_s() / FULL_S)))
+    count = max(20 * SMALL, int(FULL * min(1.0, soak_s() / FULL_S)))
     with now_bench(store) as bench:
         bench.do(c.SetPool(pool))
         if not pool.paused:
