@@ -16,27 +16,14 @@ from stepwell.model.rows import Pool
 from stepwell.store.postgres.store import PostgresStore
 from tests.crash.crowd import soak_s
 from tests.support import Bench, Clock, postgres
+from tests.support.heap import pile
 
-FIRST, SMALL, FULL, FULL_S = 1_000_000, 2_000, 100_000, 600
+SMALL, FULL, FULL_S = 2_000, 100_000, 600
 #: So many rounds move aside no more than the small heap has (`LOOKED_AT`).
 ROUNDS = 8
 WAIT_S = 20.0
 #: How many blocks more it may be: the indexes of a large heap are a level higher.
 HIGHER = 1.5
-RUNS = """
-insert into run (no, scope, id, kind, name, version, pool, pool_key, priority, parent_gen, replay, depth, created_at,
-    generation, turn, kept_seq, status, head_seq, wake_seq, epoch, write_no, write_seq, open_actions, open_children,
-    journal_bytes, updated_at)
-select no, 'main', 'heap' || no, 'workflow', 'wf', '', 'tight', $3, 0, 0, 0, 0, 1700000000000,
-    1, 1, 0, 'queued', 1, 0, 0, 0, 0, 0, 0, 200, 1700000000000
-from generate_series($1::bigint, $2) as no
-"""
-TASKS = """
-insert into task (no, run_no, k, scope, kind, state, pool, pool_key, requires, priority, "order", epoch, attempt,
-    failures, lost, write_no, output_n, output_bytes, said)
-select no << 20 | 1, no, 1, 'main', 'turn', $4, 'tight', $3, 'wf', 0, 1700000000000, 0, 0, 0, 0, 0, 0, 0, 0
-from generate_series($1::bigint, $2) as no
-"""
 
 
 @pytest.fixture
@@ -45,14 +32,6 @@ def store(tmp_path: Path) -> Iterator[PostgresStore]:
     store.migrate()
     yield store
     store.close()
-
-
-def pile(store: PostgresStore, since: int, count: int, key: str | None, state: str) -> None:
-    """The heap grows from one number of tasks to another."""
-    with closing(store.connect()) as db:
-        values = (FIRST + since, FIRST + count - 1, key)
-        db.execute(RUNS.encode(), values)
-        db.execute(TASKS.encode(), (*values, state))
 
 
 def now_bench(store: PostgresStore) -> "closing[Bench]":
@@ -104,7 +83,7 @@ def cost(store: PostgresStore, name: str, keyed: bool) -> tuple[float, float]:
 def test_a_claim_beside_a_large_heap_costs_what_it_costs_beside_a_small_one(
     store: PostgresStore, pool: Pool, key: str | None, state: str
 ) -> None:
-    count = max(20 * SMALL, int(FULL * min(1.0, soak_s() / FULL_S)))
+    count = max(10 * SMALL, int(FULL * min(1.0, soak_s() / FULL_S)))
     with now_bench(store) as bench:
         bench.do(c.SetPool(pool))
         if not pool.paused:

@@ -16,6 +16,7 @@ from stepwell.store.postgres.reader import runs_statement
 from stepwell.store.postgres.sql import PLANNED_ONCE, Anew, sql
 from stepwell.store.postgres.store import PostgresStore
 from tests.support import postgres
+from tests.support.heap import pile
 
 from ..filling import NOW, entry, event, fill, run, task
 
@@ -158,6 +159,14 @@ def test_it_is_the_index_of_keys_too_where_the_server_knows_of_few_tasks_that_ar
         fill(session, *(task(no, pool_key=f"k{no % 50}", state="done" if no > 1 else "ready") for no in range(1, 300)))
         db.execute(b"analyze run, task")
         fill(session, *(task(no, pool_key="big") for no in range(300, 3_000)))
+        steps = plan(db, sql(act))
+    assert set(re.findall(r"using (task_\w+)", steps)) == {"task_ready_key"}, steps
+
+
+@pytest.mark.parametrize("act", ["find/ready_keys", "find/ready_of_keys"])
+def test_it_is_the_index_of_keys_too_where_the_server_has_never_looked(store: PostgresStore, act: str) -> None:
+    pile(store, 0, 20_000, "big", "ready")
+    with closing(store.connect()) as db:
         steps = plan(db, sql(act))
     assert set(re.findall(r"using (task_\w+)", steps)) == {"task_ready_key"}, steps
 

@@ -1,14 +1,13 @@
--- From one key to the next by the index, however many tasks each has.
+-- From one key to the next by the index, however many tasks each has. The expression is the index's alone.
 with recursive found as (
-    (select pool_key from task
-    where state = 'ready' and pool_key is not null and pool = $1 and requires = $2 and scope = $3 and pool_key > $4
-    order by pool_key limit 1)
+    (select case when state = 'ready' then pool_key end as key from task
+    where case when state = 'ready' then pool_key end > $4 and pool = $1 and requires = $2 and scope = $3
+    order by case when state = 'ready' then pool_key end limit 1)
     union all
-    select n.pool_key from found as f cross join lateral (
-        select pool_key from task
-        where state = 'ready' and pool_key is not null
-            and pool = $1 and requires = $2 and scope = $3 and pool_key > f.pool_key
-        order by pool_key limit 1
+    select n.key from found as f cross join lateral (
+        select case when state = 'ready' then pool_key end as key from task
+        where case when state = 'ready' then pool_key end > f.key and pool = $1 and requires = $2 and scope = $3
+        order by case when state = 'ready' then pool_key end limit 1
     ) as n
 )
-select pool_key from found limit $5
+select key from found limit $5
