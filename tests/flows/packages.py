@@ -8,7 +8,7 @@ from typing import Any
 
 from stepwell.flows.context import Runtime
 from stepwell.flows.events import FlowEvent, parse_event
-from stepwell.flows.executors.guard import Guard
+from stepwell.flows.executors.guard import Guard, Post
 from stepwell.flows.manifest import load_flow
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow
@@ -85,6 +85,7 @@ def run(
     before: Callable[[Flow], None] = lambda flow: None,
     options: FlowOptions | None = None,
     cancel: asyncio.Event | None = None,
+    post: Post | None = None,
 ) -> Outcome:
     """Run the first step of a package to its end; `before` happens between the load and the run."""
     flow: Flow = load_flow(root)
@@ -103,7 +104,7 @@ def run(
             on_output=said or Said(),
             cancel=cancel or asyncio.Event(),
             kill_grace_ms=kill_grace_ms,
-            post=Guard().post(),
+            post=post or Guard().post(),
         )
 
     return asyncio.run(main())

@@ -164,7 +164,7 @@ def test_one_look_is_for_all_attempts_that_end_about_then(monkeypatch: pytest.Mo
     looks: list[int] = []
     monkeypatch.setattr(guard_process, "kill_marked", lambda marks, first: looks.append(len(marks)))
     now_s = 100.0
-    attempts = guard_process.Attempts(b"NOBODY_HAS_THIS", lambda: now_s)
+    attempts = guard_process.Attempts(b"NOBODY_HAS_THIS", b"/nowhere/", lambda: now_s)
     for step in range(20):
         for number in range(5):
             attempts.take(f"{step}.{number} {os.getpid()} over".encode())
@@ -202,6 +202,47 @@ def test_only_pids_that_can_be_of_an_attempt_are_looked_at_and_all_when_pids_beg
     begun = nobody.begun(900)
     nobody.look()
     assert nobody.lowest(begun) == 0, "nobody tells"
+
+
+def test_what_has_not_begun_can_do_so_until_shortly_before_its_lease_ends(tmp_path: Path) -> None:
+    guard = Guard()
+    with guard.post(steady_s() + 60, 59.5) as post, guard.post(steady_s() + 60) as other:
+        way, another = post.way(tmp_path), other.way(tmp_path)
+        assert way.samefile(tmp_path)
+        assert not post.late
+        assert wait_for(lambda: not way.is_symlink())
+        assert post.late
+        post.until(steady_s() + 90)
+        assert post.late, "who may have begun elsewhere does not begin here"
+        assert another.samefile(tmp_path)
+    assert not another.is_symlink(), "nothing is left"
+    guard.close()
+
+
+def test_what_is_late_before_it_has_a_way_gets_none(tmp_path: Path) -> None:
+    guard = Guard()
+    with guard.post(steady_s() - 1) as post:
+        way = post.way(tmp_path)
+        assert wait_for(lambda: not way.is_symlink())
+    guard.close()
+
+
+def test_a_worker_that_dies_leaves_no_ways(tmp_path: Path) -> None:
+    guard = Guard()
+    ways = [guard.post().way(tmp_path), guard.post(steady_s() + 60).way(tmp_path)]
+    guard.close()  # its end of the pipe, as by a death
+    assert wait_for(lambda: not any(way.is_symlink() for way in ways))
+
+
+def test_where_no_link_can_be_made_the_folder_itself_is_the_way(tmp_path: Path) -> None:
+    guard = Guard()
+    guard.ways = f"{tmp_path}/missing/"
+    with guard.post(steady_s() + 60) as post:
+        assert post.way(tmp_path) == tmp_path
+        assert not post.late
+        post.until(steady_s() - 1)
+        assert post.late
+    guard.close()
 
 
 def test_one_process_guards_a_whole_worker_and_goes_with_it() -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from stepwell.engine.clock import steady_s
+from stepwell.flows.executors.guard import Guard, Late
 from stepwell.flows.executors.systemd import bus_environ, unit_name
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow
@@ -112,17 +114,27 @@ def error(outcome: Outcome) -> StepFailure:
 
 def test_a_step_runs_as_a_unit_with_its_input_output_and_result(tmp_path: Path, stand: Stand) -> None:
     said = Said()
-    outcome = stand.run(package(tmp_path / "demo"), said=said)
-    assert outcome.result is not None, outcome.error
-    assert outcome.result.message == "hello Ada"
-    assert said.text("stdout").startswith("FLOW_RESULT ")
+    script = f"import os; print(os.getcwd()); print('{RESULT}')"
+    post = Guard().post()
+    assert stand.run(package(tmp_path / "demo", script=script), said=said, post=post).result
+    assert said.text("stdout").splitlines() == [str(tmp_path / "demo"), RESULT]
     argv = stand.seen()["argv"]
     assert argv[:5] == ["--user", "--collect", "--wait", "--pipe", "--quiet"]
     assert argv[5] == "--unit=" + unit_name("run-1", "att-1")
-    assert argv[6] == f"--working-directory={tmp_path}/demo"
+    assert argv[6].startswith("--working-directory=/")
+    assert argv[6].endswith(post.mark), "by the way that is removed when it is too late"
     assert "--property=KillMode=control-group" in argv
     assert "--property=TimeoutStopSec=200ms" in argv
     assert "--property=RuntimeMaxSec=310200ms" in argv
+
+
+def test_a_unit_that_has_not_begun_when_its_lease_ends_has_not_failed(tmp_path: Path, stand: Stand) -> None:
+    program = stand.place / "systemd-run"
+    program.write_text(program.read_text().replace("place, own", "import time; time.sleep(5)\nplace, own", 1))
+    script = f"open('{tmp_path}/began', 'w')"
+    with pytest.raises(Late):
+        stand.run(package(tmp_path / "demo", script=script), post=Guard().post(steady_s() + 0.7))
+    assert not (tmp_path / "began").exists()
 
 
 def test_the_step_has_the_named_variables_only_and_their_values_are_nowhere_else(tmp_path: Path, stand: Stand) -> None:

@@ -143,12 +143,17 @@ async def house(cwd: Path, *, settings: Settings = QUICK, **options: Any) -> Asy
         yield made
 
 
+def state(pid: int) -> str | None:
+    """R, S, D, T or Z, as ps has it; None when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie that nobody has reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return state(pid) not in (None, "Z")
 
 
 def group(pgid: int) -> list[int]:

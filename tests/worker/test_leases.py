@@ -1,6 +1,7 @@
 """A step never outlives its lease: another worker may begin the next attempt then, and the two must not overlap."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -15,12 +16,22 @@ from stepwell.worker import claims as claims_module
 from tests.support import durable_url
 
 from .site import true
-from .support import QUICK, alive, group, house
+from .support import QUICK, alive, group, house, state
 
 SLOW = 'echo $$ > "{0}/pid"\nsleep 60 &\nwait\n'
 #: As if the answer to each request had been under way for so long: a lease of 10 s has 2.5 s left when it is heard of.
 LATE_S = 7.5
 
+#: As if stopped when it has looked at its clock for the last time, and is about to fork.
+STOPS = """
+import os, signal
+from stepwell.flows.executors import direct
+start = direct._start
+def stopped(*asked):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return start(*asked)
+direct._start = stopped
+"""
 #: A worker whose leases are nearly over, on the house that is in the working directory.
 OWNER = """
 import asyncio, pathlib, sys
@@ -83,6 +94,34 @@ def test_a_worker_that_is_stopped_for_longer_than_its_lease_has_no_step_any_more
             owner.send_signal(signal.SIGCONT)
             async with house(tmp_path, settings=QUICK) as again:
                 await asyncio.sleep(0.5)
+                assert await again.kinds(run_id) == ["run.created", "attempt.started"]
+        finally:
+            owner.kill()
+            await owner.wait()
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_stopped_before_it_begins_a_step_does_not_begin_it_after_its_lease(tmp_path: Path) -> None:
+    """A step can be over before anybody kills it, so it must not begin."""
+
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            it.add(f"echo $$ >> {tmp_path}/began\n")
+            run_id = await it.one()
+        code = STOPS + OWNER.format(late=LATE_S)
+        environ = {**os.environ, "TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}
+        owner = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, durable_url(tmp_path / "house.sqlite"), cwd=tmp_path, env=environ
+        )
+        try:
+            await true(lambda: state(owner.pid) == "T")
+            await true(lambda: not [*tmp_path.glob("stepwell-*")])
+            owner.send_signal(signal.SIGCONT)
+            await asyncio.sleep(1)
+            assert not (tmp_path / "began").exists()
+            assert (owner.returncode, state(owner.pid)) == (None, "S")
+            async with house(tmp_path, settings=QUICK) as again:
                 assert await again.kinds(run_id) == ["run.created", "attempt.started"]
         finally:
             owner.kill()

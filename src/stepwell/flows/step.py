@@ -13,7 +13,7 @@ from stepwell.flows.events import FlowEvent
 from stepwell.flows.executors import EXECUTORS
 from stepwell.flows.executors.base import SCRIPT_HINT, Fault, Job
 from stepwell.flows.executors.direct import Exit, Stream, execute
-from stepwell.flows.executors.guard import Post
+from stepwell.flows.executors.guard import Late, Post
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step, is_inside
 from stepwell.flows.result import FlowResult, ResultFault, ResultScanner
@@ -78,14 +78,15 @@ async def run_step(
 ) -> Outcome:
     """Run a step to its end, under guard of `post`.
 
-    What can go wrong with the step is in the answer; only `on_output` can raise.
+    What can go wrong with the step is in the answer. Raises what `on_output` raises, and `Late`.
     """
     options = options or FlowOptions()
     env = step_environ(step, event, runtime, environ, options)
     with ExitStack() as stack:
         try:
             runner = _runner(step)
-            argv, cwd = await asyncio.to_thread(_prepare, runner, flow, step, tools, env)
+            argv, folder = await asyncio.to_thread(_prepare, runner, flow, step, tools, env)
+            cwd = post.way(folder)
             job = Job(argv, cwd, env, runtime.run_id, runtime.attempt_id, step.timeout_ms, kill_grace_ms)
             launch = stack.enter_context(EXECUTORS[options.executor].launch(job, tools, environ))
         except StepwellError as error:
@@ -103,8 +104,11 @@ async def run_step(
             post=post,
             stop=launch.stop,
         )
+        fault = launch.fault(said.stderr())
+        if post.late and (fault is not None or ended.spawn_error is not None):
+            raise Late
         words = _last_words(said.stderr(), runner.last_words)
-        return _outcome(said, ended, _process_failure(step, ended, launch.fault(said.stderr()), words))
+        return _outcome(said, ended, _process_failure(step, ended, fault, words))
 
 
 def _runner(step: Step) -> Runner:

@@ -45,8 +45,8 @@ class Held:
         self.seen = leased.seen
         #: JSON that the next attempt can read, until a heartbeat has told it.
         self.details: str | None = None
-        # What the task needs to stop, since it must have stopped before somebody else may have it.
-        self._spare_s = min(engine.settings.kill_grace_ms + NOTICE_MS, engine.settings.lease_ms // 4) / 1_000
+        #: What the task needs to stop, since it must have stopped before somebody else may have it.
+        self.spare_s = min(engine.settings.kill_grace_ms + NOTICE_MS, engine.settings.lease_ms // 4) / 1_000
 
     @property
     def lease(self) -> c.Lease:
@@ -67,7 +67,7 @@ class Held:
     @property
     def over(self) -> bool:
         """Whether it is time to stop, as the lease runs out, as far as this worker can know."""
-        return steady_s() > self.ends_at - self._spare_s
+        return steady_s() > self.ends_at - self.spare_s
 
     def rest(self, waits: bool) -> None:
         """It only waits now, or it has something to do again."""

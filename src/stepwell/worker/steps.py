@@ -8,7 +8,7 @@ import msgspec
 from stepwell.flows.backend import FlowBackend, needs_flow
 from stepwell.flows.context import Runtime
 from stepwell.flows.events import flow_event
-from stepwell.flows.executors.guard import Guard
+from stepwell.flows.executors.guard import Guard, Late
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step
 from stepwell.flows.result import FlowResult
@@ -17,7 +17,7 @@ from stepwell.flows.step import Outcome, StepFailure, run_step
 from stepwell.model import commands as c
 from stepwell.model.errors import Conflict, Invalid, Outdated, TooLarge, Unavailable, Unknown
 from stepwell.model.ids import attempt_id
-from stepwell.worker.held import Held
+from stepwell.worker.held import Held, LeaseLost
 from stepwell.worker.output import OutputPump
 
 
@@ -34,7 +34,7 @@ class StepHandler:
     ) -> None:
         self._backend, self._tools, self._options = backend, tools, options or FlowOptions()
         self._environ = dict(os.environ if environ is None else environ)
-        self._guard = Guard()
+        self._guard = Guard(self._environ)
 
     def requires(self) -> tuple[str, ...]:
         """The flows that are on this machine now."""
@@ -66,7 +66,7 @@ class StepHandler:
             attempt_id=attempt_id(leased.run.id, leased.lease.k, leased.attempt),
             replay=leased.run.replay > 0,
         )
-        post = self._guard.post(held.ends_at)
+        post = self._guard.post(held.ends_at, held.spare_s)
         held.on_extended = post.until
         try:
             return await run_step(
@@ -82,6 +82,9 @@ class StepHandler:
                 kill_grace_ms=settings.kill_grace_ms,
                 post=post,
             )
+        except Late:
+            held.lose()
+            raise LeaseLost(f"the lease of {leased.run.id} was over before its step began") from None
         finally:
             post.close()
             await pump.close()

@@ -1,5 +1,7 @@
 """What an executor is: it says what is really started for a step, and how that is ended (source: spec 4.5)."""
 
+import os
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -53,3 +55,17 @@ class Executor(Protocol):
         Raises `Unavailable` when a tool is missing.
         """
         ...
+
+
+def temporary_place(environ: Mapping[str, str]) -> Path:
+    """Where to leave small files: beside those of the user manager, which do not outlive it, if that is there.
+
+    The manager sees it. If nothing can be written, whoever tries is told so.
+    """
+    place = Path(environ.get("XDG_RUNTIME_DIR", ""))
+    if place.is_absolute() and os.access(place, os.W_OK):
+        return place
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path.cwd()

@@ -67,8 +67,11 @@ async def execute(
     is read while it works, so a process that prints faster has to wait. What it raises ends the process, and is raised
     here. At the timeout, or when `cancel` is set, `stop` is awaited, which is bounded itself; without one, the group
     gets TERM and, `kill_grace_ms` later, KILL. When the process ends by itself, what is left of its group is killed.
-    Pipes that others still hold are read for `DRAIN_MS` more, not longer. `post` is relieved at the end.
+    Pipes that others still hold are read for `DRAIN_MS` more, not longer. `post` is relieved at the end. Nothing is
+    started when it is too late to begin: for certain if `cwd` is the `way` of the post.
     """
+    if post.late:
+        return Exit(spawn_error="its lease was over")
     try:
         child = await _start(argv, cwd, {**env, **post.environ}, on_output)
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument or a variable
@@ -92,8 +95,9 @@ async def _start(argv: Sequence[str], cwd: str | Path, env: Mapping[str, str], o
 
 
 def _reason(error: Exception, argv: Sequence[str], cwd: str | Path) -> str:
-    if not Path(cwd).is_dir():
-        return f"the working directory {cwd} does not exist"
+    folder = Path(cwd).resolve()  # beyond the link of a post
+    if not folder.is_dir():
+        return f"the working directory {folder} does not exist"
     text = error.strerror if isinstance(error, OSError) else str(error)
     return f"cannot start {argv[0]}: {text}"
 

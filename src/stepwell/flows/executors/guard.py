@@ -10,15 +10,21 @@ its environment, and the guard also kills whatever has it (Linux). That reaches 
 so it looks for the mark also when an attempt is over: a daemon of a step does not outlive it. The worker has killed
 the group by then; it does not look for the mark itself, since that would hold up all that its event loop does.
 
+A worker may also be stopped for longer than a lease before a step begins, and go on as if nothing had been. A step that
+is short does what it does before anybody could kill it. So it is started in a folder that it reaches by a link, and the
+guard removes the link when it is too late to begin: a process that was forked after that cannot change into it.
+
 Why not PR_SET_PDEATHSIG: it reaches the direct child only, not what that has started; it fires when the *thread* that
 forked ends; and to set it, Python has to fork instead of vfork (`preexec_fn`: 28 ms in a process of 800 MB, unsafe
 beside threads) or to start through `setpriv`, which costs a process for each step and is not everywhere.
 
 Not covered: processes that left the group on systems without /proc, or that emptied their environment; our children
-made by a bare fork, which hold the pipe open.
+made by a bare fork, which hold the pipe open; a worker and a guard that are frozen together, between the worker's last
+look at its clock and the fork, where the worker is the first to go on.
 """
 
 import contextlib
+import logging
 import math
 import os
 import secrets
@@ -26,10 +32,15 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from stepwell.engine.clock import steady_s
+from stepwell.flows.executors.base import temporary_place
+
+log = logging.getLogger("stepwell.flows")
 #: The variable that marks all processes of one attempt.
 MARK = "STEPWELL_GUARD"
 PROCESS = Path(__file__).with_name("guard_process.py")
@@ -37,23 +48,55 @@ PROCESS = Path(__file__).with_name("guard_process.py")
 _LAST_S = 5.0
 
 
-class Post:
-    """One attempt under guard. `environ` is what its processes need in their environment."""
+class Late(Exception):
+    """The lease was over, or nearly, before the step began: it has not begun."""
 
-    def __init__(self, guard: "Guard", ends_at: float) -> None:
-        self._guard, self._ends_at, self._group = guard, ends_at, 0
+
+class Post:
+    """One attempt under guard. `environ` is what its processes need in their environment.
+
+    It may begin until `spare_s` before its lease ends.
+    """
+
+    def __init__(self, guard: "Guard", ends_at: float, spare_s: float) -> None:
+        self._guard, self._ends_at, self._spare_s = guard, ends_at, spare_s
+        self._group = 0
+        self._way: Path | None = None
         self.mark = secrets.token_hex(16)
         self.environ = {MARK: self.mark}
 
     @property
     def line(self) -> bytes:
-        """All that the guard knows of it."""
-        return f"{self.mark} {self._group} {self._ends_at}\n".encode()
+        """All that the guard knows of it: its group, and until when it may go on, or begin."""
+        end = self._ends_at if self._group else self._ends_at - self._spare_s
+        return f"{self.mark} {self._group} {end}\n".encode()
 
     @property
     def last_line(self) -> bytes:
         """That it is over."""
         return f"{self.mark} {self._group} over\n".encode()
+
+    def way(self, folder: Path) -> Path:
+        """The path by which its process has to reach `folder`: it leads there as long as it is not too late to begin.
+
+        Where no link can be made, as on a full disk, it is the folder itself: then only the worker's own look at its
+        clock is between a lease that is over and the step.
+        """
+        way = Path(f"{self._guard.ways}{self.mark}")
+        try:
+            way.symlink_to(folder.absolute())
+        except OSError as error:
+            log.warning("%s: a worker that is stopped may begin a step late", error)
+            return folder
+        self._way = way
+        self._guard.tell(self)  # now that it is there: what is over already is removed
+        return way
+
+    @property
+    def late(self) -> bool:
+        """Whether it is too late to begin. Once it is, a later end of the lease does not help."""
+        is_shut = self._way is not None and not self._way.is_symlink()
+        return is_shut or steady_s() > self._ends_at - self._spare_s
 
     def watch(self, group: int) -> None:
         """Name the process group to kill."""
@@ -68,6 +111,10 @@ class Post:
     def close(self) -> None:
         """The attempt is over: its group is left alone from here on, and what has left it is killed."""
         self._guard.forget(self)
+        if self._way is not None and self._way.is_symlink():
+            with contextlib.suppress(FileNotFoundError):
+                self._way.unlink()
+            self._way = None
 
     def __enter__(self) -> Self:
         return self
@@ -79,18 +126,21 @@ class Post:
 class Guard:
     """The guard of one worker. Its process starts with the first attempt, and again when somebody has killed it.
 
-    Leases are extended from the thread of the heartbeats, and attempts begin and end on the event loop.
+    Leases are extended from the thread of the heartbeats, and attempts begin and end on the event loop. `environ` says
+    where temporary files are made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        #: What the paths of the links begin with; the mark of the attempt follows.
+        self.ways = str(temporary_place(environ) / "stepwell-")
         self._posts: dict[str, Post] = {}
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._dismiss: weakref.finalize[..., Guard] | None = None
 
-    def post(self, ends_at: float = math.inf) -> Post:
+    def post(self, ends_at: float = math.inf, spare_s: float = 0.0) -> Post:
         """Guard an attempt whose lease ends then, before it starts, so that no moment goes by unguarded."""
-        post = Post(self, ends_at)
+        post = Post(self, ends_at, spare_s)
         with self._lock:
             self._posts[post.mark] = post
             self.tell(post)
@@ -130,7 +180,7 @@ class Guard:
             self._process.kill()  # before its pipe is closed, which it would take for our death
         self.close()
         with contextlib.suppress(OSError):  # no process to be had; the step's own start will say so
-            self._process = process = _start()
+            self._process = process = _start(self.ways)
             self._dismiss = weakref.finalize(self, _end, process)
             assert process.stdin is not None
             for told in (*(post.line for post in self._posts.values()), line):
@@ -138,9 +188,9 @@ class Guard:
             os.set_blocking(process.stdin.fileno(), False)  # one that is stuck must not hold us up
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(ways: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-I", "-S", str(PROCESS), MARK],
+        [sys.executable, "-I", "-S", str(PROCESS), MARK, ways],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

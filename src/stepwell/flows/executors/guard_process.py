@@ -2,8 +2,9 @@
 
 stdin has one line for each change: `MARK GROUP END`, where the group is 0 until it is known and the end is a time of
 the steady clock; it is `over` when the attempt is, and its group was killed: then what still has the mark is. The end
-of stdin means that the worker is dead: the kernel closes the pipe however that came about.
-Usage: python -I -S guard_process.py NAME_OF_THE_VARIABLE
+of stdin means that the worker is dead: the kernel closes the pipe however that came about. What begins with WAYS and
+ends with the mark is a link: by it the attempt's process reaches its folder, so it goes when it is too late to begin.
+Usage: python -I -S guard_process.py NAME_OF_THE_VARIABLE WAYS
 """
 
 import contextlib
@@ -29,11 +30,11 @@ First = tuple[int, int]
 ANY: First = (0, 0)
 
 
-def main(variable: bytes) -> None:
+def main(variable: bytes, ways: bytes) -> None:
     """Guard until stdin ends."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    attempts = Attempts(variable)
+    attempts = Attempts(variable, ways)
     rest = b""
     while True:
         if select.select([0], [], [], attempts.rest_s())[0]:
@@ -64,8 +65,8 @@ class Attempt:
 class Attempts:
     """Those whose leases are watched, and those that are over, whose marks are looked for once more."""
 
-    def __init__(self, variable: bytes, clock_s: Callable[[], float] = steady_s) -> None:
-        self._variable, self._pids, self._clock_s = variable, Pids(), clock_s
+    def __init__(self, variable: bytes, ways: bytes, clock_s: Callable[[], float] = steady_s) -> None:
+        self._variable, self._ways, self._pids, self._clock_s = variable, ways, Pids(), clock_s
         self._known: dict[bytes, Attempt] = {}
         self._looked_s = -math.inf
 
@@ -94,9 +95,9 @@ class Attempts:
         """Kill what is due."""
         now_s = self._clock_s()
         self._pids.look()
-        for one in self._known.values():
+        for mark, one in self._known.items():
             if now_s >= one.end:
-                _kill_group(one, now_s)
+                self._end(mark, one, now_s)
         due = {mark: one for mark, one in self._known.items() if one.looks and now_s >= one.looks[0]}
         if not due or now_s < self._looked_s + GAP_S:
             return
@@ -109,14 +110,23 @@ class Attempts:
 
     def last(self) -> None:
         """Kill all that is left. For those that were over before, one look will do, unless it finds somebody."""
-        alive = [one for one in self._known.values() if not one.over]
-        for one in alive:
-            _kill_group(one, self._clock_s())
+        alive = {mark: one for mark, one in self._known.items() if not one.over}
+        for mark, one in alive.items():
+            self._end(mark, one, self._clock_s())
         for look_s in _looks(self._clock_s()) if self._known else ():
             time.sleep(max(0.0, look_s - self._clock_s()))
             self._pids.look()
             if not self._kill_marked(self._known) and not alive:
                 return
+
+    def _end(self, mark: bytes, one: Attempt, now_s: float) -> None:
+        """Nothing of it begins any more, and what has begun is killed."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._ways + mark)  # noqa: PTH108 - no need to load pathlib for this
+        if one.group:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(one.group, signal.SIGKILL)
+        one.end, one.looks = math.inf, _looks(now_s)
 
     def _kill_marked(self, attempts: dict[bytes, Attempt]) -> bool:
         first = min(self._pids.lowest(one.first) for one in attempts.values())
@@ -125,13 +135,6 @@ class Attempts:
 
 def _looks(now_s: float) -> list[float]:
     return [now_s + after_s for after_s in LOOKS_S]
-
-
-def _kill_group(one: Attempt, now_s: float) -> None:
-    if one.group:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(one.group, signal.SIGKILL)
-    one.end, one.looks = math.inf, _looks(now_s)
 
 
 class Pids:
@@ -190,4 +193,4 @@ def _pids(first: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].encode())
+    main(*map(os.fsencode, sys.argv[1:]))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from stepwell.flows.executors.base import SCRIPT_HINT, Fault, Job, Launch
+from stepwell.flows.executors.base import SCRIPT_HINT, Fault, Job, Launch, temporary_place
 from stepwell.flows.executors.guard import MARK
 from stepwell.flows.executors.only import FAILED
 from stepwell.flows.runners.base import Tools
@@ -73,11 +73,9 @@ def bus_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _folder(bus: Mapping[str, str]) -> "tempfile.TemporaryDirectory[str]":
-    """Where the unit leaves its mark: beside the manager's own files, which do not outlive it, if that is there."""
-    place = bus.get("XDG_RUNTIME_DIR", "")
+    """Where the unit leaves its mark."""
     try:
-        where = place if Path(place).is_absolute() and os.access(place, os.W_OK) else None
-        return tempfile.TemporaryDirectory(prefix="stepwell-", dir=where, ignore_cleanup_errors=True)
+        return tempfile.TemporaryDirectory(prefix="stepwell-", dir=temporary_place(bus), ignore_cleanup_errors=True)
     except OSError as error:
         hint = "Free the disk, or set TMPDIR to a folder that can be written."
         raise Unavailable(f"no temporary folder can be made: {error.strerror}", hint=hint) from None
