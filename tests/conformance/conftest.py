@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stepwell.store.port import Session, Store
-from tests.support import STORES, open_store
+from tests.support import STORES, Bench, assert_lawful, open_store
 
 
 @pytest.fixture(params=STORES)
@@ -14,6 +14,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     store = open_store(request.param, tmp_path)
     yield store
     store.close()
+
+
+@pytest.fixture
+def bench(store: Store) -> Iterator[Bench]:
+    bench = Bench(store)
+    yield bench
+    bench.close()
+    assert_lawful(store)
 
 
 @pytest.fixture

@@ -1,21 +1,8 @@
 """Order within a limited key: nobody passes one that waits longer, also in the moment in which a slot comes free."""
 
-from collections.abc import Iterator
-
-import pytest
-
 from stepwell.model import commands as c
 from stepwell.model.rows import Pool
-from stepwell.store.port import Store
-from tests.support import Bench, assert_lawful
-
-
-@pytest.fixture
-def bench(store: Store) -> Iterator[Bench]:
-    bench = Bench(store)
-    yield bench
-    bench.close()
-    assert_lawful(store)
+from tests.support import Bench
 
 
 def limit(bench: Bench, key_limit: int) -> None:

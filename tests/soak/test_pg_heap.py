@@ -15,8 +15,9 @@ from stepwell.model import commands as c
 from stepwell.model.rows import Pool
 from stepwell.store.postgres.store import PostgresStore
 from tests.crash.crowd import soak_s
-from tests.support import Bench, Clock, postgres
+from tests.support import Bench, Clock
 from tests.support.heap import pile
+from tests.support.stores import migrated
 
 SMALL, FULL, FULL_S = 2_000, 100_000, 600
 #: So many rounds move aside no more than the small heap has (`LOOKED_AT`).
@@ -28,10 +29,8 @@ HIGHER = 1.5
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[PostgresStore]:
-    store = PostgresStore(postgres.address(tmp_path))
-    store.migrate()
-    yield store
-    store.close()
+    with migrated(tmp_path) as store:
+        yield store
 
 
 def now_bench(store: PostgresStore) -> "closing[Bench]":

@@ -1,8 +1,8 @@
 """The stores that one suite is run against. Another store is one more line."""
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +52,11 @@ def open_store(name: str, folder: Path) -> Store:
     store = STORES[name](folder)
     store.migrate()
     return store
+
+
+@contextmanager
+def migrated(folder: Path) -> Iterator[PostgresStore]:
+    """A store on PostgreSQL of its own."""
+    with closing(PostgresStore(postgres.address(folder))) as store:
+        store.migrate()
+        yield store

@@ -70,7 +70,8 @@ def place(task: Task) -> Place:
 def slot(unit: Unit, task: Task, now: int) -> str:
     """Whether the pool lets a ready task be leased: free, paused, new, full, key_full or rate.
 
-    A key is also full for what comes after one that is blocked: a slot that came free is for that one.
+    A key is also full for what comes after one that is blocked: a slot that came free is for that one. A rate that was
+    last refilled later than now, as before a clock was put back, is refilled from now on.
     """
     pool = unit.pools.get((task.scope, task.pool))
     if pool is None:
@@ -87,7 +88,7 @@ def slot(unit: Unit, task: Task, now: int) -> str:
         if (unit.used.get(slot_key) or 0) >= pool.key_limit or (first is not None and first < place(task)):
             return "key_full"
     if (rate := pool.rate) is not None:
-        if is_ahead(pool, now):  # nothing would be refilled until the clock is there again
+        if is_ahead(pool, now):
             pool = unit.pools.edit((task.scope, task.pool))
             pool.refilled_at = now
         if tokens(pool.tokens, rate, pool.rate_ms, now - pool.refilled_at) < 1:

@@ -7,17 +7,15 @@ import pytest
 
 from stepwell.store.postgres.session import PostgresSession
 from stepwell.store.postgres.store import PostgresStore
-from tests.support import postgres
+from tests.support.stores import migrated
 
 from .support import Sessions
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[PostgresStore]:
-    store = PostgresStore(postgres.address(tmp_path))
-    store.migrate()
-    yield store
-    store.close()
+    with migrated(tmp_path) as store:
+        yield store
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from stepwell.store.postgres.exchange import Exchange
 from stepwell.store.postgres.reader import runs_statement
 from stepwell.store.postgres.sql import PLANNED_ONCE, Anew, sql
 from stepwell.store.postgres.store import PostgresStore
-from tests.support import postgres
 from tests.support.heap import pile
+from tests.support.stores import migrated
 
 from ..filling import NOW, entry, event, fill, run, task
 
@@ -64,10 +64,9 @@ SAMPLES = {
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """A store where most rows are none that anybody looks for: parked tasks, waiting runs, old events."""
-    store = PostgresStore(postgres.address(tmp_path_factory.mktemp("plans")))
-    store.migrate()
     numbers = range(1, MANY + 1)
-    with closing(store.session("lane")) as session:
+    with migrated(tmp_path_factory.mktemp("plans")) as store, closing(store.connect()) as db:
+        session = store.session("lane")
         fill(
             session,
             *(run(no, status="waiting", event_no=no, parent_no=no) for no in numbers),
@@ -80,13 +79,11 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connecti
             *(Message(0, "main", no, 1, 1, "signal", None, NOW, "{}") for no in numbers),
             *(Request("main", f"k{no}", "h", "1", NOW) for no in numbers),
         )
-    db = store.connect()
-    db.execute(
-        b"insert into change (scope, pos, at, touched) select 'main', no, 1, '' from generate_series(1, 5000) as no"
-    )
-    db.execute(b"analyze run, task, entry, event, output, blob, message, request, change")
-    yield db
-    db.close()
+        session.close()
+        changes = "select 'main', no, 1, '' from generate_series(1, 5000) as no"
+        db.execute(f"insert into change (scope, pos, at, touched) {changes}".encode())
+        db.execute(b"analyze run, task, entry, event, output, blob, message, request, change")
+        yield db
 
 
 def plan(db: psycopg.Connection[tuple[Any, ...]], statement: str) -> str:
@@ -194,11 +191,8 @@ def test_lists_of_runs_use_the_index_of_their_filter(
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    store = PostgresStore(postgres.address(tmp_path_factory.mktemp("bare")))
-    store.migrate()
-    with closing(store.connect()) as db:
+    with migrated(tmp_path_factory.mktemp("bare")) as store, closing(store.connect()) as db:
         yield db
-    store.close()
 
 
 @pytest.mark.parametrize("act", sorted(PLANNED_ONCE))

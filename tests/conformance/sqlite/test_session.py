@@ -1,7 +1,5 @@
 """A session of SQLite: what it keeps between batches, how much it looks at, and what it says of a lost commit."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from stepwell.kernel.unit import Unit
@@ -11,19 +9,11 @@ from stepwell.model.entries import ActionScheduled, raw
 from stepwell.model.settings import Settings
 from stepwell.store.sqlite.session import CACHED_CHARS, GROUPS, SqliteSession
 from stepwell.store.sqlite.store import SqliteStore
-from tests.support import Bench, assert_lawful
+from tests.support import Bench
 
 from ..filling import NOW, fill, loading, put, run
 
 WIDE = '"' + "x" * (CACHED_CHARS + 1) + '"'
-
-
-@pytest.fixture
-def bench(store: SqliteStore) -> Iterator[Bench]:
-    bench = Bench(store)
-    yield bench
-    bench.close()
-    assert_lawful(store)
 
 
 def session_of(bench: Bench) -> SqliteSession:
