@@ -188,6 +188,27 @@ def test_scans_reach_every_row_in_pages(store: Store, session: Session) -> None:
     assert [row.no for row in look(store, lambda r: r.scan_events(after=5))] == [6, 7]
 
 
+def test_journals_and_tasks_of_many_runs_are_read_one_after_the_other(store: Store, session: Session) -> None:
+    fill(session, *(run(no) for no in range(1, 6)), *(task(no, k) for no in range(1, 6) for k in (2, 1)))
+    fill(session, *(entry(no, seq) for no in (2, 4, 1) for seq in (1, 2, 3)), Blob(4, 0, "h", '{"x":1}'))
+    fill(session, entry(4, 4, data="@h"), entry(5, 1))
+
+    def seen(after: tuple[int, int], limit: int) -> list[tuple[int, int, str]]:
+        rows = look(store, lambda r: r.scan_entries(after=after, until=4, limit=limit))
+        return [(row.run_no, row.seq, row.data) for row in rows]
+
+    plain = entry(1, 1).data
+    every = [*((no, seq, plain) for no in (1, 2, 4) for seq in (1, 2, 3)), (4, 4, '{"x":1}')]
+    assert seen((0, 0), 100) == every
+    assert seen((1, 2), 3) == every[2:5]
+    assert seen((3, 0), 100) == every[6:]
+    assert seen((4, 4), 100) == []
+    assert [(row.run_no, row.k) for row in look(store, lambda r: r.tasks_of(2, 4))] == [
+        (no, k) for no in (2, 3, 4) for k in (1, 2)
+    ]
+    assert [(row.run_no, row.k) for row in look(store, lambda r: r.tasks_of(3))] == [(3, 1), (3, 2)]
+
+
 def test_orphans_are_named(store: Store, session: Session) -> None:
     lost = (task(9, 2), Output(8, 1, 1, "stdout", NOW, "x"), entry(7, 1), Blob(6, 0, "h", "x"), Blob(0, 5, "g", "x"))
     with writing(session) as unit:

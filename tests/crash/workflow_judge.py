@@ -138,7 +138,7 @@ def check_lawful(store: Store, url: str) -> None:
     """The doctor finds nothing, here and as a command."""
     broken = offences(store, Settings(lost_leases=1_000))
     assert broken == [], broken[:20]
-    said = nursery.run(stepwell("doctor", "--db", url), env=environ(STEPWELL_LOST_LEASES="1000"), timeout=300)
+    said = nursery.run(stepwell("doctor", "--db", url), env=environ(STEPWELL_LOST_LEASES="1000"), timeout=60)
     assert said.returncode == 0, said.stdout + said.stderr
 
 

@@ -1,17 +1,21 @@
 """The doctor: checks every law that data can show, on a store of any size, in bounded memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from stepwell.kernel.laws import Offence, check_run
-from stepwell.model.rows import Entry, Event, Run
+from stepwell.model.rows import Entry, Event, Run, Task
 from stepwell.model.settings import Settings
 from stepwell.store.port import Reader
 
 PAGE = 100
 #: A journal longer than this is checked in full all the same, but read in pages of this many entries.
 ENTRIES = 5_000
+#: How often a run is looked at that changes all the time.
+LOOKS = 5
 
 
 class Checked(Struct):
@@ -29,8 +33,10 @@ def examine(
     after = 0
     while runs := reader.scan_runs(after=after, limit=PAGE):
         told = reader.messages_to([run.no for run in runs])
-        for run in runs:
-            yield from _run(reader, run, run.no in told, settings, checked)
+        for look in _looks(reader, runs, told):
+            yield from _offences(reader, look, settings)
+            checked.runs += 1
+            checked.entries += look.run.head_seq
         after = runs[-1].no
         progress(checked)
     after = 0
@@ -43,31 +49,51 @@ def examine(
         yield Offence(1, orphan, "belongs to nothing")
 
 
-def _run(reader: Reader, run: Run, told: bool, settings: Settings, checked: Checked) -> list[Offence]:
-    offences: list[Offence] = []
-    for _ in range(5):
-        entries = list(_journal(reader, run.no))
-        tasks = reader.tasks_of(run.no)
-        offences = check_run(run, entries, tasks, expects_message=told, settings=settings)
-        if not offences:
-            break
-        again = reader.run_by_no(run.no)
-        if again is None:
-            return []
-        told = bool(reader.messages_to([run.no]))
-        if again == run and len(entries) == again.head_seq and tasks == reader.tasks_of(run.no):
-            break
-        run = again
-    checked.runs += 1
-    checked.entries += run.head_seq
-    return offences
+class _Look(NamedTuple):
+    """What a look at a run found."""
+
+    run: Run
+    entries: list[Entry]
+    tasks: list[Task]
+    is_told: bool
 
 
-def _journal(reader: Reader, run_no: int) -> Iterator[Entry]:
-    after, full = 0, True
-    while full and (page := reader.entries(run_no, after=after, limit=ENTRIES)):
+def _looks(reader: Reader, runs: list[Run], told: Collection[int]) -> Iterator[_Look]:
+    """At a page of runs; one journal of them is in memory at a time."""
+    first, last = runs[0].no, runs[-1].no
+    tasks = {no: list(some) for no, some in groupby(reader.tasks_of(first, last), lambda task: task.run_no)}
+    journals = ((no, list(some)) for no, some in groupby(_entries(reader, first, last), lambda entry: entry.run_no))
+    number, entries = next(journals, (last, []))
+    for run in runs:
+        while number < run.no:  # of a run that is not on the page: it was just made, or is being pruned
+            number, entries = next(journals, (last, []))
+        yield _Look(run, entries if number == run.no else [], tasks.get(run.no, []), run.no in told)
+
+
+def _look_again(reader: Reader, run_no: int) -> _Look | None:
+    run = reader.run_by_no(run_no)
+    if run is None:
+        return None
+    is_told = bool(reader.messages_to([run_no]))
+    return _Look(run, list(_entries(reader, run_no, run_no)), reader.tasks_of(run_no), is_told)
+
+
+def _offences(reader: Reader, look: _Look, settings: Settings) -> list[Offence]:
+    """Named when two looks at the run have found the same."""
+    for _ in range(LOOKS):
+        offences = check_run(look.run, look.entries, look.tasks, expects_message=look.is_told, settings=settings)
+        again = _look_again(reader, look.run.no) if offences else None
+        if again is None or again == look:
+            break
+        look = again
+    return offences if again is not None else []
+
+
+def _entries(reader: Reader, first: int, last: int) -> Iterator[Entry]:
+    after, full = (first, 0), True
+    while full and (page := reader.scan_entries(after=after, until=last, limit=ENTRIES)):
         yield from page
-        after, full = page[-1].seq, len(page) == ENTRIES
+        after, full = (page[-1].run_no, page[-1].seq), len(page) == ENTRIES
 
 
 def _events(reader: Reader, events: list[Event]) -> Iterator[Offence]:

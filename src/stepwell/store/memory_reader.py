@@ -81,9 +81,10 @@ class MemoryReader:
             ]
         return next((text_of(body.value) for body in reversed(bodies) if body.name == name), None)
 
-    def tasks_of(self, run_no: int) -> list[Task]:
+    def tasks_of(self, run_no: int, until: int | None = None) -> list[Task]:
         with self._lock:
-            return sorted((task for task in self._t.tasks.values() if task.run_no == run_no), key=lambda task: task.k)
+            found = [task for task in self._t.tasks.values() if run_no <= task.run_no <= (until or run_no)]
+        return sorted(found, key=lambda task: (task.run_no, task.k))
 
     def output(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Output]:
         with self._lock:
@@ -125,6 +126,12 @@ class MemoryReader:
         with self._lock:
             found = [full_run(self._t, run) for no, run in sorted(self._t.runs.items()) if no > after]
         return found[:limit]
+
+    def scan_entries(self, *, after: tuple[int, int], until: int, limit: int) -> list[Entry]:
+        with self._lock:
+            journals = [journal for no, journal in sorted(self._t.entries.items()) if after[0] <= no <= until]
+            found = [entry for journal in journals for entry in journal if (entry.run_no, entry.seq) > after]
+            return [full_entry(self._t, entry) for entry in found[:limit]]
 
     def scan_events(self, *, after: int = 0, limit: int = 500) -> list[Event]:
         with self._lock:

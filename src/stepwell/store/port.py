@@ -272,7 +272,8 @@ class Reader(Protocol):
     def state(self, run_no: int, name: str) -> str | None:
         """The last value of a name that the run's present journal sets, as JSON; None: never set."""
 
-    def tasks_of(self, run_no: int) -> list[Task]: ...
+    def tasks_of(self, run_no: int, until: int | None = None) -> list[Task]:
+        """Those of a run, by number; with `until`, of all runs from it to that one."""
 
     def output(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Output]: ...
 
@@ -305,6 +306,9 @@ class Reader(Protocol):
 
     def scan_runs(self, *, after: int = 0, limit: int = 500) -> list[Run]:
         """Every run by number: for checks of the whole store."""
+
+    def scan_entries(self, *, after: tuple[int, int], until: int, limit: int) -> list[Entry]:
+        """Entries of all runs up to number `until`, by run and place, behind one that is named by both."""
 
     def scan_events(self, *, after: int = 0, limit: int = 500) -> list[Event]: ...
 

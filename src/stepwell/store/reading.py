@@ -88,8 +88,8 @@ class SqlReader(ABC):
                 return text_of(body.value)
         return None
 
-    def tasks_of(self, run_no: int) -> list[Task]:
-        return self._rows(Task, "list/tasks_of", run_no)
+    def tasks_of(self, run_no: int, until: int | None = None) -> list[Task]:
+        return self._rows(Task, "list/tasks_of", run_no, until or run_no)
 
     def output(self, run_no: int, *, after: int = 0, limit: int = 1_000) -> list[Output]:
         return self._rows(Output, "list/output", run_no, after, limit)
@@ -122,6 +122,9 @@ class SqlReader(ABC):
 
     def scan_runs(self, *, after: int = 0, limit: int = 500) -> list[Run]:
         return self._runs("list/scan_runs", after, limit)
+
+    def scan_entries(self, *, after: tuple[int, int], until: int, limit: int) -> list[Entry]:
+        return resolve_entries(self._each, self._rows(Entry, "list/scan_entries", *after, until, limit))
 
     def scan_events(self, *, after: int = 0, limit: int = 500) -> list[Event]:
         return self._events("list/scan_events", after, limit)

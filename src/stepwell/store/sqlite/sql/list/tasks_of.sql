@@ -1,1 +1,1 @@
-select {task} from task where no between ?1 << 20 and (?1 << 20 | 1048575) order by no
+select {task} from task where no between ?1 << 20 and (?2 << 20 | 1048575) order by no
