@@ -167,7 +167,7 @@ def test_one_look_is_for_all_attempts_that_end_about_then(monkeypatch: pytest.Mo
     attempts = guard_process.Attempts(b"NOBODY_HAS_THIS", b"/nowhere/", lambda: now_s)
     for step in range(20):
         for number in range(5):
-            attempts.take(f"{step}.{number} {os.getpid()} over".encode())
+            attempts.take(f"{step}.{number} {os.getpid()} over over".encode())
         attempts.look()
         now_s += guard_process.GAP_S / 21
     assert looks == [5]
@@ -234,14 +234,56 @@ def test_a_worker_that_dies_leaves_no_ways(tmp_path: Path) -> None:
     assert wait_for(lambda: not any(way.is_symlink() for way in ways))
 
 
-def test_where_no_link_can_be_made_the_folder_itself_is_the_way(tmp_path: Path) -> None:
-    guard = Guard()
-    guard.ways = f"{tmp_path}/missing/"
-    with guard.post(steady_s() + 60) as post:
+def test_where_no_link_can_be_made_the_folder_itself_is_the_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = Guard(tmp_path / "missing")
+    for _ in range(2):
+        with guard.post(steady_s() + 60) as post:
+            assert post.way(tmp_path) == tmp_path
+            assert not post.late
+            post.until(steady_s() - 1)
+            assert post.late
+    assert [record.name for record in caplog.records] == ["stepwell.flows"], "said once"
+    guard.close()
+
+
+def test_where_links_are_not_followed_the_folder_itself_is_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where /tmp is mounted so."""
+    guard = Guard(tmp_path)
+    symlink_to = Path.symlink_to
+    monkeypatch.setattr(Path, "symlink_to", lambda link, _: symlink_to(link, "nowhere"))
+    with guard.post() as post:
         assert post.way(tmp_path) == tmp_path
-        assert not post.late
-        post.until(steady_s() - 1)
-        assert post.late
+    assert [*tmp_path.iterdir()] == []
+    guard.close()
+
+
+def test_a_way_that_was_shut_stays_so_when_the_attempt_is_over(tmp_path: Path) -> None:
+    guard = Guard()
+    with guard.post(steady_s() + 60, 60) as post:
+        way = post.way(tmp_path)
+        assert wait_for(lambda: not way.is_symlink())
+        post.until(steady_s() + 120)
+    assert post.late
+    guard.close()
+
+
+def test_what_has_begun_goes_on_until_its_lease_ends(tmp_path: Path) -> None:
+    guard = Guard()
+    with guarded(guard) as (post, process):
+        way = post.way(tmp_path)
+        post.until(steady_s() + 60)
+        short = guard.post(steady_s() + 60, 60)
+        other = short.way(tmp_path)
+        short.watch(process.pid)
+        assert wait_for(lambda: not other.is_symlink())
+        time.sleep(0.1)
+        assert process.poll() is None
+        assert way.is_symlink()
+        short.close()
     guard.close()
 
 

@@ -142,10 +142,18 @@ def test_the_working_directory(tmp_path: Path) -> None:
     run(package(tmp_path, script=script), said=said)
     root = package(tmp_path, STEP + 'cwd = "work"', script=script)
     missing = error(run(root))
-    assert (missing.type, "does not exist" in missing.message) == ("spawn", True)
+    assert (missing.type, missing.message) == ("spawn", f"the working directory {tmp_path}/work does not exist")
     (tmp_path / "work").mkdir()
     run(root, said=said)
     assert said.text("stderr") == f"{tmp_path}{tmp_path}/work"
+
+
+def test_a_program_whose_interpreter_is_missing_is_named(tmp_path: Path) -> None:
+    root = package(tmp_path, COMMAND + 'command = ["./exec/hello.py"]')
+    (root / "exec" / "hello.py").write_text("#!/no/such/interpreter\n")
+    (root / "exec" / "hello.py").chmod(0o755)
+    failed = error(run(root))
+    assert (failed.type, failed.message) == ("spawn", f"cannot start {root}/exec/hello.py: No such file or directory")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 
 from stepwell.engine.clock import steady_s
 from stepwell.flows.executors.guard import Guard, Late
-from stepwell.flows.executors.systemd import bus_environ, unit_name
+from stepwell.flows.executors.systemd import SystemdExecutor, bus_environ, unit_name
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow
 from stepwell.flows.runners.base import Tools
@@ -320,3 +321,14 @@ def test_where_the_user_manager_is(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert bus_environ({**BUS, "OTHER": "x"}) == BUS
     monkeypatch.setattr(os, "getuid", lambda: 1_234_567)
     assert bus_environ({"XDG_RUNTIME_DIR": ""}) == {}
+
+
+def test_small_files_lie_where_the_user_manager_has_its_own_if_that_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, elsewhere = SystemdExecutor(), Path(tempfile.gettempdir())
+    assert executor.place({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path
+    for not_there in ("runtime", str(tmp_path / "missing")):
+        assert executor.place({"XDG_RUNTIME_DIR": not_there}) == elsewhere
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    assert executor.place({"XDG_RUNTIME_DIR": str(tmp_path)}) == elsewhere, "its owner could replace what we put there"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from stepwell.engine.clock import steady_s
+from stepwell.flows.executors.guard import Guard
 from stepwell.model import commands as c
 from stepwell.worker import claims as claims_module
 from tests.support import durable_url
@@ -126,5 +127,32 @@ def test_a_worker_that_is_stopped_before_it_begins_a_step_does_not_begin_it_afte
         finally:
             owner.kill()
             await owner.wait()
+
+    asyncio.run(main())
+
+
+def test_a_step_that_finds_its_way_gone_under_a_good_lease_is_handed_back_and_begins_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the guard heard of the longer lease too late, or somebody tidied up."""
+    made, link = list[Path](), Guard.link
+
+    def swept(guard: Guard, mark: str, folder: Path) -> Path | None:
+        made.append(link(guard, mark, folder) or folder)
+        if len(made) == 1:
+            made[0].unlink()
+        return made[-1]
+
+    monkeypatch.setattr(Guard, "link", swept)
+
+    async def main() -> None:
+        async with house(tmp_path) as it:
+            it.add('echo \'FLOW_RESULT {"status":"completed"}\'\n')
+            run_id = await it.one()
+            it.work()
+            assert (await it.end(run_id)).status == "completed"
+            kinds = ["run.created", "attempt.started", "attempt.ended:released", "attempt.started"]
+            assert (await it.kinds(run_id))[:4] == kinds
+            assert len(made) == 2
 
     asyncio.run(main())

@@ -85,9 +85,8 @@ async def run_step(
     with ExitStack() as stack:
         try:
             runner = _runner(step)
-            argv, folder = await asyncio.to_thread(_prepare, runner, flow, step, tools, env)
-            cwd = post.way(folder)
-            job = Job(argv, cwd, env, runtime.run_id, runtime.attempt_id, step.timeout_ms, kill_grace_ms)
+            argv, cwd = await asyncio.to_thread(_prepare, runner, flow, step, tools, env)
+            job = Job(argv, post.way(cwd), env, runtime.run_id, runtime.attempt_id, step.timeout_ms, kill_grace_ms)
             launch = stack.enter_context(EXECUTORS[options.executor].launch(job, tools, environ))
         except StepwellError as error:
             return Outcome(error=StepFailure("spawn", error.message, hint=error.hint))
@@ -105,7 +104,7 @@ async def run_step(
             stop=launch.stop,
         )
         fault = launch.fault(said.stderr())
-        if post.late and (fault is not None or ended.spawn_error is not None):
+        if fault is not None and post.late:
             raise Late
         words = _last_words(said.stderr(), runner.last_words)
         return _outcome(said, ended, _process_failure(step, ended, fault, words))

@@ -8,6 +8,7 @@ import msgspec
 from stepwell.flows.backend import FlowBackend, needs_flow
 from stepwell.flows.context import Runtime
 from stepwell.flows.events import flow_event
+from stepwell.flows.executors import EXECUTORS
 from stepwell.flows.executors.guard import Guard, Late
 from stepwell.flows.options import FlowOptions
 from stepwell.flows.package import Flow, Step
@@ -17,7 +18,7 @@ from stepwell.flows.step import Outcome, StepFailure, run_step
 from stepwell.model import commands as c
 from stepwell.model.errors import Conflict, Invalid, Outdated, TooLarge, Unavailable, Unknown
 from stepwell.model.ids import attempt_id
-from stepwell.worker.held import Held, LeaseLost
+from stepwell.worker.held import Held
 from stepwell.worker.output import OutputPump
 
 
@@ -34,7 +35,7 @@ class StepHandler:
     ) -> None:
         self._backend, self._tools, self._options = backend, tools, options or FlowOptions()
         self._environ = dict(os.environ if environ is None else environ)
-        self._guard = Guard(self._environ)
+        self._guard = Guard(EXECUTORS[self._options.executor].place(self._environ))
 
     def requires(self) -> tuple[str, ...]:
         """The flows that are on this machine now."""
@@ -47,7 +48,11 @@ class StepHandler:
         except Unknown as gone:
             await held.fail(_error("unknown_step", gone.message, hint=gone.hint), retry=False)
             return
-        outcome = await self._run(held, flow, step)
+        try:
+            outcome = await self._run(held, flow, step)
+        except Late:
+            await held.release()  # in case that the lease goes on all the same
+            return
         if held.lost:
             return
         if held.handing_back and outcome.error is not None and outcome.error.type == "canceled":
@@ -82,9 +87,6 @@ class StepHandler:
                 kill_grace_ms=settings.kill_grace_ms,
                 post=post,
             )
-        except Late:
-            held.lose()
-            raise LeaseLost(f"the lease of {leased.run.id} was over before its step began") from None
         finally:
             post.close()
             await pump.close()

@@ -1,6 +1,5 @@
 """What an executor is: it says what is really started for a step, and how that is ended (source: spec 4.5)."""
 
-import os
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -49,6 +48,10 @@ class Launch(Struct, frozen=True):
 class Executor(Protocol):
     """A way to start a step's process."""
 
+    def place(self, environ: Mapping[str, str]) -> Path:
+        """A folder for small files that whoever starts the process sees as well."""
+        ...
+
     def launch(self, job: Job, tools: Tools, environ: Mapping[str, str]) -> AbstractContextManager[Launch]:
         """Prepare it; what that needs is there until the context ends. `environ` is the worker's own environment.
 
@@ -57,14 +60,8 @@ class Executor(Protocol):
         ...
 
 
-def temporary_place(environ: Mapping[str, str]) -> Path:
-    """Where to leave small files: beside those of the user manager, which do not outlive it, if that is there.
-
-    The manager sees it. If nothing can be written, whoever tries is told so.
-    """
-    place = Path(environ.get("XDG_RUNTIME_DIR", ""))
-    if place.is_absolute() and os.access(place, os.W_OK):
-        return place
+def temporary_place() -> Path:
+    """Where this machine keeps small files. If nothing can be written, whoever tries is told so."""
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:

@@ -14,8 +14,8 @@ from typing import Any, Literal, cast
 
 from msgspec import Struct
 
-from stepwell.flows.executors.base import Job, Launch
-from stepwell.flows.executors.guard import Post
+from stepwell.flows.executors.base import Job, Launch, temporary_place
+from stepwell.flows.executors.guard import Late, Post
 from stepwell.flows.runners.base import Tools
 
 Stream = Literal["stdout", "stderr"]
@@ -42,6 +42,10 @@ class Exit(Struct, frozen=True):
 class DirectExecutor:
     """The step's own program, ended by signals to its process group."""
 
+    def place(self, environ: Mapping[str, str]) -> Path:
+        """The machine's own."""
+        return temporary_place()
+
     @contextmanager
     def launch(self, job: Job, tools: Tools, environ: Mapping[str, str]) -> Iterator[Launch]:
         """The job as it is."""
@@ -67,26 +71,28 @@ async def execute(
     is read while it works, so a process that prints faster has to wait. What it raises ends the process, and is raised
     here. At the timeout, or when `cancel` is set, `stop` is awaited, which is bounded itself; without one, the group
     gets TERM and, `kill_grace_ms` later, KILL. When the process ends by itself, what is left of its group is killed.
-    Pipes that others still hold are read for `DRAIN_MS` more, not longer. `post` is relieved at the end. Nothing is
-    started when it is too late to begin: for certain if `cwd` is the `way` of the post.
+    Pipes that others still hold are read for `DRAIN_MS` more, not longer. `post` is relieved at the end. Raises `Late`
+    when nothing was started since it is too late to begin.
     """
-    if post.late:
-        return Exit(spawn_error="its lease was over")
-    try:
-        child = await _start(argv, cwd, {**env, **post.environ}, on_output)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in an argument or a variable
-        post.close()
-        return Exit(spawn_error=_reason(error, argv, cwd))
-    try:
-        post.watch(child.group)
-        child.send(stdin)
-        return await _supervise(child, timeout_ms, kill_grace_ms, cancel, stop)
-    finally:
-        await child.dispose(stop)
-        post.close()
+    with post:
+        try:
+            way = post.way(Path(cwd))
+            if post.late:
+                raise Late
+            child = await _start(argv, way, {**env, **post.environ}, on_output)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument or a variable
+            if post.late:
+                raise Late from None
+            return Exit(spawn_error=_reason(error, argv, cwd))
+        try:
+            post.watch(child.group)
+            child.send(stdin)
+            return await _supervise(child, timeout_ms, kill_grace_ms, cancel, stop)
+        finally:
+            await child.dispose(stop)
 
 
-async def _start(argv: Sequence[str], cwd: str | Path, env: Mapping[str, str], on_output: OnOutput) -> "_Child":
+async def _start(argv: Sequence[str], cwd: Path, env: Mapping[str, str], on_output: OnOutput) -> "_Child":
     loop = asyncio.get_running_loop()
     _, child = await loop.subprocess_exec(
         lambda: _Child(loop, on_output), *argv, cwd=cwd, env=dict(env), start_new_session=True
@@ -95,9 +101,8 @@ async def _start(argv: Sequence[str], cwd: str | Path, env: Mapping[str, str], o
 
 
 def _reason(error: Exception, argv: Sequence[str], cwd: str | Path) -> str:
-    folder = Path(cwd).resolve()  # beyond the link of a post
-    if not folder.is_dir():
-        return f"the working directory {folder} does not exist"
+    if not Path(cwd).is_dir():
+        return f"the working directory {cwd} does not exist"
     text = error.strerror if isinstance(error, OSError) else str(error)
     return f"cannot start {argv[0]}: {text}"
 

@@ -19,8 +19,9 @@ forked ends; and to set it, Python has to fork instead of vfork (`preexec_fn`: 2
 beside threads) or to start through `setpriv`, which costs a process for each step and is not everywhere.
 
 Not covered: processes that left the group on systems without /proc, or that emptied their environment; our children
-made by a bare fork, which hold the pipe open; a worker and a guard that are frozen together, between the worker's last
-look at its clock and the fork, where the worker is the first to go on.
+made by a bare fork, which hold the pipe open; a worker and a guard that are frozen together, or a worker and the child
+that it forks, between the last look at the clock and the program, if they go on before the guard does. A worker and a
+guard that are killed together leave links, which lead nowhere sooner or later.
 """
 
 import contextlib
@@ -32,7 +33,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,14 +67,17 @@ class Post:
 
     @property
     def line(self) -> bytes:
-        """All that the guard knows of it: its group, and until when it may go on, or begin."""
-        end = self._ends_at if self._group else self._ends_at - self._spare_s
-        return f"{self.mark} {self._group} {end}\n".encode()
+        """All that the guard knows of it: its group, until when it may begin, and until when it may go on."""
+        return f"{self.mark} {self._group} {self._begins_by} {self._ends_at}\n".encode()
+
+    @property
+    def _begins_by(self) -> float:
+        return self._ends_at - self._spare_s
 
     @property
     def last_line(self) -> bytes:
         """That it is over."""
-        return f"{self.mark} {self._group} over\n".encode()
+        return f"{self.mark} {self._group} over over\n".encode()
 
     def way(self, folder: Path) -> Path:
         """The path by which its process has to reach `folder`: it leads there as long as it is not too late to begin.
@@ -82,21 +85,22 @@ class Post:
         Where no link can be made, as on a full disk, it is the folder itself: then only the worker's own look at its
         clock is between a lease that is over and the step.
         """
-        way = Path(f"{self._guard.ways}{self.mark}")
-        try:
-            way.symlink_to(folder.absolute())
-        except OSError as error:
-            log.warning("%s: a worker that is stopped may begin a step late", error)
-            return folder
-        self._way = way
-        self._guard.tell(self)  # now that it is there: what is over already is removed
-        return way
+        if self._way is None:
+            way = self._guard.link(self.mark, folder.absolute())
+            if way is None:
+                return folder
+            self._way = way
+            self._guard.tell(self)  # now that it is there: what is over already is removed
+        return self._way
 
     @property
     def late(self) -> bool:
-        """Whether it is too late to begin. Once it is, a later end of the lease does not help."""
-        is_shut = self._way is not None and not self._way.is_symlink()
-        return is_shut or steady_s() > self._ends_at - self._spare_s
+        """Whether it is too late to begin."""
+        return self._is_shut or steady_s() > self._begins_by
+
+    @property
+    def _is_shut(self) -> bool:
+        return self._way is not None and not os.path.islink(self._way)  # noqa: PTH114 - what cannot be seen is none
 
     def watch(self, group: int) -> None:
         """Name the process group to kill."""
@@ -110,11 +114,11 @@ class Post:
 
     def close(self) -> None:
         """The attempt is over: its group is left alone from here on, and what has left it is killed."""
-        self._guard.forget(self)
-        if self._way is not None and self._way.is_symlink():
-            with contextlib.suppress(FileNotFoundError):
+        if self._way is not None and not self._is_shut:
+            with contextlib.suppress(OSError):
                 self._way.unlink()
             self._way = None
+        self._guard.forget(self)
 
     def __enter__(self) -> Self:
         return self
@@ -126,13 +130,14 @@ class Post:
 class Guard:
     """The guard of one worker. Its process starts with the first attempt, and again when somebody has killed it.
 
-    Leases are extended from the thread of the heartbeats, and attempts begin and end on the event loop. `environ` says
-    where temporary files are made.
+    Leases are extended from the thread of the heartbeats, and attempts begin and end on the event loop. `place` is the
+    folder of the links.
     """
 
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, place: Path | None = None) -> None:
         #: What the paths of the links begin with; the mark of the attempt follows.
-        self.ways = str(temporary_place(environ) / "stepwell-")
+        self._ways = str((place or temporary_place()) / "stepwell-")
+        self._warned = False
         self._posts: dict[str, Post] = {}
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -145,6 +150,22 @@ class Guard:
             self._posts[post.mark] = post
             self.tell(post)
         return post
+
+    def link(self, mark: str, folder: Path) -> Path | None:
+        """A link to a folder that leads there; None where there can be none."""
+        way = Path(f"{self._ways}{mark}")
+        try:
+            way.symlink_to(folder)
+            if way.is_dir() or not folder.is_dir():
+                return way
+            way.unlink()
+            why = f"{way.parent} follows no links"
+        except OSError as error:
+            why = str(error)
+        if not self._warned:
+            log.warning("%s: if this worker is stopped at the wrong moment it may begin a step late", why)
+        self._warned = True
+        return None
 
     def tell(self, post: Post) -> None:
         """Pass on what is new about an attempt."""
@@ -180,7 +201,7 @@ class Guard:
             self._process.kill()  # before its pipe is closed, which it would take for our death
         self.close()
         with contextlib.suppress(OSError):  # no process to be had; the step's own start will say so
-            self._process = process = _start(self.ways)
+            self._process = process = _start(self._ways)
             self._dismiss = weakref.finalize(self, _end, process)
             assert process.stdin is not None
             for told in (*(post.line for post in self._posts.values()), line):

@@ -1,9 +1,10 @@
 """Kills the steps of a worker that died or let a lease run out; a process of its own, started by `guard`.
 
-stdin has one line for each change: `MARK GROUP END`, where the group is 0 until it is known and the end is a time of
-the steady clock; it is `over` when the attempt is, and its group was killed: then what still has the mark is. The end
-of stdin means that the worker is dead: the kernel closes the pipe however that came about. What begins with WAYS and
-ends with the mark is a link: by it the attempt's process reaches its folder, so it goes when it is too late to begin.
+stdin has one line for each change: `MARK GROUP BEGIN END`, where the group is 0 until it is known, and the attempt may
+begin and go on until two times of the steady clock. They are `over` when the attempt is, and its group was killed: then
+what still has the mark is. The end of stdin means that the worker is dead: the kernel closes the pipe however that came
+about. What begins with WAYS and ends with the mark is a link: by it the attempt's process reaches its folder, so it
+goes when it is too late to begin.
 Usage: python -I -S guard_process.py NAME_OF_THE_VARIABLE WAYS
 """
 
@@ -54,10 +55,10 @@ def steady_s() -> float:
 
 
 class Attempt:
-    """What is known of one. `end` is that of its lease, infinite when that has been dealt with."""
+    """What is known of one. `begin` and `end` say until when it may; infinite when that has been dealt with."""
 
     def __init__(self) -> None:
-        self.group, self.end, self.over = 0, math.inf, False
+        self.group, self.begin, self.end, self.over = 0, math.inf, math.inf, False
         self.first: First = (0, 0)
         self.looks: list[float] = []  # when to look for its mark
 
@@ -72,23 +73,23 @@ class Attempts:
 
     def take(self, line: bytes) -> None:
         """One change."""
-        mark, group, end = line.split()
+        mark, group, begin, end = line.split()
         is_new, one = mark not in self._known, self._known.setdefault(mark, Attempt())
         if int(group) and not one.group:
             one.group = int(group)
             one.first = ANY if is_new else self._pids.begun(one.group)  # new: told by a guard's successor
         if end == b"over":
-            one.over, one.end = True, math.inf
+            one.over, one.begin, one.end = True, math.inf, math.inf
             one.looks = _looks(self._clock_s())
         else:
-            one.end = float(end)
+            one.begin, one.end = float(begin), float(end)
 
     def rest_s(self) -> float | None:
         """How long there is nothing to do but to listen; None: for ever."""
         if not self._known:
             return None
         looks = [max(one.looks[0], self._looked_s + GAP_S) for one in self._known.values() if one.looks]
-        next_s = min((*looks, *(one.end for one in self._known.values())))
+        next_s = min((*looks, *(min(one.begin, one.end) for one in self._known.values())))
         return min(REST_S, max(0.0, next_s - self._clock_s()))
 
     def look(self) -> None:
@@ -96,8 +97,10 @@ class Attempts:
         now_s = self._clock_s()
         self._pids.look()
         for mark, one in self._known.items():
+            if now_s >= one.begin:
+                self._shut(mark, one)
             if now_s >= one.end:
-                self._end(mark, one, now_s)
+                _kill_group(one, now_s)
         due = {mark: one for mark, one in self._known.items() if one.looks and now_s >= one.looks[0]}
         if not due or now_s < self._looked_s + GAP_S:
             return
@@ -112,21 +115,19 @@ class Attempts:
         """Kill all that is left. For those that were over before, one look will do, unless it finds somebody."""
         alive = {mark: one for mark, one in self._known.items() if not one.over}
         for mark, one in alive.items():
-            self._end(mark, one, self._clock_s())
+            self._shut(mark, one)
+            _kill_group(one, self._clock_s())
         for look_s in _looks(self._clock_s()) if self._known else ():
             time.sleep(max(0.0, look_s - self._clock_s()))
             self._pids.look()
             if not self._kill_marked(self._known) and not alive:
                 return
 
-    def _end(self, mark: bytes, one: Attempt, now_s: float) -> None:
-        """Nothing of it begins any more, and what has begun is killed."""
+    def _shut(self, mark: bytes, one: Attempt) -> None:
+        """Nothing of it begins any more."""
         with contextlib.suppress(OSError):
             os.unlink(self._ways + mark)  # noqa: PTH108 - no need to load pathlib for this
-        if one.group:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(one.group, signal.SIGKILL)
-        one.end, one.looks = math.inf, _looks(now_s)
+        one.begin = math.inf
 
     def _kill_marked(self, attempts: dict[bytes, Attempt]) -> bool:
         first = min(self._pids.lowest(one.first) for one in attempts.values())
@@ -135,6 +136,13 @@ class Attempts:
 
 def _looks(now_s: float) -> list[float]:
     return [now_s + after_s for after_s in LOOKS_S]
+
+
+def _kill_group(one: Attempt, now_s: float) -> None:
+    if one.group:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(one.group, signal.SIGKILL)
+    one.end, one.looks = math.inf, _looks(now_s)
 
 
 class Pids:

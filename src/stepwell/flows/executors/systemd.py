@@ -41,6 +41,14 @@ _INSTALL = "Install systemd, or use the executor direct."
 class SystemdExecutor:
     """`systemd-run --user`, ended by `systemctl --user stop`."""
 
+    def place(self, environ: Mapping[str, str]) -> Path:
+        """Beside the user manager's own files, which do not outlive it, if they are ours."""
+        place = Path(bus_environ(environ).get("XDG_RUNTIME_DIR", ""))
+        with contextlib.suppress(OSError):
+            if place.is_absolute() and os.access(place, os.W_OK) and place.stat().st_uid == os.geteuid():
+                return place
+        return temporary_place()
+
     @contextmanager
     def launch(self, job: Job, tools: Tools, environ: Mapping[str, str]) -> Iterator[Launch]:
         """The unit of one attempt. Raises `Unavailable` when systemd-run or systemctl is missing."""
@@ -48,7 +56,7 @@ class SystemdExecutor:
         run, control = ambient.need("systemd-run", _INSTALL), ambient.need("systemctl", _INSTALL)
         bus = bus_environ(environ)
         unit = unit_name(job.run_id, job.attempt_id)
-        with _folder(bus) as folder:
+        with _folder(self.place(environ)) as folder:
             mark = Path(folder) / "started"
             yield Launch(
                 argv=[run, *_arguments(job, unit), "--", *_command(job, mark)],
@@ -72,10 +80,10 @@ def bus_environ(environ: Mapping[str, str]) -> dict[str, str]:
     return found or ({"XDG_RUNTIME_DIR": str(usual)} if usual.is_dir() else {})
 
 
-def _folder(bus: Mapping[str, str]) -> "tempfile.TemporaryDirectory[str]":
+def _folder(place: Path) -> "tempfile.TemporaryDirectory[str]":
     """Where the unit leaves its mark."""
     try:
-        return tempfile.TemporaryDirectory(prefix="stepwell-", dir=temporary_place(bus), ignore_cleanup_errors=True)
+        return tempfile.TemporaryDirectory(prefix="stepwell-", dir=place, ignore_cleanup_errors=True)
     except OSError as error:
         hint = "Free the disk, or set TMPDIR to a folder that can be written."
         raise Unavailable(f"no temporary folder can be made: {error.strerror}", hint=hint) from None
