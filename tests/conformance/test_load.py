@@ -9,7 +9,7 @@ from stepwell.model import commands as c
 from stepwell.model.rows import Blob, Manifest, Message, Pool, Request
 from stepwell.model.settings import RANGES, Settings
 from stepwell.model.words import STATUSES, TASK_STATES
-from stepwell.store.load import LOOKED_AT, load
+from stepwell.store.load import MOVED_ASIDE, load
 from stepwell.store.port import Session, Store
 
 from .filling import NOW, ODD, entry, event, fill, loading, look, run, task, writing
@@ -269,7 +269,7 @@ def test_a_claim_looks_at_few_tasks_where_some_have_to_be_moved_aside(session: S
     fill(session, *(task(100 + n, pool="keyed", pool_key=f"k{n}", order=5) for n in range(150)))
     assert looked_at(session, c.Claim("w", "secret", limit=140)) == {"keyed": 140}
     fill(session, *(task(1_000 + n, pool="keyed", pool_key="big", order=1) for n in range(500)))
-    assert looked_at(session, c.Claim("w", "secret", limit=140)) == {"keyed": 140 + LOOKED_AT - 1}
+    assert looked_at(session, c.Claim("w", "secret", limit=140)) == {"keyed": 140 + MOVED_ASIDE - 1}
 
 
 def test_blocked_tasks_by_key(session: Session) -> None:
@@ -285,20 +285,26 @@ def test_blocked_tasks_by_key(session: Session) -> None:
         assert s.blocked({("main", "q", "z"): 5}) == s.blocked({}) == []
         some = s.blocked({("main", "p", "b"): 3, ("main", "p", "a"): 2, ("b", "q", "z"): 1, ("main", "p", "none"): 1})
         assert [row.run_no for row in some] == [1, 3, 2, 5]
+        every = s.blocked({("main", "p", "a"): 3, ("main", "p", "b"): 1})
+        keys = [("main", "p", "b"), ("main", "p", "a"), ("main", "p", "none")]
+        assert s.blocked_besides(keys, every[1:]) == [("main", "p", "a")]
+        assert s.blocked_besides(keys, every) == s.blocked_besides([], []) == []
+        assert s.blocked_besides(keys, []) == keys[:2]
 
 
 def test_messages_come_in_the_order_they_were_sent(session: Session) -> None:
     sent = [Message(0, "main", to, 9, 1, "cancel", f"k{i}", NOW, "{}") for i, to in enumerate((5, 4, 5))]
     fill(session, *sent)
     with loading(session) as s:
-        found = s.messages(10)
+        found, left_out = s.messages(10)
         assert [row.key for row in found] == ["k0", "k1", "k2"]
         assert all(before.no < after.no for before, after in pairwise(found))
-        assert len(s.messages(2)) == 2
+        assert not left_out
+        assert len(s.messages(2)[0]) == 2
     with writing(session) as unit:
         unit.delivered.append(found[1].no)
     with loading(session) as s:
-        assert [row.key for row in s.messages(10)] == ["k0", "k2"]
+        assert [row.key for row in s.messages(10)[0]] == ["k0", "k2"]
 
 
 def test_retention_finds_the_oldest_and_only_what_may_go(session: Session) -> None:

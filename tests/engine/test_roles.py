@@ -228,31 +228,30 @@ def test_the_promoter_looks_at_everything_now_and_then_however_many_hints_come()
 def test_the_promoter_comes_again_soon_for_keys_whose_runs_others_have() -> None:
     async def main() -> None:
         key, other = ("main", "p", "k"), ("main", "p", "other")
-        desk = Desk(c.Worked(0), c.Worked(0, soon=True), Unavailable("away"), c.Worked(1))
+        desk = Desk(c.Worked(0), c.Worked(1, left=(key,)), Unavailable("away"), c.Worked(1))
         promoter = Promoter(desk, wait_s=60)
         promoter.start()
         await desk.have(1)
-        promoter.freed([key])
+        promoter.freed([key, ("main", "p", "done")])
         await desk.have(3)
         promoter.freed([other])
         await desk.have(4)
         await promoter.stop()
         promotions = [set(command.keys) for command in desk.sent if isinstance(command, c.Promote)]
-        assert promotions == [set(), {key}, {key}, {key, other}]
+        assert promotions == [set(), {key, ("main", "p", "done")}, {key}, {key, other}]
 
     asyncio.run(main())
 
 
-def test_the_promoter_looks_again_at_the_same_place_where_others_have_runs() -> None:
+def test_the_promoter_comes_again_soon_for_what_a_look_left_and_the_look_goes_on() -> None:
     async def main() -> None:
-        last = ("main", "p", "k")
-        desk = Desk(c.Worked(0, after=last, soon=True), c.Worked(0, after=last), c.Worked(0))
-        promoter = Promoter(desk, wait_s=0.05)
-        promoter.start()
-        await desk.have(3)
-        await promoter.stop()
-        afters = [command.after for command in desk.sent if isinstance(command, c.Promote)]
-        assert afters[:3] == [("", "", ""), ("", "", ""), last]
+        left, last = ("main", "p", "a"), ("main", "p", "k")
+        desk = Desk(c.Worked(0, left=(left,), after=last), *(c.Worked(0, left=(left,)) for _ in range(4)), c.Worked(1))
+        promoter = Promoter(desk, wait_s=60)
+        waits = [await promoter.work() for _ in range(7)]
+        promotions = [command.keys for command in desk.sent if isinstance(command, c.Promote)]
+        assert promotions == [(), *[(left,)] * 5]
+        assert waits == [SOON_S, 2 * SOON_S, 4 * SOON_S, 8 * SOON_S, 16 * SOON_S, 60, 60]
 
     asyncio.run(main())
 

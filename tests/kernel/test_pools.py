@@ -131,6 +131,16 @@ def test_a_clock_that_is_put_back_stops_no_rate(bench: Bench) -> None:
     assert ids(bench.claim()) == ["b"]
 
 
+def test_a_start_that_leases_follows_a_clock_that_is_put_back(bench: Bench) -> None:
+    pool(bench, rate=1, rate_ms=1_000)
+    starts(bench, "a")
+    assert ids(bench.claim()) == ["a"]
+    bench.clock.tick(-600_000)
+    assert bench.do(c.StartRun("b", "wf", pool="p", claim_for=c.ClaimFor("w", 60_000, "s"))).claim is None
+    bench.clock.tick(1_000)
+    assert ids(bench.claim()) == ["b"]
+
+
 def test_a_time_that_is_a_little_behind_gives_no_more_than_the_rate(bench: Bench) -> None:
     """A lane that waited for the pool has an older time than the one that had it."""
     pool(bench, rate=1, rate_ms=6_000)

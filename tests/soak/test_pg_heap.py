@@ -20,7 +20,7 @@ from tests.support.heap import pile
 from tests.support.stores import migrated
 
 SMALL, FULL, FULL_S = 2_000, 100_000, 600
-#: So many rounds move aside no more than the small heap has (`LOOKED_AT`).
+#: So many rounds move aside no more than the small heap has (`MOVED_ASIDE`).
 ROUNDS = 8
 WAIT_S = 20.0
 #: How many blocks more it may be: the indexes of a large heap are a level higher.

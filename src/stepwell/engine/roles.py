@@ -121,8 +121,8 @@ class Promoter(Role):
         soon = bool(self._freed) and await self._promote()
         if monotonic() - self._all_at >= self.wait_s:
             worked = await self._submit(c.Promote(after=self._after))
-            if worked.soon:
-                return self._again(True)  # at the same place
+            self._freed.update(worked.left)
+            soon = soon or bool(worked.left)
             self._all_at, self._after = monotonic(), worked.after or ("", "", "")
         return self._again(soon)
 
@@ -130,8 +130,7 @@ class Promoter(Role):
         """Promotes those of the freed keys; true if some have to come again, since others have their runs just now."""
         keys, self._freed = self._freed, set()
         try:
-            if not (await self._submit(c.Promote(tuple(keys)))).soon:
-                keys = set()
+            keys = set((await self._submit(c.Promote(tuple(keys)))).left)
         finally:
             self._freed |= keys
         return bool(keys)

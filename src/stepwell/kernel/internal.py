@@ -202,7 +202,7 @@ def promote(unit: Unit, command: Promote, now: int) -> Worked:
         order = task.order
         move(unit, key, "ready", now).order = order
         moved += 1
-    return Worked(moved, soon=unit.work.blocked_left, after=unit.work.promoted_to)
+    return Worked(moved, left=unit.work.blocked_left, after=unit.work.promoted_to)
 
 
 def prune(unit: Unit, command: Prune, now: int) -> Worked:

@@ -10,7 +10,7 @@ import msgspec
 from stepwell.kernel import check
 from stepwell.kernel.holds import hold
 from stepwell.kernel.journal import append
-from stepwell.kernel.tasks import move, outlived, slot, take
+from stepwell.kernel.tasks import follow_clock, move, outlived, slot, take
 from stepwell.kernel.unit import Reading, TaskKey, Unit, claim_signature
 from stepwell.model import errors
 from stepwell.model.commands import Beat, Beats, Claim, Claimed, Done, Lease, Leased, Sync, Synced
@@ -42,6 +42,7 @@ def claim(unit: Unit, command: Claim, now: int) -> Claimed:
         if outlived(unit, task_key, now):
             claimed.more = True
             continue
+        follow_clock(unit, task, now)
         verdict = slot(unit, task, now)
         if verdict == "free":
             leased = grant(

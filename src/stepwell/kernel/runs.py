@@ -6,7 +6,7 @@ from stepwell.kernel import check
 from stepwell.kernel.callbacks import call_back, check_callback
 from stepwell.kernel.journal import append
 from stepwell.kernel.leases import grant, leased_by
-from stepwell.kernel.tasks import check_place, check_retry, move, slot
+from stepwell.kernel.tasks import check_place, check_retry, follow_clock, move, slot
 from stepwell.kernel.unit import Unit
 from stepwell.model import errors
 from stepwell.model.commands import RunState, Started, StartRun
@@ -88,10 +88,12 @@ def start_run(unit: Unit, command: StartRun, now: int) -> Started:
     task = unit.tasks.rows[(run.no, run.turn)]
     started = Started(run.no, run.id, created=True)
     fused = command.claim_for
-    if fused is not None and not ahead and task.state == "ready" and slot(unit, task, now) == "free":
-        unit.ready_ahead.put((command.scope, command.pool), False)
-        key = (run.no, run.turn)
-        started.claim = grant(unit, key, fused.worker, fused.lease_ms, fused.secret, command.version, now)
+    if fused is not None and not ahead and task.state == "ready":
+        follow_clock(unit, task, now)
+        if slot(unit, task, now) == "free":
+            unit.ready_ahead.put((command.scope, command.pool), False)
+            key = (run.no, run.turn)
+            started.claim = grant(unit, key, fused.worker, fused.lease_ms, fused.secret, command.version, now)
     return started
 
 

@@ -70,8 +70,7 @@ def place(task: Task) -> Place:
 def slot(unit: Unit, task: Task, now: int) -> str:
     """Whether the pool lets a ready task be leased: free, paused, new, full, key_full or rate.
 
-    A key is also full for what comes after one that is blocked: a slot that came free is for that one. A rate that was
-    last refilled later than now, as before a clock was put back, is refilled from now on.
+    A key is also full for what comes after one that is blocked: a slot that came free is for that one.
     """
     pool = unit.pools.get((task.scope, task.pool))
     if pool is None:
@@ -87,18 +86,21 @@ def slot(unit: Unit, task: Task, now: int) -> str:
         first = unit.first_blocked.get(slot_key)
         if (unit.used.get(slot_key) or 0) >= pool.key_limit or (first is not None and first < place(task)):
             return "key_full"
-    if (rate := pool.rate) is not None:
-        if is_ahead(pool, now):
-            pool = unit.pools.edit((task.scope, task.pool))
-            pool.refilled_at = now
-        if tokens(pool.tokens, rate, pool.rate_ms, now - pool.refilled_at) < 1:
-            return "rate"
+    if pool.rate is not None and tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at) < 1:
+        return "rate"
     return "free"
+
+
+def follow_clock(unit: Unit, task: Task, now: int) -> None:
+    """A pool that was refilled later than now, since the clock was put back, is refilled from now on."""
+    pool = unit.pools.get((task.scope, task.pool))
+    if pool is not None and is_ahead(pool, now):
+        unit.pools.edit((task.scope, task.pool)).refilled_at = now
 
 
 def is_ahead(pool: Pool, now: int) -> bool:
     """Whether the clock was put back since the pool was refilled."""
-    return pool.refilled_at > now + AHEAD_MS
+    return pool.rate is not None and pool.refilled_at > now + AHEAD_MS
 
 
 def free_slots(pool: Pool, used: int, now: int) -> float:
@@ -108,7 +110,7 @@ def free_slots(pool: Pool, used: int, now: int) -> float:
     left = inf if pool.limit is None else pool.limit - used
     if pool.rate is None:
         return left
-    if is_ahead(pool, now):  # one to look at: `slot` puts it right
+    if is_ahead(pool, now):  # one to look at: `follow_clock` puts it right
         return min(left, 1)
     return min(left, tokens(pool.tokens, pool.rate, pool.rate_ms, now - pool.refilled_at))
 

@@ -143,7 +143,8 @@ class Work(Struct, gc=False):
     messages: list[Message] = []
     left_out: bool = False  # there are messages for runs that another lane has
     blocked: list[TaskKey] = []
-    blocked_left: bool = False  # the same of blocked tasks that have a free slot
+    #: The (scope, pool, key) that have a free slot for a blocked task of a run that another lane has.
+    blocked_left: tuple[tuple[str, str, str], ...] = ()
     promoted_to: tuple[str, str, str] | None = None
     prune_runs: list[int] = []
     prune_events: list[tuple[str, str]] = []

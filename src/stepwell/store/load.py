@@ -28,7 +28,7 @@ T = TypeVar("T")
 DAY_MS = 86_400_000
 #: How many ready tasks of a pool with a limit for each key a claim looks at, if some are to be moved aside since their
 #: key is full: each costs a write, and meanwhile nobody else leases from the pool.
-LOOKED_AT = 50
+MOVED_ASIDE = 50
 PROMOTED = 1_000
 #: How many entries, requests or changes one commit deletes.
 PRUNED_ROWS = 20_000
@@ -324,8 +324,8 @@ def _group(task: Task) -> Group:
 def _front(session: Session, unit: Unit, group: Group, key_limit: int, most: int) -> list[Task]:
     """The first ready tasks of a group, whatever their keys: `most`, or a few if not all of these can be leased."""
     name, _, scope = group
-    tasks = session.ready({group: LOOKED_AT})
-    if len(tasks) < LOOKED_AT or most <= LOOKED_AT:
+    tasks = session.ready({group: MOVED_ASIDE})
+    if len(tasks) < MOVED_ASIDE or most <= MOVED_ASIDE:
         return tasks
     wanted = Counter(task.pool_key for task in tasks if task.pool_key is not None)
     _used(session, unit, [(scope, name, key) for key in wanted])
@@ -368,7 +368,7 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
             tasks += due
         elif kind is c.Deliver:
             names = () if unit.mutations is None or unit.calls.elsewhere else unit.mutations.names
-            work.messages, work.left_out = session.messages(limit, names), session.left_out
+            work.messages, work.left_out = session.messages(limit, names)
             runs |= {message.to_no for message in work.messages}
         elif kind is c.Prune:
             before = now - settings.event_retention_days * DAY_MS
@@ -428,7 +428,10 @@ def _blocked(session: Session, unit: Unit, keys: set[tuple[str, str, str]]) -> l
         if free > 0:
             wanted[slot] = min(free, PROMOTED)
     found = session.blocked(wanted) if wanted else []
-    unit.work.blocked, unit.work.blocked_left = _keys(found), bool(wanted) and session.left_out
+    counts = Counter((task.scope, task.pool, task.pool_key) for task in found)
+    short = [slot for slot, count in wanted.items() if counts[slot] < count]
+    unit.work.blocked = _keys(found)
+    unit.work.blocked_left = tuple(session.blocked_besides(short, found)) if short else ()
     return found
 
 

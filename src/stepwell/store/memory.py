@@ -215,11 +215,9 @@ class MemorySession:
         found = self._where(lambda task: task.state == "due" and (task.due_at or 0) <= now)
         return sorted(found, key=lambda task: (task.due_at or 0, task.run_no, task.k))[:limit]
 
-    left_out = False
-
-    def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
+    def messages(self, limit: int, functions: Collection[str] = ()) -> tuple[list[Message], bool]:
         found = (one for one in self._t.messages.values() if one.kind != "callback" or one.key in functions)
-        return sorted(found, key=lambda message: message.no)[:limit]
+        return sorted(found, key=lambda message: message.no)[:limit], False
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         keys = {
@@ -232,6 +230,14 @@ class MemorySession:
         found.sort(key=lambda task: (task.priority, task.order, task.run_no, task.k))
         of = {key: [task for task in found if (task.scope, task.pool, task.pool_key) == key] for key in wanted}
         return [task for key, limit in wanted.items() for task in of[key][:limit]]
+
+    def blocked_besides(
+        self, keys: Collection[tuple[str, str, str]], tasks: Collection[Task]
+    ) -> list[tuple[str, str, str]]:
+        these = {(task.run_no, task.k) for task in tasks}
+        others = self._where(lambda task: task.state == "blocked" and (task.run_no, task.k) not in these)
+        have = {(task.scope, task.pool, task.pool_key) for task in others}
+        return [key for key in keys if key in have]
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         found = [run for run in self._t.runs.values() if run.ended_at is not None and run.ended_at < before]

@@ -164,18 +164,22 @@ class Session(Protocol):
 
     def due(self, now: int, limit: int) -> list[Task]: ...
 
-    def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
-        """The oldest messages; of callbacks (kind callback, key function) those that call one of `functions`."""
+    def messages(self, limit: int, functions: Collection[str] = ()) -> tuple[list[Message], bool]:
+        """The oldest messages; of callbacks (kind callback, key function) those that call one of `functions`.
 
-    @property
-    def left_out(self) -> bool:
-        """Whether the last `messages` or `blocked` left some out, since another lane has their runs."""
+        And whether some were left out.
+        """
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         """The different (scope, pool, key) among blocked tasks that come after one, in order."""
 
     def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
         """The first blocked tasks of each (scope, pool, key) by (priority, order), so many of each."""
+
+    def blocked_besides(
+        self, keys: Collection[tuple[str, str, str]], tasks: Collection[Task]
+    ) -> list[tuple[str, str, str]]:
+        """Those of the (scope, pool, key) that have blocked tasks besides these, whoever has their runs."""
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         """Ended runs, oldest first, that ended before a time."""

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+from msgspec.structs import replace
 
 from stepwell.engine.clock import steady_s
 from stepwell.engine.engine import Engine
+from stepwell.engine.roles import Promoter
 from stepwell.kernel.calls import Call, Called
 from stepwell.kernel.decide import decide_inside
 from stepwell.kernel.fold import body_of
@@ -231,6 +233,39 @@ def test_a_slot_goes_to_a_run_that_another_lane_has_as_soon_as_it_is_free(store:
                     await hint.wait()
                     hint.clear()
             assert [task.run.id for task in tasks] == ["next"]
+
+    asyncio.run(main())
+
+
+def test_who_holds_a_run_holds_up_no_key_that_comes_later(bench: Bench, store: Store) -> None:
+    """Nobody said that the slots are free, so the promoter finds it, key after key; here a look is at one."""
+    bench.do(c.SetPool(Pool("main", "p", key_limit=1)))
+    for name in ("a1", "a2", "b1", "b2"):
+        bench.do(c.StartRun(name, "wf", pool="p", pool_key=name[0]))
+    leased = [task for _ in range(3) for task in bench.claim(limit=9)]
+    bench.all(*(c.Finish(task.lease, 1, c.Completed()) for task in leased))
+
+    def states() -> list[str]:
+        return [bench.task(name).state for name in ("a2", "b2")]
+
+    assert states() == ["blocked", "blocked"]
+
+    async def submit(command: c.Command) -> c.Worked:
+        assert isinstance(command, c.Promote)
+        worked: c.Worked = bench.do(replace(command, limit=1))
+        return worked
+
+    async def main() -> None:
+        promoter = Promoter(submit, wait_s=0.001)
+        with closing(store.session("other")) as other:
+            other.begin()
+            other.runs([bench.run("a2").no])
+            for _ in range(9):
+                await promoter.work()
+                await asyncio.sleep(0.001)
+            assert states() == ["blocked", "ready"]
+        await promoter.work()
+        assert states() == ["ready", "ready"]
 
     asyncio.run(main())
 

@@ -42,14 +42,18 @@ def test_work_that_another_lane_holds_is_left_out_and_not_waited_for(
     with loading(two) as s:
         assert [row.run_no for row in s.ready({("p", "", "main"): 1})] == [2], "the first that is free"
         assert [row.run_no for row in s.due(5, 9)] == [12]
-        assert [row.run_no for row in s.blocked({("main", "p", "k"): 1, ("main", "p", "l"): 1})] == [32]
-        assert ([row.key for row in s.messages(9)], s.left_out) == (["k2"], True)
+        free = s.blocked({("main", "p", "k"): 2, ("main", "p", "l"): 1})
+        assert [row.run_no for row in free] == [32]
+        assert s.blocked_besides([("main", "p", "k"), ("main", "p", "l")], free) == [("main", "p", "k")]
+        messages, left_out = s.messages(9)
+        assert ([row.key for row in messages], left_out) == (["k2"], True)
         assert [row.no for row in s.overdue(5, 0, 9)] == [22]
         assert [row.no for row in s.runs_by_no([1, 21])] == [1, 21], "to look at"
     one.abandon()
     with loading(two) as s:
         assert [row.run_no for row in s.ready({("p", "", "main"): 9})] == [1, 2, 3]
-        assert ([row.key for row in s.messages(9)], s.left_out) == (["k1", "k2"], False)
+        messages, left_out = s.messages(9)
+        assert ([row.key for row in messages], left_out) == (["k1", "k2"], False)
 
 
 def test_a_run_that_a_batch_names_is_waited_for_and_read_as_it_is_then(

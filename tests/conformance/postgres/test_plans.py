@@ -126,7 +126,7 @@ def test_no_statement_walks_through_an_index_for_rows_that_it_could_look_up(
         ("find/groups", "task_ready"),
         ("find/blocked", "task_blocked"),
         ("find/blocked_keys", "task_blocked"),
-        ("find/blocked_left", "task_blocked"),
+        ("find/blocked_besides", "task_blocked"),
         ("find/receivers", "message_plain"),
         ("find/due", "task_due"),
         ("find/expired", "task_leased"),
@@ -160,12 +160,22 @@ def test_it_is_the_index_of_keys_too_where_the_server_knows_of_few_tasks_that_ar
     assert set(re.findall(r"using (task_\w+)", steps)) == {"task_ready_key"}, steps
 
 
-@pytest.mark.parametrize("act", ["find/ready_keys", "find/ready_of_keys"])
-def test_it_is_the_index_of_keys_too_where_the_server_has_never_looked(store: PostgresStore, act: str) -> None:
-    pile(store, 0, 20_000, "big", "ready")
+@pytest.mark.parametrize(
+    ("act", "state", "index"),
+    [
+        ("find/ready_keys", "ready", "task_ready_key"),
+        ("find/ready_of_keys", "ready", "task_ready_key"),
+        ("find/blocked", "blocked", "task_blocked"),
+        ("find/leased_counts", "leased", "task_used"),
+    ],
+)
+def test_it_is_the_index_of_keys_too_where_the_server_has_never_looked(
+    store: PostgresStore, act: str, state: str, index: str
+) -> None:
+    pile(store, 0, 20_000, "big", state)
     with closing(store.connect()) as db:
         steps = plan(db, sql(act))
-    assert set(re.findall(r"using (task_\w+)", steps)) == {"task_ready_key"}, steps
+    assert set(re.findall(r"using (task_\w+)", steps)) == {index}, steps
 
 
 @pytest.mark.parametrize("act", ["advance_run", "update_run_status", "update_run", "update_task", "update_event"])

@@ -50,10 +50,12 @@ class Prune(Command):
 class Worked(Struct, gc=False):
     """How many rows an internal command handled, and whether its bound was reached.
 
-    `soon`: others have under their hands what there is more to do; it is free in a moment.
+    `soon`: others have under their hands what there is more to do; it is free in a moment. Promotions say it by `left`:
+    the (scope, pool, key) that have a free slot for such a run.
     """
 
     count: int
     more: bool = False
     soon: bool = False
+    left: tuple[tuple[str, str, str], ...] = ()
     after: tuple[str, str, str] | None = None  # of a promotion: where the rest begins

@@ -5,7 +5,6 @@ finds work for claims and roles, and takes what nobody has (skip locked). A task
 run, so a run's lock is the only one there is; what was found without it is read again with it.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -55,7 +54,6 @@ class PostgresSession:
         self._loaded: dict[int, Run] = {}
         self._found: dict[int, Any] = {}  # rows of runs whose tasks were found, locked as those are
         self._unit: Unit | None = None
-        self.left_out = False
         self._acts: list[Act] = []  # what is flushed and not sent yet
         self._brought = Brought()
         self._looked_to: dict[str, tuple[str, str, str]] = {}
@@ -317,7 +315,7 @@ class PostgresSession:
 
         return self._taken(fits, "find/due", now, limit)
 
-    def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
+    def messages(self, limit: int, functions: Collection[str] = ()) -> tuple[list[Message], bool]:
         """Those of runs that another lane has are left out, and make room for what is behind them."""
         names, busy = sorted(functions), list[int]()
         for _ in range(LOOKS):
@@ -326,9 +324,8 @@ class PostgresSession:
             busy += more
             if not more:
                 break
-        self.left_out = bool(busy)
         receivers = [number for number, free in found if free]
-        return [Message(*row) for row in self._all("find/messages", limit, names, receivers)]
+        return [Message(*row) for row in self._all("find/messages", limit, names, receivers)], bool(busy)
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         return self._all("find/blocked_keys", *after, limit)
@@ -336,16 +333,14 @@ class PostgresSession:
     def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
         scopes, pools, keys = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
         most = list(wanted.values())
-        found = self._taken(lambda task: task.state == "blocked", "find/blocked", scopes, pools, keys, most)
-        counts = Counter((task.scope, task.pool, task.pool_key) for task in found)
-        short = [key for key, count in wanted.items() if counts[key] < count]
-        self.left_out = bool(short) and self._more_blocked(short, found)
-        return found
+        return self._taken(lambda task: task.state == "blocked", "find/blocked", scopes, pools, keys, most)
 
-    def _more_blocked(self, keys: list[tuple[str, str, str]], found: list[Task]) -> bool:
-        scopes, pools, names = map(list, zip(*keys, strict=True))
-        numbers = numbers_of([(task.run_no, task.k) for task in found])
-        return bool(self._all("find/blocked_left", scopes, pools, names, numbers)[0][0])
+    def blocked_besides(
+        self, keys: Collection[tuple[str, str, str]], tasks: Collection[Task]
+    ) -> list[tuple[str, str, str]]:
+        scopes, pools, names = map(list, zip(*keys, strict=True)) if keys else ([], [], [])
+        numbers = numbers_of([(task.run_no, task.k) for task in tasks])
+        return self._all("find/blocked_besides", scopes, pools, names, numbers)
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         return self._kept([Run(*row) for row in self._all("find/prunable_runs", before, limit)])

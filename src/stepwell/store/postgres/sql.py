@@ -16,7 +16,7 @@ PLANNED_ONCE = frozenset(
         *(f"lane/{name}" for name in ("begin", "numbers")),
         *(f"load/{name}" for name in ("runs", "runs_and_named", "free_runs", "free_runs_and_named", "runs_by_no")),
         *(f"load/{name}" for name in ("tasks", "open_tasks", "pools", "requests")),
-        *(f"find/{name}" for name in ("groups", "ready", "ready_keys", "ready_of_keys", "leased_counts")),
+        *(f"find/{name}" for name in ("groups", "ready", "ready_keys", "ready_of_keys", "leased_counts", "blocked")),
         *(f"flush/{name}" for name in ("insert_run", "insert_task", "insert_entry", "insert_change", "insert_request")),
         *(f"flush/{name}" for name in ("insert_output", "insert_blob", "insert_message", "delete_message")),
         *(f"flush/{name}" for name in ("advance_run", "update_run_status", "update_run", "update_task")),

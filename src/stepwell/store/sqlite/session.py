@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
@@ -322,13 +323,11 @@ class SqliteSession:
     def due(self, now: int, limit: int) -> list[Task]:
         return [Task(*row) for row in self._all("find/due", now, limit)]
 
-    left_out = False
-
-    def messages(self, limit: int, functions: Collection[str] = ()) -> list[Message]:
+    def messages(self, limit: int, functions: Collection[str] = ()) -> tuple[list[Message], bool]:
         rows = self._all("find/messages", limit)
         if functions:
             rows += self._all("find/callbacks", _json(sorted(functions)).decode(), limit)
-        return sorted((Message(*row) for row in rows), key=lambda message: message.no)[:limit]
+        return sorted((Message(*row) for row in rows), key=lambda message: message.no)[:limit], False
 
     def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
         keys: list[tuple[str, str, str]] = []
@@ -340,6 +339,12 @@ class SqliteSession:
 
     def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
         return [Task(*row) for key, limit in wanted.items() for row in self._all("find/blocked", *key, limit)]
+
+    def blocked_besides(
+        self, keys: Collection[tuple[str, str, str]], tasks: Collection[Task]
+    ) -> list[tuple[str, str, str]]:
+        counts = Counter((task.scope, task.pool, task.pool_key) for task in tasks)
+        return [key for key in keys if len(self._all("find/blocked", *key, counts[key] + 1)) > counts[key]]
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:
         return [Run(*row) for row in self._all("find/prunable_runs", before, limit)]
