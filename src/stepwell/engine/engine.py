@@ -142,20 +142,15 @@ class Engine(AbstractAsyncContextManager["Engine"]):
 
     def _start_roles(self) -> None:
         poll_s = self.settings.poll_ms / 1_000
-        self._timekeeper = Timekeeper(
-            self.submit, lambda: self.read(lambda reader: reader.next_due()), self.clock_ms, wait_s=poll_s
-        )
+        next_due = partial(self.read, lambda reader: reader.next_due(), snapshot=False)
+        self._timekeeper = Timekeeper(self.submit, next_due, self.clock_ms, wait_s=poll_s)
         self._deliver = [Repeater("delivery", self.submit, c.Deliver(), wait_s=poll_s)]
         if self.lanes.calls is not None:
             call = partial(self._ask, self.lanes.calls.submit)
             self._deliver.append(Repeater("callbacks", call, c.Deliver(CALLBACKS), wait_s=poll_s))
         self._promoter = Promoter(self.submit, wait_s=poll_s)
-        watcher = Watcher(
-            self.store.version,
-            lambda: self.read(lambda reader: reader.others(self.lanes.names)),
-            self._hint_all,
-            wait_s=min(WATCH_S, poll_s),
-        )
+        others = partial(self.read, lambda reader: reader.others(self.lanes.names), snapshot=False)
+        watcher = Watcher(self.store.version, others, self._hint_all, wait_s=min(WATCH_S, poll_s))
         self._roles = [
             self._timekeeper,
             *self._deliver,
@@ -291,7 +286,9 @@ class Engine(AbstractAsyncContextManager["Engine"]):
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def read(self, query: Callable[[Reader], T], *, snapshot: bool = True) -> T:
-        """Runs a query on a reading connection, on a thread; all of it sees one snapshot, unless it is a long one."""
+        """Runs a query on a reading connection, on a thread. All of it sees one snapshot, which may be left out for a
+        single question, and has to be for a long look.
+        """
         refuse_inside()
         if not self._reads:
             raise self._unreadable()
