@@ -9,6 +9,7 @@ import pytest
 
 from stepwell.functions.contexts import MutationContext, QueryContext
 from stepwell.functions.define import Query
+from stepwell.functions.errors import StepError
 from stepwell.functions.queries import AppQueries
 from stepwell.model import commands as c
 from stepwell.model import errors
@@ -208,9 +209,9 @@ def test_a_query_only_reads(counter: Counter) -> None:
     with counter.bench.reader() as reader:
         for sql in writes:
             said[0] = sql
-            with pytest.raises(errors.StepwellError) as refused, reader.snapshot():
+            with pytest.raises(StepError) as refused, reader.snapshot():
                 queries.call(reader, made.path, "{}")
-            assert refused.value.code == "not_allowed", sql
+            assert refused.value.type == "NotAllowed", sql
         said[0] = "select 1 as a"
         with reader.snapshot():
             assert queries.call(reader, made.path, "{}") == "null"

@@ -1,5 +1,6 @@
 """Queries: one snapshot, read only, under the same guard."""
 
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from stepwell.functions.contexts import QueryContext
 from stepwell.functions.define import Query
+from stepwell.functions.errors import StepError
 from stepwell.functions.queries import AppQueries
 from stepwell.model import errors
 from tests.functions import shop as bad
@@ -58,15 +60,35 @@ WRITES = {
     "sql", [*STATEMENTS.values(), *WRITES.values()], ids=[*STATEMENTS, *(f"write {one}" for one in WRITES)]
 )
 def test_a_query_only_reads(counter: Counter, queries: AppQueries, sql: str) -> None:
-    with pytest.raises(errors.StepwellError) as refused:
+    with pytest.raises(StepError) as refused:
         ask(counter, queries, define(counter, lambda ctx: ctx.db.all(sql)))
-    assert refused.value.code == "not_allowed"
+    assert refused.value.type == "NotAllowed"
     assert ask(counter, queries, "shop:amounts") == []
 
 
 @pytest.mark.parametrize("body", [*IO, bad.spins, bad.spins_in_sql], ids=lambda one: one.__name__)
 def test_a_query_does_no_io_and_takes_no_time(counter: Counter, queries: AppQueries, body: Any) -> None:
-    with pytest.raises((errors.Timeout, errors.StepwellError)) as refused:
+    with pytest.raises(StepError) as refused:
         ask(counter, queries, define(counter, body))
-    assert refused.value.code in ("timeout", "not_allowed")
+    assert refused.value.type in ("Timeout", "NotAllowed")
     assert ask(counter, queries, "shop:amounts") == []
+
+
+def busy() -> sqlite3.Error:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
+def test_what_a_query_raises_is_not_taken_for_the_stores_trouble(counter: Counter, queries: AppQueries) -> None:
+    own: list[BaseException] = [errors.Unavailable("x"), errors.UnknownFunction("x"), busy(), SystemExit("x")]
+
+    def raises(ctx: QueryContext) -> None:
+        raise own[-1]
+
+    path = define(counter, raises)
+    while own:
+        with pytest.raises(StepError) as failed:
+            ask(counter, queries, path)
+        assert failed.value.type == type(own.pop()).__name__
+        assert "raises" in failed.value.traceback

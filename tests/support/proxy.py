@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -58,9 +59,45 @@ class Proxy:
             self.left.set()
 
 
+class TcpProxy(Proxy):
+    """On a port of this machine. `url`: the same database behind it."""
+
+    def __init__(self, url: str) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = _through(url, listener.getsockname()[1])
+        super().__init__(url, listener)
+
+
+class Slow(TcpProxy):
+    """It takes connections, and from a word on passes nothing until it is `free`."""
+
+    def __init__(self, url: str, word: bytes) -> None:
+        self._word = word
+        self.held, self.free = threading.Event(), threading.Event()
+        super().__init__(url)
+
+    def close(self) -> None:
+        self.free.set()
+        super().close()
+
+    def passes(self, data: bytes, other: socket.socket, asks: bool) -> bool:
+        if asks and self._word in data:
+            self.held.set()
+            self.free.wait()
+        return super().passes(data, other, asks)
+
+
 def behind(url: str, **there: str | int) -> str:
     """The address of the same database at another host or port."""
     return make_conninfo("", **{**conninfo_to_dict(url), **there})
+
+
+def _through(url: str, port: int) -> str:
+    """The same URL, with another end of the line."""
+    parts = urlsplit(url)
+    options = {name: value for name, value in parse_qsl(parts.query) if name != "host"} | {"sslmode": "disable"}
+    who = parts.netloc.rpartition("@")[0]
+    return f"postgresql://{who}@127.0.0.1:{port}{parts.path}?{urlencode(options, quote_via=quote)}"
 
 
 def _shut(end: socket.socket) -> None:

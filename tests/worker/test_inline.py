@@ -258,8 +258,9 @@ async def test_an_event_is_matched_once_the_store_is_there(tmp_path: Path) -> No
 
 
 @on_a_loop
-async def test_a_query_is_answered_once_the_store_is_there(tmp_path: Path) -> None:
+async def test_a_query_is_answered_once_the_store_is_there(caplog: pytest.LogCaptureFixture) -> None:
     """A workflow does not fail since its database restarts; what the query itself raises is its outcome."""
+    caplog.set_level("WARNING", "stepwell.worker")
 
     class Away:
         """The first answers are that the store is away."""
@@ -280,11 +281,44 @@ async def test_a_query_is_answered_once_the_store_is_there(tmp_path: Path) -> No
 
     outcomes: asyncio.Queue[Any] = asyncio.Queue()
     there, fails = Away("there"), Away(StepError("its own"))
+    query = Query[Any, Any]("tests", name)
     for calls in (there, fails):
-        work = Work("k", "query", name, (), {}, Query("tests", name).signature)
+        work = Work("k", "query", query, (), {}, query.signature)
         Inline(Threads(1), calls).run(
             Run(1, "main", "r"), work, False, lambda key, outcome: outcomes.put_nowait(outcome)
         )
     told = [await outcomes.get(), await outcomes.get()]
     assert {str(one.error) if isinstance(one, Failed) else one.text for one in told} == {'"there"', "its own"}
     assert (there.asked, fails.asked) == (3, 3)
+    said = [one.getMessage() for one in caplog.records]
+    assert said == ["k of run r is asked again until the store answers: the store is away"] * 2, "once by each"
+
+
+@on_a_loop
+async def test_a_store_that_stays_away_is_told_of_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each function, however many runs ask it; and again after a while."""
+    caplog.set_level("WARNING", "stepwell.worker")
+    asked: list[str] = []
+
+    async def match(run: Run, key: str, event: Any, changed: bool) -> Any:
+        asked.append(run.id)
+        if len(asked) <= 4:
+            raise Unavailable("the store is away")
+        return "matched"
+
+    async def matched(inline: Inline, *runs: str) -> list[str]:
+        caplog.clear()
+        asked.clear()
+        outcomes: asyncio.Queue[Any] = asyncio.Queue()
+        for run in runs:
+            work = Work(f"of {run}", "match", None, ("an event",), {}, None)
+            inline.run(Run(1, "main", run), work, True, lambda key, outcome: outcomes.put_nowait(outcome))
+        for _ in runs:
+            await outcomes.get()
+        return [one.getMessage().partition(" is asked")[0] for one in caplog.records]
+
+    assert await matched(Inline(Threads(1), NoCalls(), match), "r1", "r2", "r3") == ["of r1 of run r1"]
+    monkeypatch.setattr("stepwell.worker.inline.SAID_EVERY_S", 0.0)
+    assert await matched(Inline(Threads(1), NoCalls(), match), "r1") == ["of r1 of run r1"] * 4

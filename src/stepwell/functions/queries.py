@@ -5,6 +5,7 @@ import logging
 from stepwell.functions.contexts import QueryContext
 from stepwell.functions.database import Database
 from stepwell.functions.define import Principal, Query
+from stepwell.functions.failures import failure_json, step_error
 from stepwell.functions.guard import Guard, Watched
 from stepwell.functions.registry import Registry
 from stepwell.kernel import check
@@ -27,7 +28,10 @@ class AppQueries:
         self.guard.close()
 
     def call(self, reader: Reader, path: str, args: str, *, principal: Principal | None = None) -> str:
-        """The result as JSON, of arguments as a JSON object of names. Raises what the query raises."""
+        """The result as JSON, of arguments as a JSON object of names.
+
+        Raises `StepError` with what the query raised, whatever that was: `Unavailable` is the store's, nobody else's.
+        """
         function = self._registry.get(path)
         if not isinstance(function, Query):
             raise UnknownFunction(f"{path} is no query", function=path)
@@ -50,3 +54,5 @@ class AppQueries:
             return self.guard.run(path, work, tables)
         except Away as away:
             raise Unavailable(f"the store cannot be read: {away}") from away
+        except BaseException as error:
+            raise step_error(failure_json(error)) from None

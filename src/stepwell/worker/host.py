@@ -13,7 +13,7 @@ from stepwell.flows.backend import FlowBackend
 from stepwell.flows.workflows import AppWorkflows
 from stepwell.functions import values
 from stepwell.functions.define import Event, Function, Pool, Workflow
-from stepwell.functions.failures import failure_json, step_error
+from stepwell.functions.failures import step_error
 from stepwell.functions.messages import need_event
 from stepwell.functions.mutations import AppMutations
 from stepwell.functions.pools import NamedPools
@@ -22,7 +22,7 @@ from stepwell.kernel.calls import Call, Called
 from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
 from stepwell.model import rows
-from stepwell.model.errors import Invalid, MutationFailed, Outdated, StepwellError, Unavailable, UnknownFunction
+from stepwell.model.errors import Invalid, MutationFailed, Outdated, StepwellError, Unavailable
 from stepwell.model.settings import Settings
 from stepwell.store.port import Store
 from stepwell.worker.actions import ActionHandler
@@ -201,7 +201,7 @@ class Calls:
         self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, scope: str = "main", by: str = ""
     ) -> Any:
         """The result by its annotation. Raises `StepError` with what the function raised, `ArgumentError`,
-        `UnknownFunction`."""
+        `UnknownFunction`, and `Unavailable` where the store is away."""
         if not isinstance(fn, Function) or fn.kind not in ("mutation", "query"):
             raise Invalid(f"{fn!r:.80} is no mutation or query", hint="Those of the app are objects of its decorators.")
         text = fn.signature.bind(args, kwargs)
@@ -216,12 +216,7 @@ class Calls:
         return invoked.result
 
     async def _query(self, fn: Function[Any, Any], args: str, scope: str, by: str) -> str:
-        try:
-            return await self._engine.read(lambda reader: self._queries.call(reader, fn.path, args))
-        except (Unavailable, UnknownFunction):
-            raise
-        except Exception as error:
-            raise step_error(failure_json(error)) from None
+        return await self._engine.read(lambda reader: self._queries.call(reader, fn.path, args))
 
 
 def _matching(flows: FlowBackend) -> Callable[[rows.Run, str, Any, bool], Any]:

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextvars
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from stepwell.engine.clock import steady_s
 from stepwell.functions.errors import StepTimeout
 from stepwell.model import commands as c
 from stepwell.model.errors import Internal, StepwellError, Unavailable
@@ -18,7 +20,11 @@ from stepwell.worker.threads import Threads
 from stepwell.workflow.context import CURRENT_STEP
 from stepwell.workflow.turn import Done, Failed, Matched, Work
 
+log = logging.getLogger("stepwell.worker")
+
 T = TypeVar("T")
+#: How often it is said that what asks the same function still waits for the store.
+SAID_EVERY_S = 60.0
 #: Matches an event that the step of a run sends, on the present flows: (run, key, event, whether they have changed).
 Match = Callable[[Run, str, Any, bool], Awaitable[c.Emission]]
 Outcome = Done | Failed | Matched
@@ -35,6 +41,7 @@ class Inline:
     def __init__(self, threads: Threads, calling: Calling, match: Match = no_flows, *, grace_s: float = 5.0) -> None:
         self._threads, self._calling, self._match, self._grace_s = threads, calling, match, grace_s
         self._context = contextvars.copy_context()
+        self._said_at: dict[str, float] = {}  # by the path of the query; at most as many as an app has
 
     def run(self, run: Run, work: Work, again: bool, worked: Callable[[str, Outcome], None]) -> Attempt:
         """Begins it, and calls `worked` with its key and outcome, unless it was told to stop.
@@ -55,23 +62,32 @@ class Inline:
         )
 
     def _call(self, run: Run, work: Work, again: bool) -> tuple[Callable[[], Any], bool]:
+        ask: Callable[[], Awaitable[Any]]
         if work.kind == "match":
-            return partial(_once_there, partial(self._match, run, work.key, work.args[0], again)), False
-        if work.kind == "query":
-            query = partial(self._calling.call, work.fn, work.args, work.kwargs, scope=run.scope, by=run.id)
-            return partial(_once_there, query), False
-        return partial(work.fn, *work.args, **work.kwargs), not is_async(work.fn)
+            ask = partial(self._match, run, work.key, work.args[0], again)
+        elif work.kind == "query":
+            ask = partial(self._calling.call, work.fn, work.args, work.kwargs, scope=run.scope, by=run.id)
+        else:
+            return partial(work.fn, *work.args, **work.kwargs), not is_async(work.fn)
+        return partial(self._once_there, run, work, ask), False
 
+    async def _once_there(self, run: Run, work: Work, ask: Callable[[], Awaitable[T]]) -> T:
+        """A store that is away is no outcome of an event or a query: asked until it answers, or the lease is over."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await ask()
+            except Unavailable as away:
+                self._say(run, work, away)
+                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads retries, no secret
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
-async def _once_there(ask: Callable[[], Awaitable[T]]) -> T:
-    """A store that is away is no outcome of an event or a query: asked again until it answers, or the lease is over."""
-    pause_s = FIRST_PAUSE_S
-    while True:
-        try:
-            return await ask()
-        except Unavailable:
-            await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads retries, no secret
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+    def _say(self, run: Run, work: Work, away: Unavailable) -> None:
+        """Now and then, why a run does not move; not for each of a thousand that ask the same."""
+        what, now = getattr(work.fn, "path", work.kind), steady_s()
+        if now >= self._said_at.get(what, 0.0):
+            self._said_at[what] = now + SAID_EVERY_S
+            log.warning("%s of run %s is asked again until the store answers: %s", work.key, run.id, away)
 
 
 def _ended(work: Work, worked: Callable[[str, Outcome], None], value: Any, error: BaseException | None) -> None:

@@ -1,8 +1,6 @@
 """Who closes does not wait for a server that has stopped to answer, also while a connection is being opened."""
 
 import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -14,32 +12,11 @@ import pytest
 from stepwell.engine.engine import Engine
 from stepwell.store.postgres.store import PostgresStore
 from tests.support import postgres
-from tests.support.proxy import Proxy, behind
+from tests.support.proxy import Slow
 
 #: What comes first on a connection, and what comes first when it is open.
 STARTS, SETS = b"user\0", b"plan_cache_mode"
 SOON_S = 3
-
-
-class Slow(Proxy):
-    """On TCP. It takes connections, and from a word on passes nothing until it is `free`."""
-
-    def __init__(self, url: str, word: bytes) -> None:
-        self._word = word
-        self.held, self.free = threading.Event(), threading.Event()
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = listener.getsockname()[1]
-        super().__init__(url, listener)
-
-    def close(self) -> None:
-        self.free.set()
-        super().close()
-
-    def passes(self, data: bytes, other: socket.socket, asks: bool) -> bool:
-        if asks and self._word in data:
-            self.held.set()
-            self.free.wait()
-        return super().passes(data, other, asks)
 
 
 @contextmanager
@@ -47,7 +24,7 @@ def far_away(folder: Path, word: bytes) -> Iterator[tuple[Slow, PostgresStore]]:
     """A slow server, and the store behind it."""
     url = postgres.address(folder)
     with closing(Slow(url, word)) as slow:
-        yield slow, PostgresStore(behind(url, host="127.0.0.1", port=slow.port, sslmode="disable"))
+        yield slow, PostgresStore(slow.url)
 
 
 @pytest.mark.parametrize("word", [STARTS, SETS], ids=["starting", "open"])
