@@ -188,15 +188,16 @@ def offences(path: Path, settings: Settings = SETTINGS) -> list[Any]:
     return found
 
 
-def journal(path: Path, run_no: int) -> list[Entry]:
-    """All entries of a run."""
+def journal(path: Path, run: int | str) -> list[Entry]:
+    """All entries of a run, by its number or its id: two lanes give out numbers in no order."""
     with closing(durable(path).reader()) as reader:
-        return reader.entries(run_no, limit=1_000_000)
+        found = reader.run("main", run) if isinstance(run, str) else reader.run_by_no(run)
+        return reader.entries(found.no, limit=1_000_000) if found else []
 
 
-def kinds(path: Path, run_no: int) -> list[str]:
+def kinds(path: Path, run: int | str) -> list[str]:
     """The kinds of all entries of a run."""
-    return [entry.kind for entry in journal(path, run_no)]
+    return [entry.kind for entry in journal(path, run)]
 
 
 def dump(path: Path, *, without: frozenset[str] = frozenset()) -> dict[str, list[Any]]:
