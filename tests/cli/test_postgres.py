@@ -15,6 +15,7 @@ from tests.cli.test_seed import Seed
 from tests.flows.originals import OriginalFile, fill
 from tests.server.support import OK, environ, stepwell
 from tests.support import durable_url
+from tests.support.proxy import Slow
 
 pytestmark = pytest.mark.stores("postgres")
 SECRET = "s3cret"
@@ -89,17 +90,26 @@ def test_an_address_that_cannot_be_opened_is_an_error_with_a_hint(shop: Shop, wr
         assert told in shop.refused(*verb, STEPWELL_DB=wrong)
 
 
+WORDS = {"_STEPWELL_COMPLETE": "zsh_complete", "COMP_WORDS": "stepwell pools pause ", "COMP_CWORD": "3"}
+
+
 def test_completion_waits_for_nobody(shop: Shop, url: str) -> None:
-    """Two seconds for a server, and two for an answer: a shell stands still meanwhile."""
+    """Two seconds for a server and an answer: a shell stands still meanwhile."""
     shop.ok("db", "migrate")
-    words = {"_STEPWELL_COMPLETE": "zsh_complete", "COMP_WORDS": "stepwell pools pause ", "COMP_CWORD": "3"}
     shop.ok("pools", "set", "slow", "--limit", "3")
-    assert "slow" in shop.call(**words).stdout
+    assert "slow" in shop.call(**WORDS).stdout
     with psycopg.connect(url) as db:
         db.execute("lock table pool in access exclusive mode")
         begun = time.monotonic()
-        assert "slow" not in shop.call(**words).stdout
+        assert "slow" not in shop.call(**WORDS).stdout
         assert time.monotonic() - begun < PATIENCE_S
+
+
+def test_completion_waits_for_no_server_that_took_the_connection_and_says_no_more(shop: Shop, url: str) -> None:
+    with closing(Slow(url, b"plan_cache_mode")) as slow:
+        completed = shop.call(**WORDS, STEPWELL_DB=slow.url)
+        assert slow.held.is_set()
+    assert (completed.returncode, completed.stdout.strip()) == (0, "")
 
 
 def test_who_only_looks_makes_no_tables(shop: Shop, url: str) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # every command imports this module, and seldom is anything c
 
 #: How many of the newest rows are offered.
 OFFERED = 50
-#: How long a server of PostgreSQL may take to be reached, and to answer.
+#: How long a server of PostgreSQL may take to be reached, and until it has answered, from the same moment.
 CONNECT_S, ANSWER_S = 2, 2.0
 #: Ids have colons, where bash would begin a new word; and spaces and quotes, which click's script does not quote.
 _BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
@@ -68,13 +68,13 @@ def _reading(ctx: click.Context) -> "Iterator[Reader]":
             yield reader
         return
     store = open_store(f"{place.url}{'&' if '?' in place.url else '?'}connect_timeout={CONNECT_S}", place.settings)
-    with contextlib.closing(store.reader()) as reader:
-        late = threading.Timer(ANSWER_S, store.cut)
-        late.start()
-        try:
+    late = threading.Timer(ANSWER_S, store.cut)  # opening asks the server, too
+    late.start()
+    try:
+        with contextlib.closing(store.reader()) as reader:
             yield reader
-        finally:
-            late.cancel()
+    finally:
+        late.cancel()
 
 
 def _read(look: "Callable[[Reader, str], Iterable[tuple[str, str]]]") -> Complete:
