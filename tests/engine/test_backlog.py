@@ -1,7 +1,9 @@
 """What a lane has to put off: the commands of a caller that name one run are decided in their order, wherever."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -11,11 +13,13 @@ import msgspec
 import psycopg
 import pytest
 
+from stepwell.engine.answers import Item, give
+from stepwell.engine.backlog import Backlog, Passage
 from stepwell.engine.engine import Engine
 from stepwell.functions.contexts import MutationContext
 from stepwell.functions.define import Completion
 from stepwell.functions.mutations import AppMutations
-from stepwell.kernel.calls import Busy
+from stepwell.kernel.calls import Busy, Postponed
 from stepwell.kernel.fold import body_of
 from stepwell.model import commands as c
 from stepwell.model.entries import SignalReceived
@@ -154,6 +158,25 @@ def test_a_run_that_becomes_free_between_the_halves_of_a_batch_is_for_who_came_f
         monkeypatch.setattr(bench.lane._session, "flush", flush)
         batch = [c.Signal("r", "s", "1"), c.StartRun("good", "wf"), c.StartRun("bad", "wf"), c.Signal("r", "s", "2")]
         assert [type(reply) for reply in bench.lane._run(batch)] == [Busy, c.Started, Invalid, Busy]
+
+
+def test_what_was_passed_on_is_not_remembered_as_busy() -> None:
+    """Not as long as something else waits, which may be for ever: else each such run would leave its name."""
+    passed: list[Item] = []
+    backlog = Backlog(Passage(lambda *item: passed.append(item)))
+    stuck = signal("stuck")
+    queue = deque([stuck, signal("r")])
+    backlog.settle([(item, Busy()) for item in backlog.take(queue, 9)])
+    replies = [(item, Busy() if item is stuck else Postponed()) for item in backlog.take(queue, 9)]
+    assert (len(replies), backlog.settle(replies), len(passed)) == (2, [], 1)
+    give([(passed.pop(), None)])
+    new = [signal("r"), signal("r")]
+    queue.extend(new)
+    assert backlog.take(queue, 9) == [stuck, *new], "a run that others have is tried by one"
+
+
+def signal(run_id: str) -> Item:
+    return c.Signal(run_id, "s"), Future(), None
 
 
 def told(ctx: MutationContext, completion: Completion) -> None:

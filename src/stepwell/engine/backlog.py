@@ -1,6 +1,7 @@
 """What a lane could not decide yet, in the order in which it came (source: KERNEL, multi-run rule).
 
-No command is decided before an older one that names the same run: it waits with that, or goes where that went.
+No command is decided before an older one that names the same run in the same way, by number or by scope and id: it
+waits with that, or goes where that went. Only a batch that has loaded a run knows that both ways lead to it.
 """
 
 from collections import deque
@@ -32,7 +33,7 @@ class Passage:
         return bool(self._under_way)
 
     def has(self, names: Names) -> bool:
-        """Whether something that names one of these runs is under way there."""
+        """Whether something that has one of these names is under way there."""
         return any(name in self._under_way for name in names)
 
     def take(self, item: Item, names: Names) -> None:
@@ -68,7 +69,7 @@ class Backlog:
         self._passage = passage
         self._waiting: list[Waiting] = []
         self._tried: dict[int, Waiting] = {}  # what is in the batch under way, by its answer
-        self._busy: set[int | tuple[str, str]] = set()  # runs that could not be had when they were last tried
+        self._busy: set[int | tuple[str, str]] = set()  # what waits for runs that could not be had when last tried
         self._last = 0
 
     def __len__(self) -> int:
@@ -128,7 +129,8 @@ class Backlog:
                 continue
             behind |= one.names
             self._waiting.append(one)
-        self._busy = self._busy | behind if self._waiting else set()
+        busy = self._busy | behind
+        self._busy = {name for one in self._waiting for name in one.names if name in busy}
         self._waiting.sort(key=attrgetter("no"))
         return answered
 

@@ -283,7 +283,7 @@ class Lane:
         return [Unavailable(f"gave up after {attempt + 1} tries: {why}", hint=AWAY_HINT) for _ in batch]
 
     def _in_halves(self, batch: Sequence[c.Command], behind: Names) -> list[Any]:
-        """The second one after the first, also where a run has become free between them."""
+        """The second one after the first, also where a run has become free between them, if both name it in one way."""
         half = len(batch) // 2
         first = self._run(batch[:half], behind)
         pairs = zip(batch[:half], first, strict=True)

@@ -1,7 +1,8 @@
 """The lanes of an engine, and which of them decides a command (source: DESIGN, PostgreSQL: commands routed by run).
 
 What names a run by its lease goes to the lane of its number, what names it by id to that of the id: so one caller's
-commands of either kind to one run keep their order. Whoever sends both kinds awaits the first before the second.
+commands to one run keep their order as long as all are of one of these kinds. Between the kinds, and beside a call of a
+mutation or an event that starts the run, there is none: whoever sends both awaits the first before the second.
 """
 
 import asyncio
