@@ -2,11 +2,14 @@
 
 import sqlite3
 from collections.abc import Iterator
+from time import sleep
+from types import FunctionType
 from typing import Any
 
 import msgspec
 import pytest
 
+from stepwell.functions import waits
 from stepwell.functions.contexts import QueryContext
 from stepwell.functions.define import Query
 from stepwell.functions.errors import StepError
@@ -70,8 +73,22 @@ def test_a_query_only_reads(counter: Counter, queries: AppQueries, sql: str) -> 
 def test_a_query_does_no_io_and_takes_no_time(counter: Counter, queries: AppQueries, body: Any) -> None:
     with pytest.raises(StepError) as refused:
         ask(counter, queries, define(counter, body))
-    assert refused.value.type in ("Timeout", "NotAllowed")
+    assert refused.value.type == ("Timeout" if body in (bad.spins, bad.spins_in_sql) else "NotAllowed")
     assert ask(counter, queries, "shop:amounts") == []
+
+
+def test_a_query_does_not_sleep_by_a_name_from_before(counter: Counter, queries: AppQueries) -> None:
+    """Also in an app without mutations."""
+
+    def naps(ctx: QueryContext) -> None:
+        sleep(1)
+
+    alone = FunctionType(naps.__code__, {"sleep": waits.kept()._sleep}, "naps")
+    alone.__annotations__ = naps.__annotations__
+    made: Query[Any, Any] = Query("alone", alone)
+    counter.shop.registry.register(made)
+    with pytest.raises(StepError, match="may not do I/O or wait"):
+        ask(counter, queries, made.path)
 
 
 def busy() -> sqlite3.Error:

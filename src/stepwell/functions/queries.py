@@ -2,6 +2,7 @@
 
 import logging
 
+from stepwell.functions import waits
 from stepwell.functions.contexts import QueryContext
 from stepwell.functions.database import Database
 from stepwell.functions.define import Principal, Query
@@ -23,6 +24,7 @@ class AppQueries:
     def __init__(self, registry: Registry, *, settings: Settings | None = None) -> None:
         self._registry, self._settings = registry, settings or Settings()
         self.guard = Guard(self._settings.mutation_limit_ms)
+        self._known = 0
 
     def close(self) -> None:
         self.guard.close()
@@ -32,6 +34,7 @@ class AppQueries:
 
         Raises `StepError` with what the query raised, whatever that was: `Unavailable` is the store's, nobody else's.
         """
+        self._guard_sleeps()
         function = self._registry.get(path)
         if not isinstance(function, Query):
             raise UnknownFunction(f"{path} is no query", function=path)
@@ -56,3 +59,11 @@ class AppQueries:
             raise Unavailable(f"the store cannot be read: {away}") from away
         except BaseException as error:
             raise step_error(failure_json(error)) from None
+
+    def _guard_sleeps(self) -> None:
+        """What came since the last call may have imported a sleep."""
+        size = len(self._registry)
+        if size != self._known:
+            for one in self._registry.of("query"):
+                waits.kept().swap(getattr(one.fn, "__globals__", {}))
+            self._known = size
