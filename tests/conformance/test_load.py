@@ -9,8 +9,9 @@ from stepwell.model import commands as c
 from stepwell.model.rows import Blob, Manifest, Message, Pool, Request
 from stepwell.model.settings import RANGES, Settings
 from stepwell.model.words import STATUSES, TASK_STATES
-from stepwell.store.load import MOVED_ASIDE, load
-from stepwell.store.port import Session, Store
+from stepwell.store.candidates import MOVED_ASIDE
+from stepwell.store.load import load
+from stepwell.store.port import Session, Share, Store
 
 from .filling import NOW, ODD, entry, event, fill, loading, look, run, task, writing
 
@@ -150,19 +151,30 @@ def test_the_first_ready_task_of_a_key_is_found_behind_any_number_of_others(sess
         task(200),
         task(201, 1, pool_key="b", requires="gpu"),
         task(202, 1, pool_key="z", scope="b"),
+        *(task(300 + no, 1, pool_key=key, state="leased") for no, key in enumerate(("b", "b", "big"))),
+        task(310, 1, pool_key="a", state="leased", scope="b"),
     )
     with loading(session) as s:
-        assert s.ready_keys(("p", "", "main")) == ["a", "b", "big", "c"]
-        assert (s.ready_keys(("p", "gpu", "main")), s.ready_keys(("q", "", "main"))) == (["b"], [])
-        found = s.ready_of_keys(("p", "", "main"), {"a": 1, "b": 5, "none": 1, "big": 2}, 9)
-        assert [row.run_no for row in found] == [1, 2, 103, 101]
-        assert [row.run_no for row in s.ready_of_keys(("p", "", "main"), {"a": 2, "c": 1}, 2)] == [103, 102]
+        of_main, of_gpu, of_none = ("p", "", "main"), ("p", "gpu", "main"), ("q", "", "main")
+        assert s.ready_keys([of_main, of_gpu, of_none]) == {
+            of_main: {"a": 0, "b": 2, "big": 1, "c": 0},
+            of_gpu: {"b": 2},
+            of_none: {},
+        }
+        assert s.ready_keys([]) == {}
+        no_first = {of_main: Share(0, {"a": 1, "b": 5, "none": 1, "big": 2}, 9)}
+        assert [row.run_no for row in s.ready_shares(no_first)] == [1, 2, 103, 101]
+        assert [row.run_no for row in s.ready_shares({of_main: Share(0, {"a": 2, "c": 1}, 2)})] == [103, 102]
+        both = {of_main: Share(2, {"big": 3, "c": 1}, 3), of_gpu: Share(2, {}, 9), of_none: Share(2, {"b": 1}, 9)}
+        assert sorted(row.run_no for row in s.ready_shares(both)) == [1, 2, 3, 200, 201]
+        assert s.ready_shares({}) == []
 
 
 def test_of_very_many_keys_each_look_takes_others_in_turn(session: Session) -> None:
     fill(session, *(task(no, 1, pool_key=f"k{no:04}") for no in range(1, 501)))
     with loading(session) as s:
-        looks = [s.ready_keys(("p", "", "main")) for _ in range(3)]
+        group = ("p", "", "main")
+        looks = [s.ready_keys([group])[group] for _ in range(3)]
         assert set().union(*looks) == {f"k{no:04}" for no in range(1, 501)}
         assert max(map(len, looks)) < 500 or looks[0] == looks[1]
 

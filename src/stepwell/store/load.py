@@ -6,29 +6,26 @@ which such a store takes what is free, and then what belongs to all of them.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from stepwell.kernel.again import KINDS, under_way
 from stepwell.kernel.dedup import dedup_key
 from stepwell.kernel.fold import body_of
 from stepwell.kernel.leases import claim_key, worth_writing
 from stepwell.kernel.needs import Need
-from stepwell.kernel.tasks import free_slots, place
-from stepwell.kernel.unit import PoolKey, Table, TaskKey, Unit, claim_signature
+from stepwell.kernel.tasks import place
+from stepwell.kernel.unit import PoolKey, Table, Unit
 from stepwell.model import commands as c
 from stepwell.model.entries import ChildStarted
 from stepwell.model.rows import Run, Task
-from stepwell.store.port import Ahead, Group, Session
+from stepwell.store.candidates import Look, candidates, count_used, keys_of, looks_of
+from stepwell.store.port import Ahead, Session
 
 T = TypeVar("T")
 DAY_MS = 86_400_000
-#: How many ready tasks of a pool with a limit for each key a claim looks at, if some are to be moved aside since their
-#: key is full: each costs a write, and meanwhile nobody else leases from the pool.
-MOVED_ASIDE = 50
 PROMOTED = 1_000
 #: How many entries, requests or changes one commit deletes.
 PRUNED_ROWS = 20_000
@@ -47,9 +44,9 @@ def load(session: Session, unit: Unit, need: Need, now: int, *, wait: bool = Fal
         _events(session, unit, need)
     if c.Promote in need.internal:
         _blocked_keys(session, unit, need)
-    looks = _looks(session, need)
+    looks = looks_of(session, need)
     _limits(session, unit, need, looks)
-    found += _candidates(session, unit, need, looks, now)
+    found += candidates(session, unit, need, looks, now)
     more: set[int] = set()
     if need.internal:
         tasks, more = _work(session, unit, need.internal, now)
@@ -242,114 +239,6 @@ def _requests(session: Session, unit: Unit, need: Need) -> set[int]:
     return runs
 
 
-class _Look(Struct, gc=False):
-    """Where the claims of one signature find their tasks: the (pool, requires, scope), and how many of each."""
-
-    signature: tuple[object, ...]
-    most: int
-    groups: list[Group]
-
-
-def _looks(session: Session, need: Need) -> list[_Look]:
-    wanted: dict[tuple[object, ...], tuple[c.Claim, int]] = {}
-    for claim in need.claims:
-        signature = claim_signature(claim)
-        limit = wanted[signature][1] if signature in wanted else 0
-        wanted[signature] = (claim, limit + claim.limit)
-    return [
-        _Look(signature, limit, [group for group in session.ready_groups(claim.pools) if _fits(claim, group)])
-        for signature, (claim, limit) in wanted.items()
-    ]
-
-
-def _candidates(session: Session, unit: Unit, need: Need, looks: list[_Look], now: int) -> list[Task]:
-    """What claims may lease. Who cannot be leased is not looked at, since whoever is looked at is locked."""
-    found: dict[TaskKey, Task] = {}
-    for look in looks:
-        most = min(look.most, unit.settings.claim_limit)
-        free = {group: slots for group in look.groups if (slots := _free(unit, need, group, most, now)) > 0}
-        keyed = {group: row.key_limit for group in free if (row := unit.pools.get((group[2], group[0])))}
-        tasks = _first(session, {group: free[group] for group in free if keyed.get(group) is None}, most)
-        for group, key_limit in keyed.items():
-            if key_limit is not None:
-                tasks += _front(session, unit, group, key_limit, free[group])
-                tasks += _behind(session, unit, group, key_limit, free[group])
-        found.update({(task.run_no, task.k): task for task in tasks})
-        unit.candidates[look.signature] = list(dict.fromkeys(_keys(tasks)))
-        if len(tasks) >= most:
-            unit.cut_off.add(look.signature)
-    return list(found.values())
-
-
-def _free(unit: Unit, need: Need, group: Group, most: int, now: int) -> int:
-    """How many tasks of a group this batch may lease, at most `most`, if all that it may end was of the same pool."""
-    pool = unit.pools.get((group[2], group[0]))
-    if pool is None or (pool.scope, pool.name) in need.limiting:
-        return most
-    used = unit.used.get((pool.scope, pool.name, None)) or 0
-    ends = len(need.tasks) + len(need.closing) + len(need.closing_ids)
-    return int(min(most, free_slots(pool, max(0, used - ends), now)))
-
-
-def _first(session: Session, free: dict[Group, int], most: int) -> list[Task]:
-    """The first tasks of all groups, at least `most` where so many are ready: each scope has the same share of a claim.
-
-    A group gives more where that is too few, and where it would be passed by another one of its scope; but no more than
-    it has `free` slots.
-    """
-    scopes = Counter(scope for _, _, scope in free)
-    share = -(-most // max(1, len(scopes)))
-    wanted = {group: min(-(-share // scopes[group[2]]), slots) for group, slots in free.items()}
-    found: dict[TaskKey, Task] = {}
-    while wanted:
-        tasks = session.ready(wanted)
-        found.update(((task.run_no, task.k), task) for task in tasks)
-        counts = Counter(map(_group, tasks))
-        last = {_group(task): task.priority for task in tasks}
-        lowest: dict[str, int] = {}
-        for task in found.values():
-            lowest[task.scope] = max(task.priority, lowest.get(task.scope, task.priority))
-        wanted = {
-            group: min(count * 4, free[group])
-            for group, count in wanted.items()
-            if count < free[group] and counts[group] >= count and (len(found) < most or last[group] < lowest[group[2]])
-        }
-    return list(found.values())
-
-
-def _group(task: Task) -> Group:
-    return task.pool, task.requires, task.scope
-
-
-def _front(session: Session, unit: Unit, group: Group, key_limit: int, most: int) -> list[Task]:
-    """The first ready tasks of a group, whatever their keys: `most`, or a few if not all of these can be leased."""
-    name, _, scope = group
-    tasks = session.ready({group: MOVED_ASIDE})
-    if len(tasks) < MOVED_ASIDE or most <= MOVED_ASIDE:
-        return tasks
-    wanted = Counter(task.pool_key for task in tasks if task.pool_key is not None)
-    _used(session, unit, [(scope, name, key) for key in wanted])
-    if any(count + (unit.used.get((scope, name, key)) or 0) > key_limit for key, count in wanted.items()):
-        return tasks
-    return session.ready({group: most})
-
-
-def _behind(session: Session, unit: Unit, group: Group, key_limit: int, most: int) -> list[Task]:
-    """Ready tasks of keys with a free slot, however many of full keys are before them."""
-    name, _, scope = group
-    keys = session.ready_keys(group)
-    _used(session, unit, [(scope, name, key) for key in keys])
-    free = {key: key_limit - (unit.used.get((scope, name, key)) or 0) for key in keys}
-    free = {key: slots for key, slots in free.items() if slots > 0}
-    return session.ready_of_keys(group, free, most) if free else []
-
-
-def _fits(claim: c.Claim, group: Group) -> bool:
-    """Whether a claim takes tasks of a (pool, requires, scope)."""
-    _, requires, scope = group
-    return claim.scope in (None, scope) and (claim.requires is None or requires in claim.requires)
-
-
 def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], now: int) -> tuple[list[Task], set[int]]:
     """What the store's indexes have for the internal commands of the batch."""
     tasks: list[Task] = []
@@ -359,12 +248,12 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
         if kind is c.Sweep:
             late, expired = session.late(now, limit), session.expired(now, limit)
             overdue = session.overdue(now, now - settings.cancel_grace_ms, limit)
-            work.late, work.expired, work.overdue = _keys(late), _keys(expired), [run.no for run in overdue]
+            work.late, work.expired, work.overdue = keys_of(late), keys_of(expired), [run.no for run in overdue]
             tasks += late + expired
             runs |= set(work.overdue)
         elif kind is c.Fire:
             due = session.due(now, limit)
-            work.due = _keys(due)
+            work.due = keys_of(due)
             tasks += due
         elif kind is c.Deliver:
             names = () if unit.mutations is None or unit.calls.elsewhere else unit.mutations.names
@@ -394,7 +283,7 @@ def _work(session: Session, unit: Unit, internal: dict[type[c.Command], int], no
 def _dead(session: Session, unit: Unit, need: Need) -> list[Task]:
     """What dead workers hold."""
     held = {worker: session.leased_by(worker, limit) for worker, limit in need.dead.items()}
-    unit.work.dead = {worker: _keys(tasks) for worker, tasks in held.items()}
+    unit.work.dead = {worker: keys_of(tasks) for worker, tasks in held.items()}
     return [task for tasks in held.values() for task in tasks]
 
 
@@ -430,13 +319,9 @@ def _blocked(session: Session, unit: Unit, keys: set[tuple[str, str, str]]) -> l
     found = session.blocked(wanted) if wanted else []
     counts = Counter((task.scope, task.pool, task.pool_key) for task in found)
     short = [slot for slot, count in wanted.items() if counts[slot] < count]
-    unit.work.blocked = _keys(found)
+    unit.work.blocked = keys_of(found)
     unit.work.blocked_left = tuple(session.blocked_besides(short, found)) if short else ()
     return found
-
-
-def _keys(tasks: list[Task]) -> list[TaskKey]:
-    return [(task.run_no, task.k) for task in tasks]
 
 
 def _events(session: Session, unit: Unit, need: Need) -> None:
@@ -450,7 +335,7 @@ def _events(session: Session, unit: Unit, need: Need) -> None:
         unit.manifests.seed((manifest.scope, manifest.name), manifest)
 
 
-def _limits(session: Session, unit: Unit, need: Need, looks: list[_Look]) -> None:
+def _limits(session: Session, unit: Unit, need: Need, looks: list[Look]) -> None:
     """The pools that tasks are leased from or promoted in, and how much of them is used.
 
     Nobody else has them until the commit, so they come all at once, and before anything that is only taken.
@@ -460,7 +345,10 @@ def _limits(session: Session, unit: Unit, need: Need, looks: list[_Look]) -> Non
     for pool in limited:
         unit.pools.seed((pool.scope, pool.name), pool)
     counted = need.limiting | {(one.scope, one.name) for one in limited if one.limit is not None}
-    _used(session, unit, [(*key, None) for key in counted])
+    keyed = {(one.scope, one.name) for one in limited if one.key_limit is not None}
+    slots: list[PoolKey] = [(scope, name, None) for scope, name in counted]
+    slots += [slot for slot in need.slots if slot[2] is not None and slot[:2] in keyed]
+    count_used(session, unit, slots)
     for scope, name, _ in need.slots:
         unit.ready_ahead.seed((scope, name), session.any_ready(scope, name))
 
@@ -470,13 +358,7 @@ def _keys_used(session: Session, unit: Unit, need: Need, found: list[Task]) -> N
     limited = {key for key, pool in unit.pools.rows.items() if pool.key_limit is not None} | need.limiting
     slots = need.slots | {(task.scope, task.pool, task.pool_key) for task in found} if limited else set()
     keyed = [(scope, name, key) for scope, name, key in slots if key is not None and (scope, name) in limited]
-    _used(session, unit, keyed)
+    count_used(session, unit, keyed)
     if keyed and (need.claims or need.slots):
         for task in session.blocked(dict.fromkeys(keyed, 1)):
             unit.first_blocked.seed((task.scope, task.pool, task.pool_key), place(task))
-
-
-def _used(session: Session, unit: Unit, slots: Sequence[PoolKey]) -> None:
-    slots = [slot for slot in slots if unit.used.get(slot) is None]
-    for slot, count in zip(slots, session.leased_counts(slots) if slots else (), strict=True):
-        unit.used.seed(slot, count)

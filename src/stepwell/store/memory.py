@@ -14,7 +14,7 @@ from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.memory_app import MemoryApp, MemoryTables
 from stepwell.store.memory_reader import MemoryReader
-from stepwell.store.port import NOTHING, Ahead, AppMigration, Group
+from stepwell.store.port import NOTHING, Ahead, AppMigration, Group, Key, Share
 from stepwell.store.tables import Tables, full_entry, full_event
 
 T = TypeVar("T")
@@ -164,16 +164,25 @@ class MemorySession:
         found = self._where(lambda task: task.state == "ready" and (task.pool, task.requires, task.scope) == group)
         return sorted(found, key=lambda task: (task.priority, task.order, task.run_no, task.k))
 
-    def ready_keys(self, group: Group) -> list[str]:
-        return sorted({task.pool_key for task in self._ready(group) if task.pool_key is not None})
+    def ready_keys(self, groups: Collection[Group]) -> dict[Group, dict[str, int]]:
+        return {group: self._keys_of(group) for group in groups}
 
-    def ready_of_keys(self, group: Group, free: Mapping[str, int], limit: int) -> list[Task]:
-        left, found = dict(free), []
-        for task in self._ready(group):
+    def _keys_of(self, group: Group) -> dict[str, int]:
+        pool, _, scope = group
+        keys = sorted({task.pool_key for task in self._ready(group) if task.pool_key is not None})
+        return dict(zip(keys, self.leased_counts([(scope, pool, key) for key in keys]), strict=True))
+
+    def ready_shares(self, shares: Mapping[Group, Share]) -> list[Task]:
+        return [task for group, share in shares.items() for task in self._share(self._ready(group), share)]
+
+    def _share(self, ready: list[Task], share: Share) -> list[Task]:
+        left, found = dict(share.free), list[Task]()
+        for task in ready:
             if task.pool_key is not None and left.get(task.pool_key, 0) > 0:
                 left[task.pool_key] -= 1
                 found.append(task)
-        return found[:limit]
+        first = ready[: share.first]
+        return first + [task for task in found[: share.most] if task not in first]
 
     def any_ready(self, scope: str, pool: str) -> bool:
         return any(
@@ -219,21 +228,19 @@ class MemorySession:
         found = (one for one in self._t.messages.values() if one.kind != "callback" or one.key in functions)
         return sorted(found, key=lambda message: message.no)[:limit], False
 
-    def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
+    def blocked_keys(self, after: Key, limit: int) -> list[Key]:
         keys = {
             (task.scope, task.pool, task.pool_key or "") for task in self._where(lambda task: task.state == "blocked")
         }
         return sorted(key for key in keys if key > after)[:limit]
 
-    def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
+    def blocked(self, wanted: Mapping[Key, int]) -> list[Task]:
         found = self._where(lambda task: task.state == "blocked")
         found.sort(key=lambda task: (task.priority, task.order, task.run_no, task.k))
         of = {key: [task for task in found if (task.scope, task.pool, task.pool_key) == key] for key in wanted}
         return [task for key, limit in wanted.items() for task in of[key][:limit]]
 
-    def blocked_besides(
-        self, keys: Collection[tuple[str, str, str]], tasks: Collection[Task]
-    ) -> list[tuple[str, str, str]]:
+    def blocked_besides(self, keys: Collection[Key], tasks: Collection[Task]) -> list[Key]:
         these = {(task.run_no, task.k) for task in tasks}
         others = self._where(lambda task: task.state == "blocked" and (task.run_no, task.k) not in these)
         have = {(task.scope, task.pool, task.pool_key) for task in others}

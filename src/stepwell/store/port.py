@@ -17,6 +17,20 @@ from stepwell.model.rows import Blob, Change, Entry, Event, Manifest, Message, O
 
 #: (pool, requires, scope) of ready tasks: what a claim tells apart.
 Group: TypeAlias = tuple[str, str, str]
+#: (scope, pool, key) of blocked tasks: what a promotion tells apart.
+Key: TypeAlias = tuple[str, str, str]
+
+
+class Share(Struct, frozen=True):
+    """What a claim may take of a group whose keys have a limit.
+
+    Its `first` tasks, whatever their keys; and, however many are before them, of each key as many as it has `free`
+    slots, but only `most` in all.
+    """
+
+    first: int
+    free: Mapping[str, int]
+    most: int
 
 
 class Retry(Exception):
@@ -137,11 +151,14 @@ class Session(Protocol):
     def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
         """The first ready tasks of each group by (priority, order), so many of each."""
 
-    def ready_keys(self, group: Group) -> list[str]:
-        """The different pool keys in a group; where there are very many, some of them, in turn."""
+    def ready_keys(self, groups: Collection[Group]) -> dict[Group, dict[str, int]]:
+        """The different pool keys in each group, and how many tasks of each are leased in the pool.
 
-    def ready_of_keys(self, group: Group, free: Mapping[str, int], limit: int) -> list[Task]:
-        """The first ready tasks of a group by (priority, order), of each key no more than it has free slots."""
+        Where there are very many, some of them, in turn.
+        """
+
+    def ready_shares(self, shares: Mapping[Group, Share]) -> list[Task]:
+        """The ready tasks of each share, each of its parts by (priority, order); what is in both comes once."""
 
     def any_ready(self, scope: str, pool: str) -> bool: ...
 
@@ -170,15 +187,13 @@ class Session(Protocol):
         And whether some were left out.
         """
 
-    def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
+    def blocked_keys(self, after: Key, limit: int) -> list[Key]:
         """The different (scope, pool, key) among blocked tasks that come after one, in order."""
 
-    def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
+    def blocked(self, wanted: Mapping[Key, int]) -> list[Task]:
         """The first blocked tasks of each (scope, pool, key) by (priority, order), so many of each."""
 
-    def blocked_besides(
-        self, keys: Collection[tuple[str, str, str]], tasks: Collection[Task]
-    ) -> list[tuple[str, str, str]]:
+    def blocked_besides(self, keys: Collection[Key], tasks: Collection[Task]) -> list[Key]:
         """Those of the (scope, pool, key) that have blocked tasks besides these, whoever has their runs."""
 
     def prunable_runs(self, before: int, limit: int) -> list[Run]:

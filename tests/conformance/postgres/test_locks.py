@@ -7,10 +7,13 @@ from contextlib import closing
 import pytest
 
 from stepwell.engine.committed import Committed
+from stepwell.kernel.needs import need_of
 from stepwell.kernel.unit import Unit
 from stepwell.model import commands as c
-from stepwell.model.rows import Message
+from stepwell.model.rows import Message, Pool
 from stepwell.model.settings import Settings
+from stepwell.store.candidates import MOVED_ASIDE
+from stepwell.store.load import load
 from stepwell.store.port import Ahead, Retry
 from stepwell.store.postgres.session import FIRST, PostgresSession
 from stepwell.store.postgres.store import PostgresStore
@@ -54,6 +57,19 @@ def test_work_that_another_lane_holds_is_left_out_and_not_waited_for(
         assert [row.run_no for row in s.ready({("p", "", "main"): 9})] == [1, 2, 3]
         messages, left_out = s.messages(9)
         assert ([row.key for row in messages], left_out) == (["k1", "k2"], False)
+
+
+def test_a_claim_of_one_locks_no_more_of_a_key_than_one(sessions: Sessions) -> None:
+    """Besides the first of all, some of which may be moved aside."""
+    one, two = sessions("one"), sessions("two")
+    ready = (task(no, pool_key="a" if no <= 60 else "b", order=no) for no in range(1, 121))
+    fill(one, Pool("main", "p", key_limit=9), *ready)
+    batch = [c.Claim("w", "secret", limit=1)]
+    one.begin()
+    load(one, Unit(Settings()), need_of(batch)[0], NOW)
+    with loading(two) as s:
+        assert len(s.ready({("p", "", "main"): 200})) == 120 - MOVED_ASIDE - 1
+    one.abandon()
 
 
 def test_a_run_that_a_batch_names_is_waited_for_and_read_as_it_is_then(

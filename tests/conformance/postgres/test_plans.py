@@ -147,9 +147,11 @@ def test_it_is_the_index_that_was_made_for_it(grown: psycopg.Connection[tuple[An
     assert re.search(rf"\b{index}\b", steps), steps
 
 
-@pytest.mark.parametrize("act", ["find/ready_keys", "find/ready_of_keys"])
+@pytest.mark.parametrize(
+    ("act", "index"), [("find/ready_keys", "task_ready_key task_used"), ("find/ready_of_keys", "task_ready_key")]
+)
 def test_it_is_the_index_of_keys_too_where_the_server_knows_of_few_tasks_that_are_ready(
-    store: PostgresStore, act: str
+    store: PostgresStore, act: str, index: str
 ) -> None:
     """It looked last when a handful was ready, and thousands came since."""
     with closing(store.session("lane")) as session, closing(store.connect()) as db:
@@ -157,13 +159,13 @@ def test_it_is_the_index_of_keys_too_where_the_server_knows_of_few_tasks_that_ar
         db.execute(b"analyze run, task")
         fill(session, *(task(no, pool_key="big") for no in range(300, 3_000)))
         steps = plan(db, sql(act))
-    assert set(re.findall(r"using (task_\w+)", steps)) == {"task_ready_key"}, steps
+    assert set(re.findall(r"using (task_\w+)", steps)) == set(index.split()), steps
 
 
 @pytest.mark.parametrize(
     ("act", "state", "index"),
     [
-        ("find/ready_keys", "ready", "task_ready_key"),
+        ("find/ready_keys", "ready", "task_ready_key task_used"),
         ("find/ready_of_keys", "ready", "task_ready_key"),
         ("find/blocked", "blocked", "task_blocked"),
         ("find/leased_counts", "leased", "task_used"),
@@ -175,7 +177,7 @@ def test_it_is_the_index_of_keys_too_where_the_server_has_never_looked(
     pile(store, 0, 20_000, "big", state)
     with closing(store.connect()) as db:
         steps = plan(db, sql(act))
-    assert set(re.findall(r"using (task_\w+)", steps)) == {index}, steps
+    assert set(re.findall(r"using (task_\w+)", steps)) == set(index.split()), steps
 
 
 @pytest.mark.parametrize("act", ["advance_run", "update_run_status", "update_run", "update_task", "update_event"])

@@ -16,7 +16,7 @@ from stepwell.kernel.fold import kept
 from stepwell.kernel.unit import PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
-from stepwell.store.port import NOTHING, Ahead, Group, Retry
+from stepwell.store.port import NOTHING, Ahead, Group, Key, Retry, Share
 from stepwell.store.postgres.app_tables import PostgresTables
 from stepwell.store.postgres.brought import GROUPS, Brought, asked, groups_of, key_columns, named_runs, numbers_of
 from stepwell.store.postgres.connection import Connect
@@ -238,12 +238,17 @@ class PostgresSession:
         return [row[:3] for row in found]
 
     def _taken(self, fits: Callable[[Task], bool], act: str, *values: Any) -> list[Task]:
+        return self._all_taken(fits, (sql(act), values))
+
+    def _all_taken(self, fits: Callable[[Task], bool], *statements: Statement) -> list[Task]:
         """Tasks whose runs are locked now, read again with the lock: whoever had it before may have changed them.
 
         Where all were changed, there may be others behind them: then it looks again.
         """
         for _ in range(LOOKS):
-            numbers = [row[0] for row in self._all(act, *values)]
+            with TOLD:
+                answers = self._link.all(*statements)
+            numbers = list(dict.fromkeys(row[0] for answer in answers for row in answer.rows))
             tasks = {task.run_no << 20 | task.k: task for task in self._with_runs(numbers)} if numbers else {}
             found = [task for number in numbers if (task := tasks.get(number)) is not None and fits(task)]
             if found or not numbers:
@@ -259,21 +264,39 @@ class PostgresSession:
         return [Task(*row) for row in tasks.rows]
 
     def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
-        rows = [(*group, most, *self._begins.get(group, FIRST)) for group, most in wanted.items()]
-        return self._taken(_is_ready, "find/ready", *map(list, zip(*rows, strict=True))) if rows else []
+        return self._all_taken(_is_ready, self._ready(wanted)) if wanted else []
 
-    def ready_keys(self, group: Group) -> list[str]:
-        start = self._key_looked_to.pop(group, "")
-        keys = [row[0] for row in self._all("find/ready_keys", *group, start, KEYS)]
-        if len(keys) < KEYS and start:
-            again = self._all("find/ready_keys", *group, "", KEYS - len(keys))
-            keys += [row[0] for row in again if row[0] <= start]
-        if len(keys) == KEYS:
-            self._key_looked_to[group] = keys[-1]
+    def _ready(self, wanted: Mapping[Group, int]) -> Statement:
+        rows = [(*group, most, *self._begins.get(group, FIRST)) for group, most in wanted.items()]
+        return sql("find/ready"), [list(column) for column in zip(*rows, strict=True)]
+
+    def ready_keys(self, groups: Collection[Group]) -> dict[Group, dict[str, int]]:
+        """Of all groups in one round trip; once more for those where the last look did not begin at the first key."""
+        starts = {group: self._key_looked_to.pop(group, "") for group in groups}
+        keys = self._keys_of({group: (start, KEYS) for group, start in starts.items()})
+        left = {group: ("", KEYS - len(keys[group])) for group, start in starts.items() if start}
+        for group, more in self._keys_of({group: rest for group, rest in left.items() if rest[1]}).items():
+            keys[group].update((key, count) for key, count in more.items() if key <= starts[group])
+        self._key_looked_to.update((group, [*found][-1]) for group, found in keys.items() if len(found) == KEYS)
         return keys
 
-    def ready_of_keys(self, group: Group, free: Mapping[str, int], limit: int) -> list[Task]:
-        return self._taken(_is_ready, "find/ready_of_keys", *group, list(free), list(free.values()), limit)
+    def _keys_of(self, wanted: Mapping[Group, tuple[str, int]]) -> dict[Group, dict[str, int]]:
+        """Of each group so many that come after one."""
+        if not wanted:
+            return {}
+        with TOLD:
+            answers = self._link.all(*((sql("find/ready_keys"), (*group, *part)) for group, part in wanted.items()))
+        return {group: dict(answer.rows) for group, answer in zip(wanted, answers, strict=True)}
+
+    def ready_shares(self, shares: Mapping[Group, Share]) -> list[Task]:
+        """All in one round trip, and one more to read them with their locks."""
+        statements = [self._ready({group: share.first for group, share in shares.items()})] if shares else []
+        statements += [
+            (sql("find/ready_of_keys"), (*group, list(share.free), list(share.free.values()), share.most))
+            for group, share in shares.items()
+            if share.free
+        ]
+        return self._all_taken(_is_ready, *statements) if statements else []
 
     def any_ready(self, scope: str, pool: str) -> bool:
         came = self._brought.groups(pool)
@@ -327,17 +350,15 @@ class PostgresSession:
         receivers = [number for number, free in found if free]
         return [Message(*row) for row in self._all("find/messages", limit, names, receivers)], bool(busy)
 
-    def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
+    def blocked_keys(self, after: Key, limit: int) -> list[Key]:
         return self._all("find/blocked_keys", *after, limit)
 
-    def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
+    def blocked(self, wanted: Mapping[Key, int]) -> list[Task]:
         scopes, pools, keys = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
         most = list(wanted.values())
         return self._taken(lambda task: task.state == "blocked", "find/blocked", scopes, pools, keys, most)
 
-    def blocked_besides(
-        self, keys: Collection[tuple[str, str, str]], tasks: Collection[Task]
-    ) -> list[tuple[str, str, str]]:
+    def blocked_besides(self, keys: Collection[Key], tasks: Collection[Task]) -> list[Key]:
         scopes, pools, names = map(list, zip(*keys, strict=True)) if keys else ([], [], [])
         numbers = numbers_of([(task.run_no, task.k) for task in tasks])
         return self._all("find/blocked_besides", scopes, pools, names, numbers)

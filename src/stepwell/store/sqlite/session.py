@@ -13,11 +13,12 @@ from msgspec.structs import astuple
 
 from stepwell.kernel.calls import AppTables
 from stepwell.kernel.fold import kept
+from stepwell.kernel.tasks import place
 from stepwell.kernel.unit import CHANGED, NEW, PoolKey, Reading, TaskKey, Unit
 from stepwell.model.entries import DELIVERABLE
 from stepwell.model.rows import Blob, Entry, Event, Manifest, Message, Pool, Request, Run, Task
 from stepwell.store.columns import columns
-from stepwell.store.port import NOTHING, Ahead, Group
+from stepwell.store.port import NOTHING, Ahead, Group, Key, Share
 from stepwell.store.reading import resolve_entries, resolve_event, text_of_blob
 from stepwell.store.sqlite.guarded import Guarded
 from stepwell.store.sqlite.reader import pool_of
@@ -256,11 +257,10 @@ class SqliteSession:
     def ready_groups(self, pools: Collection[str]) -> list[Group]:
         return [group for pool in sorted(pools) or ("",) for group in self._groups(pool)]
 
-    def _groups(self, pool: str) -> list[tuple[str, str, str]]:
+    def _groups(self, pool: str) -> list[Group]:
         """Groups of a pool, or of all pools for "": where there are very many, from where the last look ended."""
         start = last = self._looked_to.get(pool, (pool, "", ""))
-        groups: list[tuple[str, str, str]] = []
-        wrapped = start == (pool, "", "")
+        groups, wrapped = list[Group](), start == (pool, "", "")
         while len(groups) < GROUPS:
             rows = self._all("find/next_group", *last)
             if rows and pool in ("", rows[0][0]) and not (wrapped and start < rows[0] and start != (pool, "", "")):
@@ -277,9 +277,12 @@ class SqliteSession:
     def ready(self, wanted: Mapping[Group, int]) -> list[Task]:
         return [Task(*row) for group, limit in wanted.items() for row in self._all("find/ready", *group, limit)]
 
-    def ready_keys(self, group: Group) -> list[str]:
-        keys, start = list[str](), self._key_looked_to.pop(group, "")
-        last = start
+    def ready_keys(self, groups: Collection[Group]) -> dict[Group, dict[str, int]]:
+        return {group: self._keys_of(group) for group in groups}
+
+    def _keys_of(self, group: Group) -> dict[str, int]:
+        start = last = self._key_looked_to.pop(group, "")
+        keys: dict[str, int] = {}
         while len(keys) < KEYS:
             rows = self._all("find/next_ready_key", *group, last)
             if not rows and last and start:
@@ -288,14 +291,17 @@ class SqliteSession:
             if not rows or rows[0][0] in keys:
                 return keys
             last = rows[0][0]
-            keys.append(last)
+            keys[last] = self._leased_count(group[2], group[0], last)
         self._key_looked_to[group] = last
         return keys
 
-    def ready_of_keys(self, group: Group, free: Mapping[str, int], limit: int) -> list[Task]:
-        rows = [row for key, most in free.items() for row in self._all("find/ready_of_key", *group, key, most)]
-        tasks = sorted((Task(*row) for row in rows), key=lambda task: (task.priority, task.order, task.run_no, task.k))
-        return tasks[:limit]
+    def ready_shares(self, shares: Mapping[Group, Share]) -> list[Task]:
+        found: dict[TaskKey, Task] = {}
+        for group, share in shares.items():
+            rows = [row for key, n in share.free.items() for row in self._all("find/ready_of_key", *group, key, n)]
+            behind = sorted((Task(*row) for row in rows), key=place)[: share.most]
+            found.update(((task.run_no, task.k), task) for task in self.ready({group: share.first}) + behind)
+        return list(found.values())
 
     def any_ready(self, scope: str, pool: str) -> bool:
         groups = self._groups(pool)
@@ -329,20 +335,16 @@ class SqliteSession:
             rows += self._all("find/callbacks", _json(sorted(functions)).decode(), limit)
         return sorted((Message(*row) for row in rows), key=lambda message: message.no)[:limit], False
 
-    def blocked_keys(self, after: tuple[str, str, str], limit: int) -> list[tuple[str, str, str]]:
-        keys: list[tuple[str, str, str]] = []
-        last = after
-        while len(keys) < limit and (rows := self._all("find/next_blocked", *last)):
-            last = rows[0]
-            keys.append(last)
+    def blocked_keys(self, after: Key, limit: int) -> list[Key]:
+        keys: list[Key] = []
+        while len(keys) < limit and (rows := self._all("find/next_blocked", *(keys[-1] if keys else after))):
+            keys.append(rows[0])
         return keys
 
-    def blocked(self, wanted: Mapping[tuple[str, str, str], int]) -> list[Task]:
+    def blocked(self, wanted: Mapping[Key, int]) -> list[Task]:
         return [Task(*row) for key, limit in wanted.items() for row in self._all("find/blocked", *key, limit)]
 
-    def blocked_besides(
-        self, keys: Collection[tuple[str, str, str]], tasks: Collection[Task]
-    ) -> list[tuple[str, str, str]]:
+    def blocked_besides(self, keys: Collection[Key], tasks: Collection[Task]) -> list[Key]:
         counts = Counter((task.scope, task.pool, task.pool_key) for task in tasks)
         return [key for key in keys if len(self._all("find/blocked", *key, counts[key] + 1)) > counts[key]]
 
@@ -354,8 +356,7 @@ class SqliteSession:
         events = [run.event_no for run in runs if run.event_no is not None]
         if events:
             going = _json([run.no for run in runs]).decode()
-            rows = self._all("find/prunable_events", before, _json(events).decode(), going)
-            found += [Event(*row) for row in rows]
+            found += [Event(*row) for row in self._all("find/prunable_events", before, _json(events).decode(), going)]
         return sorted(found, key=lambda event: event.no)
 
     def prunable_requests(self, now: int, limit: int) -> list[Request]:
