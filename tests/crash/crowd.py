@@ -29,7 +29,7 @@ KEYS = tuple(f"k{number}" for number in range(49))
 #: How many starts are under way at once.
 CHUNK = 1_000
 #: Newcomers: one in so many seconds, in turn without a pool and with a key.
-GAP_S = 0.1
+GAP_S = 0.05
 #: How long a task holds its slot: one of the heap, one that comes by, one of a rush.
 HEAP_S, VISIT_S, RUSH_S = 0.05, 0.02, 0.1
 

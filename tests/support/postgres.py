@@ -88,7 +88,7 @@ class Server:
     def __init__(self, folder: Path | None = None, **settings: str) -> None:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="stepwell-pg-"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
-        self._binaries, self._user = _for_nobody(_binaries(), self.folder)
+        self.binaries, self._user = _for_nobody(_binaries(), self.folder)
         self._data, self._log, self._settings = self.folder / "data", self.folder / "log", SETTINGS | settings
         self.conninfo = f"host={self._data} user=test dbname=postgres"
         self._make()
@@ -101,7 +101,7 @@ class Server:
 
     def _run(self, program: str, *options: str) -> None:
         subprocess.run(
-            [self._binaries / program, "-D", self._data, *options],
+            [self.binaries / program, "-D", self._data, *options],
             check=True, capture_output=True, user=self._user, cwd="/",
         )  # fmt: skip
 
@@ -143,7 +143,7 @@ class Server:
     def start(self) -> None:
         """Starts it, and waits until it answers."""
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
-        command = [str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self._data), *options]
+        command = [str(self.binaries / "postgres"), "-D", str(self._data), "-k", str(self._data), *options]
         self._daemon = Daemon(*command, conninfo=self.conninfo, log=self._log, signal="QUIT", user=self._user)
 
     def crash(self) -> None:
